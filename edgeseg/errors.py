@@ -1,0 +1,129 @@
+"""The errors edgeseg raises, and the exit code the command line ends with for each.
+
+    EdgesegError                    1   anything below; catch this one
+    ├── UsageError                  2   an argument that cannot be: unknown name, impossible size, contradictory options
+    │   ├── UnknownNameError        2   a network, target, label set or option that does not exist; suggests the nearest
+    │   └── SizeError               2   a height x width the network or the graph does not take; names sizes that fit
+    ├── CheckpointError             3   a checkpoint that cannot be read or does not fit the network
+    ├── ExportError                 4   the network could not be turned into a graph or engine
+    │   └── ParityError             4   a graph was made, but its masks are not those of PyTorch
+    ├── BundleError                 5   a bundle that is missing, damaged, or newer than this edgeseg
+    ├── TargetUnavailableError      6   the machine lacks what the target needs (package, GPU, driver)
+    ├── InputError                  7   an image, folder, video or camera that cannot be read
+    ├── StorageError                8   writing failed (disk full, no permission)
+    ├── PartialFailureError         9   some inputs failed and were reported; the rest was done
+    └── RegressionError            10   a benchmark is slower than the one it was compared with
+
+Ctrl-C ends a command with 130. Every message is one sentence: what was got, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BundleError",
+    "CheckpointError",
+    "EdgesegError",
+    "ExportError",
+    "InputError",
+    "ParityError",
+    "PartialFailureError",
+    "RegressionError",
+    "SizeError",
+    "StorageError",
+    "TargetUnavailableError",
+    "UnknownNameError",
+    "UsageError",
+]
+
+
+class EdgesegError(Exception):
+    """Base of every error edgeseg raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(EdgesegError, ValueError):
+    """An argument that cannot be used."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that does not exist; the message suggests the nearest known ones.
+
+    Args:
+        kind: What was asked for, such as ``"network"`` or ``"target"``.
+        got: The word received.
+        known: All words that would have been accepted.
+        hint: What to do when no suggestion fits.
+    """
+
+    def __init__(self, kind: str, got: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind, self.got, self.known = kind, got, sorted(known)
+        close = difflib.get_close_matches(got.lower(), self.known, n=3, cutoff=0.5)
+        if close:
+            advice = "did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
+        elif len(self.known) <= 12:
+            advice = "known are " + ", ".join(self.known) + "."
+        else:
+            advice = hint or f"{len(self.known)} are known."
+        super().__init__(f"unknown {kind} '{got}': {advice}")
+
+
+class SizeError(UsageError):
+    """A height x width that the network, graph or source does not take."""
+
+
+class CheckpointError(EdgesegError):
+    """A checkpoint that cannot be read, or whose tensors do not fit the network."""
+
+    exit_code = 3
+
+
+class ExportError(EdgesegError):
+    """The network could not be turned into a graph or an engine."""
+
+    exit_code = 4
+
+
+class ParityError(ExportError):
+    """A graph or engine whose masks differ from fp32 PyTorch's by more than the budget."""
+
+
+class BundleError(EdgesegError):
+    """A bundle that is missing, damaged, or written by a newer edgeseg."""
+
+    exit_code = 5
+
+
+class TargetUnavailableError(EdgesegError):
+    """The machine lacks what the target needs; nothing else is used in its place."""
+
+    exit_code = 6
+
+
+class InputError(EdgesegError):
+    """An image, folder, video, camera or label map that cannot be read or used."""
+
+    exit_code = 7
+
+
+class StorageError(EdgesegError):
+    """Writing a file failed."""
+
+    exit_code = 8
+
+
+class PartialFailureError(EdgesegError):
+    """Some inputs failed (each was reported) while the rest was done."""
+
+    exit_code = 9
+
+
+class RegressionError(EdgesegError):
+    """A benchmark is slower than the one it was compared with, by more than was allowed."""
+
+    exit_code = 10

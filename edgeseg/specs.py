@@ -1,0 +1,171 @@
+"""What travels with a network: input conventions, resize rule and tail, as frozen data without torch.
+
+All sizes are height x width. These objects are written into the bundle's manifest and read back on the device.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from edgeseg.errors import SizeError, UsageError
+
+__all__ = ["ChannelOrder", "InputSpec", "ResizeFilter", "ResizeMode", "ResizeRule", "Size", "TailSpec", "parse_size"]
+
+Size = tuple[int, int]
+"""Height, width in pixels."""
+
+ChannelOrder = Literal["rgb", "bgr"]
+ResizeMode = Literal["stretch", "letterbox", "none"]
+ResizeFilter = Literal["linear", "area", "cubic", "nearest", "pillow_bilinear"]
+
+_MODES = ("stretch", "letterbox", "none")
+_FILTERS = ("linear", "area", "cubic", "nearest", "pillow_bilinear")
+
+
+def parse_size(text: str) -> Size:
+    """Parse ``"512x1024"`` (height x width) into ``(512, 1024)``; one number means a square.
+
+    Raises:
+        UsageError: Not one or two positive whole numbers.
+    """
+    parts = text.lower().replace("×", "x").split("x")
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 2
+    if len(numbers) != 2 or min(numbers) < 1:
+        raise UsageError(f"size '{text}' is not HEIGHTxWIDTH; write for example 512x1024 (height first)")
+    return numbers[0], numbers[1]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How pixels become network input: ``x = (pixel - mean) / std * scale``, pixel on the 0..255 scale.
+
+    Attributes:
+        channel_order: Order of the channels in which the network was trained.
+        mean: Per channel, on 0..255, in the network's channel order.
+        std: Per channel, on 0..255, in the network's channel order.
+        scale: Factor applied after mean and std. 1.0 for most; 1/255 for networks that divide twice (ESPNet, SINet).
+    """
+
+    channel_order: ChannelOrder = "rgb"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.channel_order not in ("rgb", "bgr"):
+            raise UsageError(f"channel order '{self.channel_order}' is neither 'rgb' nor 'bgr'")
+        numbers = (*self.mean, *self.std, self.scale)
+        if not all(math.isfinite(x) for x in numbers):
+            raise UsageError(f"mean {self.mean} and std {self.std} must be finite numbers")
+        if min(abs(x) for x in self.std) == 0.0 or self.scale == 0.0:
+            raise UsageError(f"std {self.std} and scale {self.scale} must not be zero")
+
+    @classmethod
+    def unit_scale(
+        cls,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        channel_order: ChannelOrder = "rgb",
+    ) -> InputSpec:
+        """Build from a mean and std given on the 0..1 scale (pixel / 255 first)."""
+        m, s = tuple(255.0 * x for x in mean), tuple(255.0 * x for x in std)
+        return cls(channel_order, (m[0], m[1], m[2]), (s[0], s[1], s[2]))
+
+    @classmethod
+    def imagenet(cls, channel_order: ChannelOrder = "rgb") -> InputSpec:
+        """RGB, /255, ImageNet mean and std: the convention of most published weights."""
+        return cls.unit_scale((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), channel_order)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> InputSpec:
+        """Inverse of `to_json`."""
+        mean, std = data["mean"], data["std"]
+        return cls(
+            data["channel_order"],
+            (float(mean[0]), float(mean[1]), float(mean[2])),
+            (float(std[0]), float(std[1]), float(std[2])),
+            float(data["scale"]),
+        )
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """How an image of any size becomes one of the network's size. The rule decides accuracy: it is part of the model.
+
+    Attributes:
+        mode: ``stretch`` ignores the aspect ratio, ``letterbox`` keeps it and pads, ``none`` refuses another size.
+        filter: OpenCV ``linear`` (no antialias), ``area``, ``cubic``, ``nearest``, or Pillow's antialiased bilinear.
+        pad_value: Pixel value of the padding, 0..255, RGB.
+    """
+
+    mode: ResizeMode = "stretch"
+    filter: ResizeFilter = "linear"
+    pad_value: tuple[int, int, int] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        if self.mode not in _MODES:
+            raise UsageError(f"resize mode '{self.mode}' is none of {', '.join(_MODES)}")
+        if self.filter not in _FILTERS:
+            raise UsageError(f"resize filter '{self.filter}' is none of {', '.join(_FILTERS)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ResizeRule:
+        """Inverse of `to_json`."""
+        pad = data["pad_value"]
+        return cls(data["mode"], data["filter"], (int(pad[0]), int(pad[1]), int(pad[2])))
+
+
+@dataclass(frozen=True)
+class TailSpec:
+    """How logits become labels: bilinear resize with `align_corners`, then argmax over classes.
+
+    One logit per pixel means two classes: label 1 where the logit is above `threshold`, else 0.
+
+    Attributes:
+        align_corners: As in ``torch.nn.functional.interpolate``.
+        threshold: For single-logit networks only.
+    """
+
+    align_corners: bool = False
+    threshold: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TailSpec:
+        """Inverse of `to_json`."""
+        return cls(bool(data["align_corners"]), float(data["threshold"]))
+
+
+def check_divisor(name: str, size: Size, divisor: int) -> None:
+    """Refuse a size that `divisor` does not divide, naming the nearest sizes that fit.
+
+    Raises:
+        SizeError: With what was got, what is expected and the nearest sizes below and above.
+    """
+    height, width = size
+    if height >= divisor and width >= divisor and height % divisor == 0 and width % divisor == 0:
+        return
+    low = tuple(max(divisor, x // divisor * divisor) for x in size)
+    high = tuple(max(divisor, -(-x // divisor) * divisor) for x in size)
+    fits = " or ".join(dict.fromkeys(f"{h}x{w}" for h, w in (low, high)))
+    raise SizeError(
+        f"{name} takes heights and widths that are multiples of {divisor}, got {height}x{width}; use {fits}"
+    )
