@@ -1,0 +1,184 @@
+"""Accuracy from label maps: a confusion matrix with void kept apart, and plain agreement of two maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import InputError, UsageError
+
+__all__ = ["ConfusionMatrix", "agreement"]
+
+U8 = NDArray[np.uint8]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+class ConfusionMatrix:
+    """Counts of true against predicted classes, added up over pictures.
+
+    Void (pixels whose true label is the `ignore` of `update`) is kept apart, so that both published readings can be
+    had from one pass: left out entirely (Cityscapes; the usual one), or predictions on void counted as errors (the
+    protocol behind ESPNet's CamVid figures, Mehta et al., ECCV 2018: a confusion over 12 classes, void among them, of
+    which the 11 are averaged, so that what is predicted on void swells the unions). A prediction outside the scored
+    classes (a 12-output network saying "void") is a miss of the true class.
+
+    Args:
+        num_classes: Scored classes, 1 to 255.
+        count_void_as_error: Which reading the scores give.
+
+    Attributes:
+        counts: int64 (num_classes, num_classes + 1): true class x predicted class; the last column counts predictions
+            outside the scored classes.
+        void: int64 (num_classes + 1,): what was predicted on void pixels.
+    """
+
+    def __init__(self, num_classes: int, *, count_void_as_error: bool = False) -> None:
+        if not 1 <= num_classes <= 255:
+            raise UsageError(f"labels are uint8, so 1 to 255 classes can be scored, got {num_classes}")
+        self.num_classes = num_classes
+        self.count_void_as_error = count_void_as_error
+        self.counts: I64 = np.zeros((num_classes, num_classes + 1), np.int64)
+        self.void: I64 = np.zeros(num_classes + 1, np.int64)
+
+    def update(self, labels_true: U8, labels_pred: U8, ignore: int | None = None) -> None:
+        """Add one picture.
+
+        Args:
+            labels_true: uint8 (H, W).
+            labels_pred: uint8 (H, W).
+            ignore: Label of void in `labels_true`. Where it is one of the classes, that class is not scored.
+
+        Raises:
+            InputError: Sizes differ, not uint8, or a true label that is neither a class nor `ignore`.
+        """
+        _check_pair(labels_true, labels_pred)
+        n = self.num_classes
+        joint = np.bincount(labels_true.ravel().astype(np.intp) * 256 + labels_pred.ravel(), minlength=1 << 16)
+        pairs = joint.reshape(256, 256).astype(np.int64, copy=False)
+        void = np.zeros(256, np.int64)
+        if ignore is not None and 0 <= ignore < 256:
+            void = pairs[ignore].copy()
+            pairs[ignore] = 0
+        self._refuse_unknown(pairs, ignore)
+        known = np.arange(n)[np.arange(n) != ignore]
+        self.counts[:, known] += pairs[:n, known]
+        self.counts[:, n] += pairs[:n].sum(axis=1) - pairs[:n, known].sum(axis=1)
+        self.void[known] += void[known]
+        self.void[n] += void.sum() - void[known].sum()
+
+    def _refuse_unknown(self, pairs: I64, ignore: int | None) -> None:
+        outside = np.flatnonzero(pairs[self.num_classes :].sum(axis=1)) + self.num_classes
+        if len(outside):
+            values = ", ".join(map(str, outside[:5]))
+            known = f"0..{self.num_classes - 1}" + ("" if ignore is None else f" and void ({ignore})")
+            raise InputError(f"the label map holds {values}, expected {known}; name the void label with ignore")
+
+    def with_void_as_error(self) -> ConfusionMatrix:
+        """The same counts, read so that predictions on void count as errors."""
+        other = ConfusionMatrix(self.num_classes, count_void_as_error=True)
+        other.counts, other.void = self.counts.copy(), self.void.copy()
+        return other
+
+    def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Merge two matrices of the same classes and reading.
+
+        Raises:
+            UsageError: They differ in either.
+        """
+        mine, theirs = (self.num_classes, self.count_void_as_error), (other.num_classes, other.count_void_as_error)
+        if mine != theirs:
+            raise UsageError(f"confusion matrices of (classes, void as error) {mine} and {theirs} cannot be added")
+        total = ConfusionMatrix(self.num_classes, count_void_as_error=self.count_void_as_error)
+        total.counts, total.void = self.counts + other.counts, self.void + other.void
+        return total
+
+    @property
+    def _hits(self) -> F64:
+        return np.diagonal(self.counts).astype(np.float64)
+
+    @property
+    def iou(self) -> F64:
+        """float64 (num_classes,): intersection over union, 0..1; NaN for a class neither true nor predicted."""
+        predicted = self.counts[:, :-1].sum(axis=0)
+        if self.count_void_as_error:
+            predicted = predicted + self.void[:-1]
+        return _ratio(self._hits, self.counts.sum(axis=1) + predicted - self._hits)
+
+    @property
+    def miou(self) -> float:
+        """Mean of `iou` over the classes that are there; NaN where none is."""
+        return _mean(self.iou)
+
+    @property
+    def class_accuracy(self) -> F64:
+        """float64 (num_classes,): recall, 0..1; NaN for a class that no pixel truly has."""
+        return _ratio(self._hits, self.counts.sum(axis=1))
+
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Mean of `class_accuracy` over the classes that are there ("class average")."""
+        return _mean(self.class_accuracy)
+
+    @property
+    def pixel_accuracy(self) -> float:
+        """Share of right pixels, 0..1; NaN without pixels.
+
+        With `count_void_as_error`, void pixels predicted as a scored class are wrong pixels; those predicted as void
+        are left out.
+        """
+        total = self.counts.sum() + (self.void[:-1].sum() if self.count_void_as_error else 0)
+        return float(self._hits.sum() / total) if total else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values: the counts and the scores, absent classes as None."""
+        return {
+            "num_classes": self.num_classes,
+            "count_void_as_error": self.count_void_as_error,
+            "counts": self.counts.tolist(),
+            "void": self.void.tolist(),
+            "iou": [_plain(value) for value in self.iou],
+            "miou": _plain(self.miou),
+            "class_accuracy": [_plain(value) for value in self.class_accuracy],
+            "mean_class_accuracy": _plain(self.mean_class_accuracy),
+            "pixel_accuracy": _plain(self.pixel_accuracy),
+        }
+
+
+def agreement(labels_a: U8, labels_b: U8) -> tuple[int, int]:
+    """How many pixels of two label maps differ, and how many there are.
+
+    Raises:
+        InputError: Their sizes differ, or they are not uint8 (H, W).
+    """
+    _check_pair(labels_a, labels_b)
+    return int(np.count_nonzero(labels_a != labels_b)), int(labels_a.size)
+
+
+def _check_pair(a: U8, b: U8) -> None:
+    for labels in (a, b):
+        if labels.dtype != np.uint8 or labels.ndim != 2:
+            raise InputError(f"a label map must be uint8 (height, width), got {labels.dtype} {labels.shape}")
+    if a.shape != b.shape:
+        raise InputError(f"label maps of {_size(a)} and {_size(b)} cannot be compared; their sizes must agree")
+
+
+def _size(labels: U8) -> str:
+    return f"{labels.shape[0]}x{labels.shape[1]}"
+
+
+def _ratio(part: F64, whole: NDArray[Any]) -> F64:
+    ratio: F64 = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole != 0)
+    return ratio
+
+
+def _mean(values: F64) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else float("nan")
+
+
+def _plain(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

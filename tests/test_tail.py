@@ -1,0 +1,296 @@
+"""The tail against float64: exact on dyadic numbers, within rounding elsewhere, and against torch."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgeseg.errors import UsageError
+from edgeseg.specs import Size, TailSpec
+from edgeseg.tail import Method, Region, labels_from_logits, scores_from_logits
+
+F64 = NDArray[np.float64]
+METHODS: tuple[Method, ...] = ("auto", "dense", "sparse")
+SIDES = st.integers(1, 40)
+
+
+def positions(n: int, out: int, align_corners: bool, span: tuple[int, float, float] | None = None) -> F64:
+    """Source positions, written out pixel by pixel from the definition."""
+    found = []
+    for y in range(out):
+        where, length = float(y), out
+        if span is not None:
+            where, length = span[1] + (y + 0.5) * span[2] / out - 0.5, span[0]
+        if align_corners:
+            where = where * (n - 1) / (length - 1) if length > 1 else 0.0
+        else:
+            where = (where + 0.5) * n / length - 0.5
+        found.append(min(max(where, 0.0), n - 1.0))
+    return np.array(found)
+
+
+def matrix(n: int, places: F64) -> F64:
+    weights = np.zeros((len(places), n))
+    for row, place in enumerate(places):
+        low = int(place)
+        weights[row, low] += 1 - (place - low)
+        weights[row, min(low + 1, n - 1)] += place - low
+    return weights
+
+
+def resized(logits: NDArray[Any], size: Size, align_corners: bool, region: Region | None = None) -> F64:
+    """Bilinear resize in float64."""
+    _, h, w = logits.shape
+    rows, columns = None, None
+    if region is not None:
+        rows, columns = (
+            (region.net_size[0], region.top, region.height),
+            (region.net_size[1], region.left, region.width),
+        )
+    down = matrix(h, positions(h, size[0], align_corners, rows))
+    across = matrix(w, positions(w, size[1], align_corners, columns))
+    return cast(F64, down @ logits.astype(np.float64) @ across.T)
+
+
+def check(labels: NDArray[np.uint8], exact: F64, scale: float, threshold: float = 0.0) -> None:
+    """Labels are those of `exact`, except where its margin is lost in float32."""
+    if len(exact) == 1:
+        exact = np.concatenate((np.full_like(exact, threshold), exact))
+    best = exact.argmax(axis=0)
+    mine = np.take_along_axis(exact, labels[None].astype(np.intp), axis=0)[0]
+    assert labels.dtype == np.uint8
+    assert labels.shape == exact.shape[1:]
+    assert (exact.max(axis=0) - mine)[labels != best].max(initial=0.0) <= 1e-5 * scale
+
+
+def make(rng: np.random.Generator, classes: int, size: Size, kind: str) -> NDArray[np.float32]:
+    if kind == "smooth":
+        coarse = rng.standard_normal((classes, size[0] // 6 + 2, size[1] // 6 + 2)).astype(np.float32)
+        return np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_CUBIC) for plane in coarse])
+    if kind == "ties":
+        return rng.integers(-2, 3, (classes, *size)).astype(np.float32)
+    return rng.standard_normal((classes, *size)).astype(np.float32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.one_of(st.integers(1, 6), st.integers(7, 150)),
+    logit_size=st.tuples(SIDES, SIDES),
+    size=st.tuples(SIDES, SIDES),
+    align_corners=st.booleans(),
+    kind=st.sampled_from(("smooth", "noise", "ties")),
+)
+def test_labels_are_those_of_the_float64_reference(
+    seed: int, classes: int, logit_size: Size, size: Size, align_corners: bool, kind: str
+) -> None:
+    logits = make(np.random.default_rng(seed), classes, logit_size, kind)
+    exact = resized(logits, size, align_corners)
+    for method in METHODS:
+        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners, 0.25), method=method)
+        check(labels, exact, float(np.abs(logits).max()), 0.25)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.integers(1, 24),
+    logit_size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    scale=st.tuples(st.sampled_from((1, 2, 4, 8)), st.sampled_from((1, 2, 4, 8))),
+    align_corners=st.booleans(),
+)
+def test_ties_go_to_the_lowest_class_exactly(
+    seed: int, classes: int, logit_size: Size, scale: Size, align_corners: bool
+) -> None:
+    """Small integers at dyadic scales are exact in float32, so nothing may differ, ties included."""
+    logits = make(np.random.default_rng(seed), classes, logit_size, "ties")
+    size = (logit_size[0] * scale[0], logit_size[1] * scale[1])
+    if align_corners:
+        size = ((logit_size[0] - 1) * scale[0] + 1, (logit_size[1] - 1) * scale[1] + 1)
+    exact = resized(logits, size, align_corners)
+    expected = exact[0] > 0.5 if classes == 1 else exact.argmax(axis=0)
+    for method in METHODS:
+        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners, 0.5), method=method)
+        assert np.array_equal(labels, expected), method
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("classes", "logit_size", "size"),
+    [(19, (32, 64), (256, 512)), (19, (33, 65), (250, 515)), (150, (16, 16), (128, 130)), (5, (96, 80), (50, 33))],
+)
+@pytest.mark.parametrize("kind", ["smooth", "noise"])
+def test_labels_are_those_of_torch(classes: int, logit_size: Size, size: Size, align_corners: bool, kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    logits = make(np.random.default_rng(7), classes, logit_size, kind)
+    batch = torch.from_numpy(logits).double()[None]
+    exact = torch.nn.functional.interpolate(batch, size=size, mode="bilinear", align_corners=align_corners)[0].numpy()
+    for method in METHODS:
+        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners), method=method)
+        check(labels, exact, float(np.abs(logits).max()))
+        assert (labels != exact.argmax(axis=0)).mean() < 1e-4
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.sampled_from((1, 2, 19)),
+    logit_size=st.tuples(SIDES, SIDES),
+    stride=st.sampled_from((1, 4, 8)),
+    size=st.tuples(SIDES, SIDES),
+    align_corners=st.booleans(),
+    edges=st.tuples(*[st.floats(0.05, 1.0)] * 4),
+)
+def test_a_region_is_looked_up_in_the_network_s_pixels(
+    seed: int,
+    classes: int,
+    logit_size: Size,
+    stride: int,
+    size: Size,
+    align_corners: bool,
+    edges: tuple[float, float, float, float],
+) -> None:
+    net = (logit_size[0] * stride, logit_size[1] * stride)
+    height, width = edges[0] * net[0], edges[1] * net[1]
+    region = Region(net, (net[0] - height) * edges[2], (net[1] - width) * edges[3], height, width)
+    logits = make(np.random.default_rng(seed), classes, logit_size, "noise")
+    exact = resized(logits, size, align_corners, region)
+    for method in METHODS:
+        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners), region=region, method=method)
+        check(labels, exact, float(np.abs(logits).max()))
+
+
+def test_a_region_over_the_whole_input_changes_nothing() -> None:
+    logits = make(np.random.default_rng(3), 7, (12, 20), "noise")
+    region = Region((96, 160), 0.0, 0.0, 96.0, 160.0)
+    plain = labels_from_logits(logits, (50, 70), tail=TailSpec())
+    assert np.array_equal(plain, labels_from_logits(logits, (50, 70), tail=TailSpec(), region=region))
+
+
+def test_a_region_at_the_network_s_size_is_a_crop() -> None:
+    logits = make(np.random.default_rng(4), 7, (12, 20), "noise")
+    for align_corners in (False, True):
+        tail = TailSpec(align_corners)
+        whole = labels_from_logits(logits, (96, 160), tail=tail)
+        region = Region((96, 160), 10.0, 24.0, 60.0, 100.0)
+        assert np.array_equal(labels_from_logits(logits, (60, 100), tail=tail, region=region), whole[10:70, 24:124])
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("classes", [1, 3, 255])
+def test_equal_size_is_plain_argmax(classes: int, align_corners: bool) -> None:
+    logits = make(np.random.default_rng(5), classes, (31, 300), "ties")
+    expected = logits[0] > 0.5 if classes == 1 else logits.argmax(axis=0)
+    for method in METHODS:
+        labels = labels_from_logits(logits, (31, 300), tail=TailSpec(align_corners, 0.5), method=method)
+        assert np.array_equal(labels, expected)
+
+
+def test_large_strides_and_many_tiles() -> None:
+    logits = make(np.random.default_rng(6), 4, (3, 5), "noise")
+    exact = resized(logits, (400, 1100), False)
+    for method in METHODS:
+        check(labels_from_logits(logits, (400, 1100), tail=TailSpec(), method=method), exact, 4.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.sampled_from((1, 2, 19, 60)),
+    logit_size=st.tuples(SIDES, SIDES),
+    size=st.tuples(SIDES, SIDES),
+    align_corners=st.booleans(),
+)
+def test_scores_are_the_probability_of_the_label(
+    seed: int, classes: int, logit_size: Size, size: Size, align_corners: bool
+) -> None:
+    logits = 5 * make(np.random.default_rng(seed), classes, logit_size, "noise")
+    exact = resized(logits, size, align_corners)
+    for method in METHODS:
+        labels, scores = scores_from_logits(logits, size, tail=TailSpec(align_corners), method=method)
+        check(labels, exact, float(np.abs(logits).max()))
+        if classes == 1:
+            expected = 1 / (1 + np.exp(np.where(labels, -exact[0], exact[0])))
+        else:
+            power = np.exp(exact - exact.max(axis=0))
+            expected = power.max(axis=0) / power.sum(axis=0)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, expected, atol=2e-5)
+
+
+def test_scores_below_a_high_threshold_are_those_of_the_other_label() -> None:
+    labels, scores = scores_from_logits(np.full((1, 2, 2), 1.0, np.float32), (2, 2), tail=TailSpec(threshold=2.0))
+    assert not labels.any()
+    np.testing.assert_allclose(scores, 1 - 1 / (1 + np.exp(-1)), rtol=1e-6)
+
+
+def test_calls_side_by_side_do_not_disturb_each_other() -> None:
+    maps = [make(np.random.default_rng(i), 19, (32, 64), "smooth") for i in range(4)]
+    alone = [labels_from_logits(x, (256, 512), tail=TailSpec(), method="dense") for x in maps]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        for method in METHODS * 3:
+            labels = labels_from_logits(maps[index], (256, 512), tail=TailSpec(), method=method)
+            wrong.append(int((labels != alone[index]).sum()))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 36
+    assert max(wrong) <= 3
+
+
+def test_half_precision_and_strided_logits_are_taken() -> None:
+    logits = make(np.random.default_rng(8), 5, (8, 8), "ties")
+    expected = labels_from_logits(logits, (32, 32), tail=TailSpec())
+    half: Any = logits.astype(np.float16)
+    strided = np.repeat(logits, 2, axis=2)[:, :, ::2]
+    assert np.array_equal(labels_from_logits(half, (32, 32), tail=TailSpec()), expected)
+    assert np.array_equal(labels_from_logits(strided, (32, 32), tail=TailSpec()), expected)
+
+
+def test_the_input_is_left_as_it_was() -> None:
+    logits = make(np.random.default_rng(9), 5, (8, 8), "noise")
+    before = logits.copy()
+    for method in METHODS:
+        labels = labels_from_logits(logits, (8, 8), tail=TailSpec(), method=method)
+        labels[:] = 9
+        scores_from_logits(logits, (30, 31), tail=TailSpec(), method=method)
+    assert np.array_equal(logits, before)
+
+
+ONES = np.ones((2, 3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("logits", "size", "region", "words"),
+    [
+        (np.ones((256, 2, 2), np.float32), (4, 4), None, "at most 255 classes"),
+        (ONES[0], (4, 4), None, "shape \\(classes, height, width\\)"),
+        (ONES.tolist(), (4, 4), None, "got list"),
+        (ONES.astype(np.float64), (4, 4), None, "float64"),
+        (ONES, (0, 4), None, "at least 1"),
+        (ONES * np.nan, (4, 4), None, "NaN or infinity"),
+        (ONES * -np.inf, (4, 4), None, "NaN or infinity"),
+        (ONES, (4, 4), Region((24, 32), 0.0, 0.0, 0.0, 4.0), "is empty"),
+    ],
+)
+def test_what_cannot_be_is_refused(logits: Any, size: Size, region: Region | None, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        labels_from_logits(logits, size, tail=TailSpec(), region=region)
+
+
+def test_an_unknown_method_is_refused() -> None:
+    unknown: Any = "fast"
+    with pytest.raises(UsageError, match="none of auto, dense, sparse"):
+        labels_from_logits(ONES, (4, 4), tail=TailSpec(), method=unknown)
