@@ -1,0 +1,72 @@
+"""Optional packages: imported where they are used, and named with the way to install them where they are missing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from importlib import metadata
+from types import ModuleType
+
+from edgeseg.errors import TargetUnavailableError
+
+__all__ = ["is_installed", "package_version", "require"]
+
+
+def require(module: str, *, extra: str, why: str = "", advice: str = "") -> ModuleType:
+    """Import an optional module, or say in one sentence how to get it.
+
+    Args:
+        module: Import name, such as ``"openvino"``.
+        extra: Extra of edgeseg that installs it; empty where plain ``pip install MODULE`` does.
+        why: What needs it, such as ``"the openvino target"``.
+        advice: Replaces the sentence's end where pip is not the way.
+
+    Raises:
+        TargetUnavailableError: Not installed, or installed and failing to import; the second names the cause.
+    """
+    wants = why or (f"edgeseg[{extra}]" if extra else "this")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
+            raise _missing(module, extra, wants, advice) from error
+        raise _broken(module, wants, error) from error
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise _broken(module, wants, error) from error
+    if getattr(found, "__file__", None) is None:  # a bare folder of that name, such as type stubs leave
+        raise _missing(module, extra, wants, advice)
+    return found
+
+
+def is_installed(module: str) -> bool:
+    """Whether `module` could be found, without importing it (its parents aside)."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None
+
+
+def package_version(*packages: str) -> str:
+    """Version of the first installed distribution among `packages`; empty where there is none."""
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _missing(module: str, extra: str, wants: str, advice: str) -> TargetUnavailableError:
+    package = f"'edgeseg[{extra}]'" if extra else module
+    way = advice or f"install it with: pip install {package}"
+    return TargetUnavailableError(f"{wants} needs the package {module}, which is not installed; {way}")
+
+
+def _broken(module: str, wants: str, error: BaseException) -> TargetUnavailableError:
+    lines = str(error).strip().splitlines()
+    cause = lines[0] if lines else type(error).__name__
+    return TargetUnavailableError(
+        f"{wants} needs the package {module}, which is installed but does not import ({cause}); "
+        "repair what the cause names, or install it again"
+    )

@@ -1,0 +1,168 @@
+"""The seam between edgeseg and the engines: what a session is, and how one is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import InputError, UsageError
+
+__all__ = ["RuntimeOptions", "Session", "SessionBase", "SessionInfo", "TensorInfo", "refuse_unused"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """How a session is to run. What an engine has no use for, it refuses when set.
+
+    Attributes:
+        threads: Threads of the engine on the CPU; None leaves the engine's own default.
+        device: ONNX Runtime: ``cpu``, ``cuda``, ``tensorrt`` or a provider name. OpenVINO: ``CPU``, ``GPU``, ``NPU``.
+            TensorRT: GPU ordinal such as ``0``. None is the engine's plain default (CPU, or the first GPU).
+        hint: OpenVINO performance hint, ``latency`` (default) or ``throughput``.
+        precision: Arithmetic of the fp32 parts of the graph. OpenVINO: ``f32`` (default, exact), ``bf16`` or ``f16``.
+            TensorRT: ``f32`` (default, exact) or ``tf32``.
+        cache_dir: Folder for compiled blobs and plans; None is ``~/.cache/edgeseg`` for TensorRT, none for the others.
+        weights: Checkpoint for the ``torch`` target where the bundle carries no weights.
+        provider_options: Passed to the ONNX Runtime execution provider as they are.
+    """
+
+    threads: int | None = None
+    device: str | None = None
+    hint: str | None = None
+    precision: str | None = None
+    cache_dir: str | None = None
+    weights: str | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+
+
+def refuse_unused(options: RuntimeOptions, target: str, *used: str) -> None:
+    """Refuse every option that is set although the target has no use for it, and a thread count below 1.
+
+    Args:
+        options: As the user gave them.
+        target: Canonical target name, for the message.
+        used: Names of the options the target uses.
+
+    Raises:
+        UsageError: An option is set that the target would ignore, or `threads` is not positive.
+    """
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if value not in (None, {}) and option.name not in used:
+            takes = f"it takes {', '.join(used)}" if used else "it takes no options"
+            raise UsageError(f"the {target} target has no use for {option.name}={value!r}; leave it out ({takes})")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"threads is {options.threads}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, shape (None where free) and numpy dtype name of a graph's input or output."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """What really runs, as the engine itself reports it.
+
+    Attributes:
+        target: Canonical target name.
+        engine: Engine and version, such as ``"onnxruntime 1.23.2"``.
+        device: Provider or device in use, such as ``"CPUExecutionProvider"`` or ``"NVIDIA Orin, sm_87"``.
+        precision: Of the arithmetic, such as ``"fp32"``.
+        threads: Threads in use, None where the engine decides and does not tell.
+        notes: Sentences the user must see (a plan was rebuilt, a cache was not usable).
+    """
+
+    target: str
+    engine: str
+    device: str
+    precision: str
+    threads: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """One opened network on one engine. `run` may be called from several threads, one call at a time."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The graph's inputs: one, ``image``, uint8 (N, H, W, 3) RGB."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """``logits`` float32 (N, C, h, w); GPU graphs also ``labels`` uint8 (N, H, W)."""
+        ...
+
+    @property
+    def info(self) -> SessionInfo:
+        """What really runs."""
+        ...
+
+    def run(self, image: NDArray[np.uint8], names: tuple[str, ...] | None = None) -> dict[str, NDArray[Any]]:
+        """Run the graph; the returned arrays belong to the caller.
+
+        Args:
+            image: uint8 (N, H, W, 3), RGB, C-contiguous.
+            names: Outputs wanted (others may be left on the device); None is all.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine. Closing twice is harmless; running after it raises `EdgesegError`."""
+        ...
+
+
+class SessionBase:
+    """What every session shares: the input check, the context manager, and refusing to run when closed."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    info: SessionInfo
+    _closed = False
+
+    def run(self, image: NDArray[np.uint8], names: tuple[str, ...] | None = None) -> dict[str, NDArray[Any]]:
+        """Check the input, then run the engine; see `Session.run`.
+
+        Raises:
+            InputError: Another dtype or shape than the graph takes, or a closed session.
+        """
+        if self._closed:
+            raise InputError("the session is closed; open the bundle again")
+        wanted = self.inputs[0]
+        fits = image.ndim == len(wanted.shape) and all(
+            w in (None, g) for w, g in zip(wanted.shape, image.shape, strict=True)
+        )
+        if image.dtype != np.uint8 or not fits:
+            shape = "x".join("?" if n is None else str(n) for n in wanted.shape)
+            got = "x".join(map(str, image.shape))
+            raise InputError(f"the graph takes uint8 {shape} (N, height, width, RGB), got {image.dtype} {got}")
+        known = {tensor.name for tensor in self.outputs}
+        chosen = tuple(tensor.name for tensor in self.outputs) if names is None else names
+        if not set(chosen) <= known:
+            raise InputError(f"the graph has outputs {', '.join(sorted(known))}, asked for {', '.join(chosen)}")
+        return self._run(np.ascontiguousarray(image), chosen)
+
+    def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._closed = True
+
+    def __enter__(self) -> SessionBase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

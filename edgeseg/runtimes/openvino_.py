@@ -1,0 +1,205 @@
+"""The ``openvino`` target: ``openvino/model.xml`` on an Intel, AMD or ARM CPU, an Intel GPU or an NPU.
+
+OpenVINO picks bf16 or f16 arithmetic by itself where the device is faster with it; here f32 is asked for unless the
+user says otherwise, so that the masks are those of PyTorch.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg._optional import require
+from edgeseg.bundle import OPENVINO_MODEL, Bundle
+from edgeseg.errors import BundleError, EdgesegError, ExportError, TargetUnavailableError, UnknownNameError
+from edgeseg.files import storage_errors
+from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+
+if TYPE_CHECKING:
+    import openvino
+
+__all__ = ["OpenVinoSession", "convert", "open_session"]
+
+_PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+_HINTS = ("latency", "throughput")
+_VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
+
+
+def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
+    """Compile ``openvino/model.xml`` of a bundle.
+
+    Args:
+        bundle: A bundle exported for ``openvino``.
+        options: `device` (``CPU``, ``GPU``, ``NPU``, ``AUTO``), `hint`, `precision`, `threads`, `cache_dir`.
+
+    Raises:
+        TargetUnavailableError: openvino is not installed, or the machine has no such device.
+        BundleError: The bundle was not exported for OpenVINO, or its graph cannot be read.
+        UsageError: An option OpenVINO has no use for, or a value it does not know.
+    """
+    refuse_unused(options, "openvino", "threads", "device", "hint", "precision", "cache_dir")
+    config = _config(options)
+    graph = bundle.file(OPENVINO_MODEL)
+    weights = bundle.file(str(Path(OPENVINO_MODEL).with_suffix(".bin").as_posix()))
+    ov = require("openvino", extra="openvino", why="the openvino target")
+    core = ov.Core()
+    device = _device(options.device, tuple(core.available_devices))
+    try:
+        model = core.read_model(str(graph), str(weights))
+    except RuntimeError as error:
+        raise BundleError(
+            f"OpenVINO cannot read '{graph}' ({_cause(error)}); copy or export the bundle again"
+        ) from error
+    try:
+        compiled = core.compile_model(model, device, config)
+    except RuntimeError as error:
+        asked = ", ".join(f"{key}={value}" for key, value in config.items())
+        raise TargetUnavailableError(
+            f"OpenVINO cannot compile the graph for {device} with {asked} ({_cause(error)}); use the device CPU, "
+            "or leave these options out"
+        ) from error
+    return OpenVinoSession(compiled, bundle.manifest.precision, _version(ov))
+
+
+def convert(onnx_path: Path, out_xml: Path) -> None:
+    """Convert an ONNX graph into OpenVINO's form with its weights as they are.
+
+    (OpenVINO's own default would round fp32 weights to fp16.)
+
+    Args:
+        onnx_path: The graph.
+        out_xml: Where to write; the weights lie beside it as ``.bin``.
+
+    Raises:
+        TargetUnavailableError: openvino is not installed.
+        ExportError: OpenVINO refuses the graph; quotes its words.
+        StorageError: Writing failed.
+    """
+    ov = require("openvino", extra="openvino", why="the openvino target")
+    try:
+        model = ov.convert_model(str(onnx_path))
+    except Exception as error:  # openvino's frontends raise errors of their own
+        raise ExportError(f"OpenVINO cannot convert '{onnx_path}': {_cause(error)}") from error
+    with storage_errors(out_xml):
+        out_xml.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        ov.save_model(model, str(out_xml), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO cannot write '{out_xml}': {_cause(error)}") from error
+
+
+def _config(options: RuntimeOptions) -> dict[str, Any]:
+    """OpenVINO's properties for the options; every value is checked here, before anything is loaded."""
+    precision, hint = options.precision or "f32", options.hint or "latency"
+    if precision.lower() not in _PRECISIONS:
+        raise UnknownNameError("OpenVINO precision", precision, _PRECISIONS)
+    if hint.lower() not in _HINTS:
+        raise UnknownNameError("OpenVINO hint", hint, _HINTS)
+    config: dict[str, Any] = {
+        "PERFORMANCE_HINT": hint.upper(),
+        "INFERENCE_PRECISION_HINT": precision.lower(),
+    }
+    if options.threads is not None:
+        config["INFERENCE_NUM_THREADS"] = options.threads
+    if options.cache_dir is not None:
+        folder = Path(options.cache_dir)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        config["CACHE_DIR"] = str(folder)
+    return config
+
+
+def _device(asked: str | None, available: tuple[str, ...]) -> str:
+    """The device's name as OpenVINO spells it; a plain ``GPU`` stands for ``GPU.0``."""
+    device = (asked or "CPU").strip().upper()
+    if device.partition(":")[0] in _VIRTUAL:
+        return device
+    if device in available or any(name.startswith(f"{device}.") for name in available):
+        return device
+    has = ", ".join(available) or "none"
+    raise TargetUnavailableError(
+        f"OpenVINO finds no device {device} on this machine (it has {has}); use one of these, or install its driver"
+    )
+
+
+def _version(ov: ModuleType) -> str:
+    """Release number without the build's hash: ``2026.4.1``."""
+    return str(ov.__version__).partition("-")[0]
+
+
+def _cause(error: Exception) -> str:
+    """The last telling line of an OpenVINO error (the first ones name its source files)."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
+    return (telling or lines or [type(error).__name__])[0][:300]
+
+
+class OpenVinoSession(SessionBase):
+    """A compiled model with one infer request; calls wait for one another.
+
+    Args:
+        compiled: An ``openvino.CompiledModel``.
+        precision: Of the numbers in the graph: ``fp32``, ``fp16`` or ``int8``.
+        version: Of OpenVINO.
+    """
+
+    def __init__(self, compiled: openvino.CompiledModel, precision: str, version: str) -> None:
+        self._request: Any = compiled.create_infer_request()
+        self._lock = threading.Lock()
+        self.inputs = tuple(_tensor(port) for port in compiled.inputs)
+        self.outputs = tuple(_tensor(port) for port in compiled.outputs)
+        self.info = SessionInfo(
+            target="openvino",
+            engine=f"openvino {version}",
+            device=_property(compiled, "EXECUTION_DEVICES", "unknown"),
+            precision=_precision(compiled, precision),
+            threads=_threads(compiled),
+        )
+
+    def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        with self._lock:
+            try:
+                values = self._request.infer({self.inputs[0].name: image}, share_inputs=True, share_outputs=True)
+            except RuntimeError as error:
+                raise EdgesegError(f"OpenVINO failed to run the graph: {_cause(error)}") from error
+            return {name: np.array(values[name]) for name in names}
+
+    def close(self) -> None:
+        """Free the compiled model."""
+        super().close()
+        with self._lock:
+            self._request = None
+
+
+def _tensor(port: openvino.ConstOutput) -> TensorInfo:
+    shape = tuple(int(size.get_length()) if size.is_static else None for size in port.partial_shape)
+    return TensorInfo(port.any_name, shape, np.dtype(port.element_type.to_dtype()).name)
+
+
+def _property(compiled: openvino.CompiledModel, name: str, default: str) -> str:
+    """A property in words; devices do not tell all of them."""
+    try:
+        value = compiled.get_property(name)
+    except RuntimeError:
+        return default
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _precision(compiled: openvino.CompiledModel, graph: str) -> str:
+    """Arithmetic in use: what the compiled model says, and int8 where the graph is quantised."""
+    try:
+        name = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+    except (RuntimeError, AttributeError):
+        name = "unknown"
+    arithmetic = _PRECISIONS.get(name, name)
+    return f"int8, the rest {arithmetic}" if graph == "int8" else arithmetic
+
+
+def _threads(compiled: openvino.CompiledModel) -> int | None:
+    threads = _property(compiled, "INFERENCE_NUM_THREADS", "")
+    return int(threads) if threads.isdigit() and int(threads) > 0 else None

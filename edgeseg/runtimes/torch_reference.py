@@ -1,0 +1,172 @@
+"""The ``torch`` target: plain PyTorch in float32, the reference the other engines are compared with."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg._optional import require
+from edgeseg.bundle import TORCH_WEIGHTS, Bundle
+from edgeseg.errors import BundleError, TargetUnavailableError, UsageError
+from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.specs import InputSpec, Size
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+__all__ = ["TorchSession", "open_session"]
+
+
+def open_session(bundle: Bundle, options: RuntimeOptions) -> TorchSession:
+    """Rebuild a bundle's network in PyTorch.
+
+    Args:
+        bundle: A bundle of a registered network or a ``package.module:factory``.
+        options: `device` (``cpu``, ``cuda``, ``cuda:1``), `threads` and `weights` are used. `weights` goes before the
+            bundle's own. The number of threads is PyTorch's for the whole process.
+
+    Raises:
+        TargetUnavailableError: PyTorch is not installed, or finds no such device.
+        BundleError: No weights, or a network that cannot be rebuilt by name.
+        CheckpointError: The weights do not fit the network.
+    """
+    refuse_unused(options, "torch", "device", "threads", "weights")
+    require("torch", extra="export", why="the torch target")
+    weights = _weights(bundle, options)
+    device = _device(options.device)
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
+    manifest = bundle.manifest
+    size = (None, None) if manifest.dynamic else manifest.input_size
+    return TorchSession(_network(bundle, weights), manifest.input, size, device=device, batch=manifest.batch)
+
+
+def _weights(bundle: Bundle, options: RuntimeOptions) -> str:
+    if options.weights is not None:
+        return options.weights
+    if not bundle.has(TORCH_WEIGHTS):
+        raise BundleError(
+            f"bundle '{bundle.path}' holds no PyTorch weights; export it again with --target torch, or give the "
+            "checkpoint as weights"
+        )
+    return str(bundle.file(TORCH_WEIGHTS))
+
+
+def _network(bundle: Bundle, weights: str) -> nn.Module:
+    from edgeseg.export.source import resolve_network
+
+    manifest = bundle.manifest
+    try:
+        source = resolve_network(manifest.network, weights=weights, num_classes=manifest.num_classes)
+    except UsageError as error:
+        raise BundleError(
+            f"the network '{manifest.network}' of bundle '{bundle.path}' cannot be rebuilt in PyTorch: {error}"
+        ) from error
+    return source.module
+
+
+def _device(word: str | None) -> str:
+    """PyTorch's name of the device, checked."""
+    import torch
+
+    name = (word or "cpu").lower()
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device '{word}' is none of PyTorch's; use cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TargetUnavailableError(
+            f"PyTorch {torch.__version__} finds {torch.cuda.device_count()} GPUs, asked for {name}; use the device "
+            "cpu, or install a PyTorch built for this machine's driver"
+        )
+    return name
+
+
+class TorchSession(SessionBase):
+    """A PyTorch module behind the seam: uint8 pictures in, logits out; calls wait for one another.
+
+    Args:
+        module: Takes normalised float images (N, 3, H, W), returns logits (N, C, h, w); it is put in eval mode.
+        spec: How pixels are normalised.
+        size: Height x width of the input; None where free.
+        device: PyTorch's name of the device.
+        batch: Of the input; None where free.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        spec: InputSpec,
+        size: tuple[int | None, int | None],
+        *,
+        device: str = "cpu",
+        batch: int | None = 1,
+    ) -> None:
+        import torch
+
+        self._module: nn.Module | None = module.eval().to(device=device, dtype=torch.float32)
+        self._spec, self._torch_device, self._lock = spec, device, threading.Lock()
+        self.inputs = (TensorInfo("image", (batch, *size, 3), "uint8"),)
+        self.outputs = (TensorInfo("logits", (batch, None, None, None), "float32"),)
+        name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+        self.info = SessionInfo(
+            target="torch",
+            engine=f"torch {torch.__version__}",
+            device=name,
+            precision="fp32",
+            threads=None if device.startswith("cuda") else torch.get_num_threads(),
+        )
+
+    @classmethod
+    def from_module(cls, module: nn.Module, input_spec: InputSpec, size: Size | None = None) -> TorchSession:
+        """A session around a module that is not in a bundle, on the CPU.
+
+        Args:
+            module: As in the class.
+            input_spec: How pixels are normalised.
+            size: Height x width; None leaves it free.
+        """
+        return cls(module, input_spec, size or (None, None), batch=None)
+
+    def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        import torch
+
+        from edgeseg.export.deploy import first_logits
+
+        with self._lock, torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            if self._module is None:
+                return {}
+            pixels = torch.from_numpy(image).to(self._torch_device)
+            logits = first_logits(self._module(normalise(pixels, self._spec)))
+            return {name: np.array(logits.float().cpu().numpy()) for name in names}
+
+    def close(self) -> None:
+        """Let go of the module."""
+        super().close()
+        with self._lock:
+            self._module = None
+
+
+def normalise(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
+    """``(pixel - mean) / std * scale`` in float32, exactly in this order.
+
+    Args:
+        pixels: uint8 (N, H, W, 3) RGB.
+        spec: Channel order, mean, std and scale.
+
+    Returns:
+        float32 (N, 3, H, W) in the network's channel order.
+    """
+    import torch
+
+    x = pixels.permute(0, 3, 1, 2).to(torch.float32)
+    if spec.channel_order == "bgr":
+        x = x.flip(1)
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=x.device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    return ((x - mean) / std * spec.scale).contiguous()

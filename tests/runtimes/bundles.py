@@ -1,0 +1,245 @@
+"""Tiny bundles for tests: one strided convolution as the network, written for the targets asked for in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeseg import bundle as bundles
+from edgeseg.files import sha256_of
+from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
+from edgeseg.targets import GRAPH_TAIL_TARGETS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["make_tiny_bundle", "picture", "tiny_graph", "tiny_network", "tiny_weights"]
+
+STRIDE = 8
+PALETTE = ((0, 0, 0), (220, 20, 60), (0, 130, 180), (250, 170, 30), (107, 142, 35), (0, 0, 142))
+
+
+def picture(size: Size = (32, 48), seed: int = 0) -> NDArray[np.uint8]:
+    """A smooth random picture: uint8 (H, W, 3), RGB, C-contiguous."""
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    grown = cv2.resize(noise, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(grown.astype(np.uint8))
+
+
+def tiny_weights(num_classes: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Weights of the one convolution: ``conv.weight`` (C, 3, 3, 3) and ``conv.bias`` (C,)."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((num_classes, 3, 3, 3)).astype(np.float32)
+    return {"conv.weight": weight, "conv.bias": rng.standard_normal(num_classes).astype(np.float32)}
+
+
+def tiny_network(*, num_classes: int = 4) -> nn.Module:
+    """The network as a PyTorch module, for bundles (of 4 classes) that name ``tests.runtimes.bundles:tiny_network``."""
+    import torch
+    from torch import nn
+
+    class Tiny(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, num_classes, 3, stride=STRIDE, padding=1)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.conv(image)
+            return logits
+
+    return Tiny()
+
+
+def tiny_graph(
+    *,
+    size: Size = (32, 48),
+    num_classes: int = 4,
+    labels: bool = False,
+    dynamic: bool = False,
+    align_corners: bool = False,
+    spec: InputSpec | None = None,
+    threshold: float = 0.0,
+    seed: int = 0,
+) -> onnx.ModelProto:
+    """uint8 NHWC ``image`` -> float32 ``logits`` (and uint8 ``labels``), opset 18, as edgeseg exports it."""
+    height, width = ("H", "W") if dynamic else size
+    nodes, constants = _stem(spec or InputSpec(), num_classes, seed)
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, num_classes, None, None])]
+    if not dynamic:
+        shape = [1, num_classes, -(-size[0] // STRIDE), -(-size[1] // STRIDE)]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)]
+    if labels:
+        tail_nodes, tail_constants = _tail(num_classes, align_corners, threshold)
+        nodes, constants = nodes + tail_nodes, constants | tail_constants
+        outputs.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width]))
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _stem(spec: InputSpec, num_classes: int, seed: int) -> tuple[list[Any], dict[str, NDArray[Any]]]:
+    """Cast, transpose, channel order, normalisation and the convolution."""
+    shape = (1, 3, 1, 1)
+    weights = tiny_weights(num_classes, seed)
+    constants: dict[str, NDArray[Any]] = {
+        "order": np.array([0, 1, 2] if spec.channel_order == "rgb" else [2, 1, 0], np.int64),
+        "mean": np.array(spec.mean, np.float32).reshape(shape),
+        "std": np.array(spec.std, np.float32).reshape(shape),
+        "scale": np.array(spec.scale, np.float32),
+        "weight": weights["conv.weight"],
+        "bias": weights["conv.bias"],
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Gather", ["planes", "order"], ["ordered"], axis=1),
+        helper.make_node("Sub", ["ordered", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "std"], ["divided"]),
+        helper.make_node("Mul", ["divided", "scale"], ["normal"]),
+        helper.make_node("Conv", ["normal", "weight", "bias"], ["logits"], strides=[STRIDE] * 2, pads=[1] * 4),
+    ]
+    return nodes, constants
+
+
+def _tail(num_classes: int, align_corners: bool, threshold: float) -> tuple[list[Any], dict[str, NDArray[Any]]]:
+    """Resize to the input's size and argmax (or threshold); the cast to uint8 comes last, as TensorRT wants it."""
+    mode = "align_corners" if align_corners else "half_pixel"
+    nodes = [
+        helper.make_node("Shape", ["planes"], ["size"], start=2, end=4),
+        helper.make_node("Shape", ["logits"], ["channels"], start=0, end=2),
+        helper.make_node("Concat", ["channels", "size"], ["full"], axis=0),
+        helper.make_node(
+            "Resize", ["logits", "", "", "full"], ["up"], mode="linear", coordinate_transformation_mode=mode
+        ),
+    ]
+    constants: dict[str, NDArray[Any]] = {}
+    if num_classes == 1:
+        constants = {"threshold": np.array(threshold, np.float32), "axis": np.array([1], np.int64)}
+        nodes += [
+            helper.make_node("Greater", ["up", "threshold"], ["above"]),
+            helper.make_node("Cast", ["above"], ["chosen4"], to=TensorProto.FLOAT),
+            helper.make_node("Squeeze", ["chosen4", "axis"], ["chosen"]),
+        ]
+    else:
+        nodes += [
+            helper.make_node("ArgMax", ["up"], ["index"], axis=1, keepdims=0),
+            helper.make_node("Cast", ["index"], ["chosen"], to=TensorProto.FLOAT),
+        ]
+    nodes.append(helper.make_node("Cast", ["chosen"], ["labels"], to=TensorProto.UINT8))
+    return nodes, constants
+
+
+def make_tiny_bundle(
+    folder: Path,
+    *,
+    name: str = "tiny",
+    targets: Iterable[str] = ("ort",),
+    size: Size = (32, 48),
+    num_classes: int = 4,
+    dynamic: bool = False,
+    align_corners: bool = False,
+    spec: InputSpec | None = None,
+    resize: ResizeRule | None = None,
+    threshold: float = 0.0,
+    seed: int = 0,
+) -> bundles.Bundle:
+    """Write ``NAME.edgeseg`` into `folder` with every file the targets need, and open it.
+
+    The sample is `picture` and its labels are those of the graph in ONNX Runtime.
+
+    Args:
+        folder: Where the bundle's folder is made.
+        name: Of the bundle.
+        targets: Canonical target names.
+        size: Height x width of the input; any multiple of 8.
+        num_classes: Channels of the logits; 1 gives two labels by `threshold`.
+        dynamic: Leave height and width of the graphs free.
+        align_corners: Of the tail.
+        spec: Of the input; by default raw RGB pixels.
+        resize: Of the bundle; by default OpenCV linear stretch.
+        threshold: For one logit.
+        seed: Of the weights.
+    """
+    path = folder / f"{name}{bundles.SUFFIX}"
+    path.mkdir(parents=True)
+    spec = spec or InputSpec()
+    wanted = tuple(targets)
+    graph = tiny_graph(size=size, num_classes=num_classes, dynamic=dynamic, spec=spec, seed=seed)
+    onnx.save(graph, path / bundles.MODEL)
+    full = tiny_graph(
+        size=size,
+        num_classes=num_classes,
+        labels=True,
+        dynamic=dynamic,
+        align_corners=align_corners,
+        spec=spec,
+        threshold=threshold,
+        seed=seed,
+    )
+    gpu = not GRAPH_TAIL_TARGETS.isdisjoint(wanted)
+    if gpu:
+        onnx.save(full, path / bundles.MODEL_LABELS)
+    if "openvino" in wanted:
+        _write_openvino(path)
+    if "torch" in wanted:
+        _write_torch(path, num_classes, seed)
+    _write_sample(path, full, size)
+    count = max(2, num_classes)
+    manifest = bundles.Manifest(
+        name=name,
+        network="tests.runtimes.bundles:tiny_network",
+        num_classes=num_classes,
+        labels=tuple(f"class {index}" for index in range(count)),
+        palette=tuple(PALETTE[index % len(PALETTE)] for index in range(count)),
+        input_size=size,
+        logit_size=(size[0] // STRIDE, size[1] // STRIDE),
+        divisor=STRIDE,
+        input=spec,
+        resize=resize or ResizeRule(),
+        tail=TailSpec(align_corners, threshold),
+        targets=wanted,
+        dynamic=dynamic,
+        label_size=size if gpu else None,
+        files=_hashes(path),
+    )
+    bundles.write_manifest(path, manifest)
+    return bundles.open_bundle(path)
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return {file.relative_to(path).as_posix(): sha256_of(file) for file in files}
+
+
+def _write_openvino(path: Path) -> None:
+    from edgeseg.runtimes.openvino_ import convert
+
+    convert(path / bundles.MODEL, path / bundles.OPENVINO_MODEL)
+
+
+def _write_torch(path: Path, num_classes: int, seed: int) -> None:
+    from safetensors.numpy import save_file
+
+    file = path / bundles.TORCH_WEIGHTS
+    file.parent.mkdir()
+    save_file(tiny_weights(num_classes, seed), file)
+
+
+def _write_sample(path: Path, full: onnx.ModelProto, size: Size) -> None:
+    import onnxruntime
+
+    image = picture(size)
+    session = onnxruntime.InferenceSession(full.SerializeToString(), providers=["CPUExecutionProvider"])
+    labels = session.run(["labels"], {"image": image[None]})[0]
+    cv2.imwrite(str(path / bundles.SAMPLE), image[..., ::-1])
+    cv2.imwrite(str(path / bundles.SAMPLE_LABELS), labels[0])

@@ -1,0 +1,70 @@
+"""Fixtures of the runtimes' tests: a CUDA driver that is none, a TensorRT that is none, and the GPU marker."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeseg.errors import EdgesegError
+from edgeseg.runtimes import cuda, trt_common
+from tests.runtimes.fakes import FakeTensorRT, fake_tensorrt
+
+
+@pytest.fixture(scope="session")
+def fake_driver_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``fake_cuda.c``, compiled."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform == "win32":
+        pytest.skip("needs a C compiler to build the stand-in for the CUDA driver")
+    library = tmp_path_factory.mktemp("cuda") / "libfakecuda.so"
+    source = Path(__file__).with_name("fake_cuda.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return library
+
+
+@pytest.fixture
+def fake_gpu(fake_driver_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
+    """One fake GPU; yields the library, whose ``fake_live`` counts what is not freed."""
+    library = ctypes.CDLL(str(fake_driver_library))
+    library.fake_setup(1, ctypes.c_size_t(1 << 30))
+    monkeypatch.setattr(cuda, "_library_names", lambda: (str(fake_driver_library),))
+    cuda._driver.cache_clear()
+    yield library
+    cuda._driver.cache_clear()
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without an NVIDIA driver, whatever this one has."""
+    monkeypatch.setattr(cuda, "_library_names", lambda: ("libno-such-driver.so",))
+    cuda._driver.cache_clear()
+    yield
+    cuda._driver.cache_clear()
+
+
+@pytest.fixture
+def tensorrt(fake_gpu: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
+    """A fake ``tensorrt`` 10.3 on a fake GPU; yields what it was asked."""
+    module, record = fake_tensorrt()
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    yield record
+    trt_common.logger_of.cache_clear()
+
+
+@pytest.fixture
+def real_gpu() -> Any:
+    """The first GPU of this machine; skips where there is none."""
+    try:
+        gpus = cuda.list_gpus()
+    except EdgesegError as error:
+        pytest.skip(str(error))
+    if not gpus:
+        pytest.skip("the NVIDIA driver finds no GPU")
+    return gpus[0]

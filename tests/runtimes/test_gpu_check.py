@@ -1,0 +1,36 @@
+"""The GPU check on a fake GPU, and what it says without one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu_check
+from tests.runtimes.bundles import make_tiny_bundle
+from tests.runtimes.fakes import FakeTensorRT
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_compares_and_times(
+    tmp_path: Path, tensorrt: FakeTensorRT, capsys: pytest.CaptureFixture[str], align_corners: bool
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"), align_corners=align_corners)
+    out = tmp_path / "out.json"
+    arguments = [str(bundle.path), "--target", "trt", "--repeat", "3", "--json", str(out)]
+    assert gpu_check.main([*arguments, "--cache-dir", str(tmp_path / "plans")]) == 0
+    found = json.loads(out.read_text())[0]
+    assert (found["device"], found["engine"]) == ("Fake A, sm_87", "tensorrt 10.3.0")
+    assert (found["pixels"], found["differing"], found["max_logit_error"]) == (32 * 48, 0, 0.0)
+    assert found["device_ms"] == pytest.approx([1.5, 1.5])
+    assert tensorrt.calls.count("execute") == 1 + 3 * (3 + 20)
+    assert "0 of 1536 labels differ" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_one_sentence_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_check.main([str(make_tiny_bundle(tmp_path, targets=("ort", "trt")).path)]) == 6
+    said = capsys.readouterr().err.strip()
+    assert "no NVIDIA driver" in said
+    assert "\n" not in said

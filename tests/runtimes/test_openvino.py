@@ -1,0 +1,119 @@
+"""OpenVINO behind the seam: exact in f32, weights not rounded, devices that are there, and what it says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeseg.bundle import OPENVINO_MODEL, Bundle
+from edgeseg.errors import BundleError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
+from edgeseg.runtimes import RuntimeOptions, open_session
+from edgeseg.runtimes.openvino_ import convert
+from edgeseg.specs import InputSpec
+from tests.runtimes.bundles import make_tiny_bundle, picture
+
+openvino = pytest.importorskip("openvino")
+
+#: Largest difference of logits of the tiny network (range about 40) between two float32 engines.
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    spec = InputSpec.imagenet("bgr")
+    return make_tiny_bundle(tmp_path_factory.mktemp("openvino"), targets=("ort", "openvino"), spec=spec)
+
+
+def test_logits_are_those_of_onnx_runtime(bundle: Bundle) -> None:
+    image = picture()[None]
+    wanted = open_session(bundle, "ort").run(image)["logits"]
+    got = open_session(bundle, "openvino").run(image)["logits"]
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE)
+
+
+def test_weights_are_not_rounded_to_half(bundle: Bundle) -> None:
+    model = openvino.Core().read_model(str(bundle.file(OPENVINO_MODEL)))
+    kinds = {
+        operation.get_element_type().get_type_name()
+        for operation in model.get_ops()
+        if operation.get_type_name() == "Constant" and operation.get_element_type().is_real()
+    }
+    assert kinds == {"f32"}
+
+
+def test_info_is_what_the_compiled_model_says(bundle: Bundle) -> None:
+    session = open_session(bundle, "ov", RuntimeOptions(threads=1, hint="throughput"))
+    assert session.info.engine.startswith("openvino 20")
+    assert (session.info.device, session.info.precision, session.info.threads) == ("CPU", "fp32", 1)
+    assert [(t.name, t.shape, t.dtype) for t in session.inputs] == [("image", (1, 32, 48, 3), "uint8")]
+    assert [(t.name, t.shape, t.dtype) for t in session.outputs] == [("logits", (1, 4, 4, 6), "float32")]
+
+
+def test_outputs_belong_to_the_caller(bundle: Bundle) -> None:
+    session = open_session(bundle, "openvino")
+    first = session.run(picture()[None])["logits"]
+    kept = first.copy()
+    second = session.run(picture(seed=9)[None])["logits"]
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_a_dynamic_graph_takes_any_size(tmp_path: Path) -> None:
+    session = open_session(make_tiny_bundle(tmp_path, targets=("openvino",), dynamic=True), "openvino")
+    assert session.inputs[0].shape == (1, None, None, 3)
+    assert session.run(picture((64, 40))[None])["logits"].shape == (1, 4, 8, 5)
+
+
+def test_cache_folder_is_made_and_used(bundle: Bundle, tmp_path: Path) -> None:
+    cache = tmp_path / "a" / "b"
+    open_session(bundle, "openvino", RuntimeOptions(cache_dir=str(cache)))
+    assert any(cache.iterdir())
+
+
+def test_a_device_that_is_missing_names_those_there(bundle: Bundle) -> None:
+    with pytest.raises(TargetUnavailableError, match=r"no device GPU\.7 on this machine \(it has CPU"):
+        open_session(bundle, "openvino", RuntimeOptions(device="GPU.7"))
+
+
+def test_auto_is_a_device(bundle: Bundle) -> None:
+    session = open_session(bundle, "openvino", RuntimeOptions(device="auto"))
+    assert "CPU" in session.info.device or "GPU" in session.info.device or "NPU" in session.info.device
+
+
+def test_unknown_words_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(UnknownNameError, match="unknown OpenVINO precision 'fp8'"):
+        open_session(bundle, "openvino", RuntimeOptions(precision="fp8"))
+    with pytest.raises(UnknownNameError, match="unknown OpenVINO hint 'latancy': did you mean 'latency'"):
+        open_session(bundle, "openvino", RuntimeOptions(hint="latancy"))
+    with pytest.raises(UsageError, match="openvino target has no use for weights='x'"):
+        open_session(bundle, "openvino", RuntimeOptions(weights="x"))
+
+
+def test_a_bundle_of_another_target_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"holds no openvino/model\.xml: it was exported for ort"):
+        open_session(make_tiny_bundle(tmp_path), "openvino")
+
+
+def test_a_damaged_graph_is_a_bundle_error(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("openvino",))
+    file = bundle.path / OPENVINO_MODEL
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(BundleError, match=r"OpenVINO cannot read '.*model\.xml'.*copy or export"):
+        open_session(bundle, "openvino")
+
+
+def test_converting_something_else_is_an_export_error(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    file.write_bytes(b"no graph")
+    with pytest.raises(ExportError, match="OpenVINO cannot convert"):
+        convert(file, tmp_path / "model.xml")
+
+
+def test_running_after_close_is_refused(bundle: Bundle) -> None:
+    session = open_session(bundle, "openvino")
+    session.close()
+    session.close()
+    with pytest.raises(InputError, match="closed"):
+        session.run(picture()[None])

@@ -1,0 +1,178 @@
+"""The plan cache with a fake builder: built once, rebuilt when damaged or foreign, and usable without a folder."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+
+from edgeseg.errors import StorageError
+from edgeseg.runtimes import plan_cache
+from edgeseg.runtimes.plan_cache import CachedPlan, PlanKey, PlanRefusedError, default_folder, load_or_build
+
+KEY = PlanKey("model", "Orin", "8.7", "tensorrt 10.3.0", "12.6", "f32")
+
+
+@dataclass
+class Builder:
+    """Builds the same bytes each time and counts; `load` refuses bytes that start with ``refused``."""
+
+    data: bytes = b"plan"
+    built: int = 0
+
+    def build(self) -> bytes:
+        self.built += 1
+        return self.data
+
+    def load(self, plan: bytes) -> str:
+        if plan.startswith(b"refused"):
+            raise PlanRefusedError("another version")
+        return plan.decode()
+
+    def open(self, folder: Path, key: PlanKey = KEY) -> CachedPlan[str]:
+        return load_or_build(key, folder, build=self.build, load=self.load)
+
+
+def plan_file(folder: Path) -> Path:
+    return folder / f"{KEY.digest()}.plan"
+
+
+def test_built_once_and_described(tmp_path: Path) -> None:
+    builder = Builder()
+    first, second = builder.open(tmp_path / "plans"), builder.open(tmp_path / "plans")
+    assert (first.engine, first.built, first.notes) == ("plan", True, ())
+    assert (second.engine, second.built, second.notes) == ("plan", False, ())
+    assert builder.built == 1
+    facts = json.loads(plan_file(tmp_path / "plans").with_suffix(".json").read_text())
+    assert facts["built_for"]["gpu"] == "Orin"
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(PlanKey)])
+def test_everything_in_the_key_counts(tmp_path: Path, name: str) -> None:
+    builder = Builder()
+    builder.open(tmp_path)
+    builder.open(tmp_path, replace(KEY, **{name: "other"}))
+    assert builder.built == 2
+
+
+def test_a_damaged_plan_is_rebuilt_and_said(tmp_path: Path) -> None:
+    builder = Builder()
+    builder.open(tmp_path)
+    plan_file(tmp_path).write_bytes(b"pla")
+    again = builder.open(tmp_path)
+    assert again.engine == "plan"
+    assert "was damaged (its SHA-256 differs) and was rebuilt" in again.notes[0]
+    assert builder.open(tmp_path).notes == ()
+
+
+def test_a_plan_of_something_else_is_rebuilt_and_said(tmp_path: Path) -> None:
+    builder, other = Builder(), Builder(b"other")
+    foreign = replace(KEY, gpu="Xavier")
+    other.open(tmp_path, foreign)
+    for suffix in (".plan", ".json"):
+        os.replace(tmp_path / f"{foreign.digest()}{suffix}", plan_file(tmp_path).with_suffix(suffix))
+    again = builder.open(tmp_path)
+    assert again.engine == "plan"
+    assert "was built for something else and was rebuilt" in again.notes[0]
+
+
+def test_a_plan_the_runtime_refuses_is_rebuilt_and_said(tmp_path: Path) -> None:
+    bad = Builder(b"refused")
+    with pytest.raises(PlanRefusedError):
+        bad.open(tmp_path)
+    lenient = load_or_build(KEY, tmp_path, build=bad.build, load=bytes.decode)
+    assert lenient.engine == "refused"
+    again = Builder().open(tmp_path)
+    assert again.engine == "plan"
+    assert "was refused (another version) and was rebuilt" in again.notes[0]
+
+
+@pytest.mark.parametrize("description", [None, "no json", "[]"])
+def test_a_plan_without_its_description_is_rebuilt_and_said(tmp_path: Path, description: str | None) -> None:
+    builder = Builder()
+    builder.open(tmp_path)
+    file = plan_file(tmp_path).with_suffix(".json")
+    file.unlink() if description is None else file.write_text(description)
+    again = builder.open(tmp_path)
+    assert again.built
+    assert again.notes[0].endswith("was rebuilt")
+    assert builder.open(tmp_path).built is False
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    builder = Builder()
+    opened = builder.open(blocked / "plans")
+    assert opened.engine == "plan"
+    assert "built for this run only" in opened.notes[0]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_read_only_folder_is_said_but_read(tmp_path: Path) -> None:
+    builder = Builder()
+    builder.open(tmp_path)
+    tmp_path.chmod(0o500)
+    try:
+        assert builder.open(tmp_path).built is False
+        opened = builder.open(tmp_path, replace(KEY, model="new"))
+        assert "built for this run only" in opened.notes[0]
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise StorageError(f"cannot write '{path}': the disk is full; free space or choose another folder")
+
+    monkeypatch.setattr(plan_cache, "write_bytes", full)
+    opened = Builder().open(tmp_path)
+    assert opened.engine == "plan"
+    assert "built for this run only" in opened.notes[0]
+    assert "the disk is full" in opened.notes[0]
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def fails() -> bytes:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        load_or_build(KEY, tmp_path, build=fails, load=bytes.decode)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".lock"]
+    assert Builder().open(tmp_path).notes == ()
+
+
+def _build_slowly(folder: Path, marks: Path) -> None:
+    def build() -> bytes:
+        (marks / str(os.getpid())).touch()
+        time.sleep(0.3)
+        return b"plan"
+
+    load_or_build(KEY, folder, build=build, load=bytes.decode)
+
+
+def test_two_processes_build_once(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_build_slowly, args=(tmp_path / "plans", marks)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+        assert worker.exitcode == 0
+    assert len(list(marks.iterdir())) == 1
+
+
+def test_default_folder_honours_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "edgeseg" / "plans"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says: ignore it
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert default_folder() == Path("/home/somebody/.cache/edgeseg/plans")

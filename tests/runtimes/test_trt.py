@@ -1,0 +1,165 @@
+"""The TensorRT path from picture to outputs on a fake module and a fake GPU, and what it says without either."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeseg.errors import EdgesegError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
+from edgeseg.runtimes import RuntimeOptions, open_session
+from edgeseg.runtimes.trt_common import EngineSession
+from tests.runtimes.bundles import make_tiny_bundle, picture
+from tests.runtimes.fakes import BuilderFlag, FakeTensorRT, fake_tensorrt
+
+
+def open_trt(folder: Path, *, dynamic: bool = False, precision: str | None = None) -> EngineSession:
+    """A session on a fresh bundle, with its plans in `folder`."""
+    bundle = make_tiny_bundle(folder, targets=("trt",), dynamic=dynamic)
+    options = RuntimeOptions(cache_dir=str(folder / "plans"), precision=precision)
+    session = open_session(bundle, "trt", options)
+    assert isinstance(session, EngineSession)
+    return session
+
+
+def test_outputs_are_those_of_onnx_runtime(tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL) -> None:
+    image = picture()[None]
+    reference = open_session(make_tiny_bundle(tmp_path / "a"), "ort")
+    wanted = reference.run(image)["logits"]
+    reference.close()
+    session = open_trt(tmp_path)
+    got = session.run(image)
+    np.testing.assert_array_equal(got["logits"], wanted)
+    assert got["labels"].dtype == np.uint8
+    assert got["labels"].shape == (1, 32, 48)
+    session.close()
+    session.close()
+    assert fake_gpu.fake_live() == 0
+
+
+def test_calls_come_in_order(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    session = open_trt(tmp_path)
+    session.run(picture()[None])
+    session.run(picture(seed=1)[None])
+    addresses = [f"set_tensor_address {name}" for name in ("image", "logits", "labels")]
+    build = ["parse", "build", "deserialize", "create_execution_context"]
+    assert tensorrt.calls == [*build, "set_input_shape", *addresses, "execute", "execute"]
+    session.close()
+
+
+def test_only_wanted_outputs_come_back_and_belong_to_the_caller(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    session = open_trt(tmp_path)
+    first = session.run(picture()[None], ("labels",))
+    kept = first["labels"].copy()
+    second = session.run(picture(seed=5)[None], ("labels",))
+    assert list(first) == ["labels"]
+    assert not np.array_equal(first["labels"], second["labels"])
+    np.testing.assert_array_equal(first["labels"], kept)
+    session.close()
+
+
+def test_the_graph_decides_precision_and_tf32_is_off(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    exact = open_trt(tmp_path / "a")
+    assert tensorrt.network_flags == 0b11  # explicit batch, strongly typed
+    assert tensorrt.flags == set()
+    assert exact.info.precision == "fp32"
+    fast = open_trt(tmp_path / "b", precision="tf32")
+    assert tensorrt.flags == {int(BuilderFlag.TF32)}
+    assert fast.info.precision == "tf32"
+    exact.close()
+    fast.close()
+
+
+def test_tensorrt_8_has_no_strong_typing(
+    tmp_path: Path, fake_gpu: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, record = fake_tensorrt(version="8.6.2")
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    session = open_trt(tmp_path)
+    assert record.network_flags == 0b1
+    assert session.info.engine == "tensorrt 8.6.2"
+    session.close()
+
+
+def test_the_plan_is_built_once(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("trt",))
+    options = RuntimeOptions(cache_dir=str(tmp_path / "plans"))
+    for _ in range(2):
+        session = open_session(bundle, "trt", options)
+        assert (session.info.device, session.info.notes) == ("Fake A, sm_87", ())
+        session.close()
+    assert tensorrt.calls.count("build") == 1
+
+
+def test_a_dynamic_graph_gets_a_profile_and_grows(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    session = open_trt(tmp_path, dynamic=True)
+    assert tensorrt.profiles == [("image", (1, 8, 8, 3), (1, 32, 48, 3), (1, 64, 96, 3))]
+    for size in ((32, 48), (64, 96), (16, 24)):
+        assert session.run(picture(size)[None])["labels"].shape == (1, *size)
+    with pytest.raises(InputError, match="does not take a size of 128x128: it was built for 8x8 to 64x96"):
+        session.run(picture((128, 128))[None])
+    assert session.run(picture((32, 48))[None])["labels"].shape == (1, 32, 48)
+    session.close()
+    assert fake_gpu.fake_live() == 0
+
+
+def test_device_time_is_measured_per_run(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    session = open_trt(tmp_path)
+    assert session.device_milliseconds(picture()[None], 3) == pytest.approx([1.5] * 3)
+    session.close()
+
+
+def test_a_graph_that_does_not_parse_quotes_the_node(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    tensorrt.refuse = {"parse"}
+    with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 cannot parse 'model_labels\.onnx': Conv conv_3: As"):
+        open_trt(tmp_path)
+    assert fake_gpu.fake_live() == 0
+
+
+def test_a_build_that_fails_quotes_the_log(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    tensorrt.refuse = {"build"}
+    with pytest.raises(ExportError, match=r"cannot build an engine of 'model_labels\.onnx': fake refusal in build"):
+        open_trt(tmp_path)
+
+
+def test_a_run_that_fails_quotes_the_log(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    session = open_trt(tmp_path)
+    tensorrt.refuse = {"execute"}
+    with pytest.raises(EdgesegError, match=r"tensorrt 10\.3\.0 failed to run the engine: fake refusal in execute"):
+        session.run(picture()[None])
+    session.close()
+
+
+def test_a_closed_session_refuses(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    session = open_trt(tmp_path)
+    session.close()
+    with pytest.raises(InputError, match="closed"):
+        session.run(picture()[None])
+
+
+def test_without_tensorrt_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    bundle = make_tiny_bundle(tmp_path, targets=("trt",))
+    with pytest.raises(TargetUnavailableError, match=r"trt target needs the package tensorrt.*JetPack"):
+        open_session(bundle, "trt")
+
+
+@pytest.mark.usefixtures("tensorrt", "no_gpu")
+def test_without_a_gpu_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(TargetUnavailableError, match="no NVIDIA driver"):
+        open_session(make_tiny_bundle(tmp_path, targets=("trt",)), "trt")
+
+
+def test_options_it_has_no_use_for_are_refused(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("trt",))
+    with pytest.raises(UsageError, match="trt target has no use for threads=2"):
+        open_session(bundle, "trt", RuntimeOptions(threads=2))
+    with pytest.raises(UnknownNameError, match="unknown TensorRT precision 'f16'"):
+        open_session(bundle, "trt", RuntimeOptions(precision="f16"))
