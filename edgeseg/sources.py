@@ -1,0 +1,342 @@
+"""Where pictures come from: an image, a folder, a video file, a camera, a network stream, or anything iterable.
+
+A source gives `Frame` objects: uint8 RGB pictures with their name and decoding time. A picture that cannot be read
+among good ones is a frame with an error, so the rest goes on; a source that cannot be opened at all raises.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import EdgesegError, InputError
+from edgeseg.images import as_rgb, read_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Frame",
+    "Source",
+    "SourceKind",
+    "list_images",
+    "open_iterable",
+    "open_source",
+]
+
+IMAGE_SUFFIXES = frozenset(
+    (".bmp", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
+)
+VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"))
+
+SourceKind = Literal["image", "folder", "video", "camera", "rtsp", "iterable"]
+
+_EXACT_COUNTS = frozenset((".avi", ".m4v", ".mov", ".mp4"))  # containers that store their number of frames
+_LIVE_ELEMENTS = ("v4l2src", "nvarguscamerasrc", "nvv4l2camerasrc", "libcamerasrc", "rtspsrc", "udpsrc")
+_OPEN_MS, _READ_MS = 10_000, 5_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB; None where it could not be read.
+        name: Path, or address and frame number.
+        index: Position in the source, from 0.
+        decode_ms: Milliseconds that reading and decoding took.
+        error: Why there is no picture, or None.
+    """
+
+    image: NDArray[np.uint8] | None
+    name: str
+    index: int
+    decode_ms: float = 0.0
+    error: EdgesegError | None = None
+
+
+class Source(ABC):
+    """Frames in order; iterate once, then `close` (or use ``with``).
+
+    Attributes:
+        kind: What it is; network streams of every protocol are ``rtsp``.
+        name: As it was asked for.
+        length: Number of frames, None where unknown.
+        live: Whether frames come at their own pace, so that late ones are best dropped.
+        fps: Frames per second, None where unknown.
+        patience: Seconds a read may block at worst.
+    """
+
+    kind: SourceKind
+    name: str
+    length: int | None = None
+    live: bool = False
+    fps: float | None = None
+    patience: float = 2.0
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Read frame by frame."""
+
+    def close(self) -> None:  # noqa: B027 - files have nothing to free
+        """Free the file or device; iterating ends. Closing twice is harmless."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Images(Source):
+    """One image file, or the image files of a folder."""
+
+    def __init__(self, kind: SourceKind, name: str, paths: list[Path]) -> None:
+        self.kind, self.name, self.paths, self.length = kind, name, paths, len(paths)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self.paths):
+            yield _decode(path, str(path), index)
+
+
+class _Iterable(Source):
+    """Arrays or paths from the caller's own iterable."""
+
+    kind: SourceKind = "iterable"
+
+    def __init__(self, items: Iterable[Any], color: Literal["rgb", "bgr"], live: bool) -> None:
+        self.name, self.live, self._items = "iterable", live, items
+        self._color: Literal["rgb", "bgr"] = color
+        self.length = len(items) if isinstance(items, Sized) else None
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, item in enumerate(self._items):
+            if isinstance(item, Frame):
+                yield item
+            elif isinstance(item, (str, Path)):
+                yield _decode(Path(item), str(item), index)
+            else:
+                yield _convert(item, self._color, index)
+
+
+def _decode(path: Path, name: str, index: int) -> Frame:
+    start = time.perf_counter()
+    try:
+        image = read_image(path)
+    except EdgesegError as error:
+        return Frame(None, name, index, error=error)
+    return Frame(image, name, index, _ms_since(start))
+
+
+def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> Frame:
+    """Take the caller's array as a frame of our own: it may be overwritten before the stages are done with it."""
+    start = time.perf_counter()
+    try:
+        image = as_rgb(array, color)
+    except EdgesegError as error:
+        return Frame(None, str(index), index, error=error)
+    if np.may_share_memory(image, array):
+        image = image.copy()
+    return Frame(image, str(index), index, _ms_since(start))
+
+
+class _Video(Source):
+    """A video file, camera, network stream or GStreamer pipeline, through OpenCV."""
+
+    def __init__(self, kind: SourceKind, name: str, capture: cv2.VideoCapture, *, live: bool | None = None) -> None:
+        self.kind, self.name, self._capture = kind, name, capture
+        self._lock = threading.Lock()
+        self._closed = False
+        self._count = 0
+        self._first = self._read()
+        frames, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
+        self.length = int(frames) if 0 < frames < 1e9 else None
+        self.fps = float(fps) if 0 < fps < 1000 else None
+        self.live = self.length is None if live is None else live
+        self.patience = 2.0 if kind == "video" else 12.0
+        if self._first is None:
+            self.close()
+            raise InputError(f"{_words(kind)} '{name}' gave no picture; check that it plays elsewhere")
+
+    def __iter__(self) -> Iterator[Frame]:
+        while (frame := self._take()) is not None:
+            self._count += 1
+            yield frame
+        if self._closed:
+            return
+        if self.live:
+            raise InputError(
+                f"{_words(self.kind)} '{self.name}' stopped after {self._count} pictures; "
+                "check the connection and start again"
+            )
+        if self._cut_off():
+            yield self._missing_end()
+
+    def _take(self) -> Frame | None:
+        first, self._first = self._first, None
+        return first or self._read()
+
+    def _read(self) -> Frame | None:
+        start = time.perf_counter()
+        with self._lock:  # OpenCV must not be released while it reads
+            done, picture = (False, None) if self._closed else self._capture.read()
+        if not done or picture is None:
+            return None
+        return Frame(as_rgb(picture, "bgr"), f"{self.name}#{self._count}", self._count, _ms_since(start))
+
+    def _cut_off(self) -> bool:
+        exact = self.kind == "video" and Path(self.name).suffix.lower() in _EXACT_COUNTS
+        return exact and self.length is not None and self._count < self.length - max(2, self.length // 100)
+
+    def _missing_end(self) -> Frame:
+        text = f"video '{self.name}' ends after {self._count} of {self.length} frames; it is cut off or damaged there"
+        return Frame(None, f"{self.name}#{self._count}", self._count, error=InputError(text))
+
+    def close(self) -> None:
+        """Free the file or device."""
+        with self._lock:
+            self._closed = True
+            self._capture.release()
+
+
+def open_iterable(items: Iterable[Any], *, color: Literal["rgb", "bgr"] = "rgb", live: bool = False) -> Source:
+    """Take arrays or paths from any iterable as a source.
+
+    Args:
+        items: uint8 arrays as `edgeseg.images.as_rgb` takes them, paths of images, or `Frame` objects. Arrays are
+            copied where needed, so a buffer may be used again for the next. An array that is one picture is one item.
+        color: Channel order of the arrays.
+        live: Whether the iterable gives pictures at its own pace.
+    """
+    if isinstance(items, np.ndarray) and items.ndim <= 3:
+        items = [items]
+    return _Iterable(items, color, live)
+
+
+def open_source(spec: str | Path | int, *, recursive: bool = False) -> Source:
+    """Open an image, folder, video, camera or network stream.
+
+    Args:
+        spec: A path; a camera as ``0``, ``"0"``, ``"camera:0"`` or ``"/dev/video0"``; an ``rtsp://`` or ``http(s)://``
+            address; or ``"gst:"`` and a GStreamer pipeline that ends in ``appsink`` and gives BGR. A folder named ``0``
+            is ``./0``.
+        recursive: Also take the images of a folder's subfolders.
+
+    Returns:
+        The source; folders in natural order (``2.jpg`` before ``10.jpg``).
+
+    Raises:
+        InputError: Nothing there, no images in the folder, or a video or camera that gives no picture.
+    """
+    text = str(spec).strip()
+    if (camera := re.fullmatch(r"(?:camera:|/dev/video)?(\d+)", text)) and not isinstance(spec, Path):
+        return _open_camera(int(camera[1]))
+    if text.startswith("gst:"):
+        return _open_gstreamer(text)
+    if re.match(r"(rtsps?|https?)://", text, re.IGNORECASE):
+        return _open_stream(text)
+    path = Path(spec) if isinstance(spec, Path) else Path(text).expanduser()
+    if path.is_dir():
+        return _Images("folder", str(path), list_images(path, recursive=recursive))
+    return _open_file(path)
+
+
+def _open_file(path: Path) -> Source:
+    if not path.exists():
+        raise InputError(f"no picture, folder or video at '{path}'; check the path, or name a camera as camera:0")
+    suffix = path.suffix.lower()
+    if suffix in VIDEO_SUFFIXES:
+        return _Video("video", str(path), _capture(str(path), "video", str(path)), live=False)
+    if suffix in IMAGE_SUFFIXES or cv2.haveImageReader(str(path)):
+        return _Images("image", str(path), [path])
+    known = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+    raise InputError(f"'{path}' is neither an image nor a video edgeseg reads; it reads {known}")
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """The image files of a folder, by suffix, in natural order; hidden ones left out.
+
+    Args:
+        folder: An existing folder.
+        recursive: Also those of its subfolders (links to folders are not followed).
+
+    Raises:
+        InputError: No images, or a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"folder '{error.filename}' cannot be read ({error.strerror})") from error
+
+    found: list[Path] = []
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        wanted = (name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
+        found.extend(Path(root, name) for name in wanted)
+    if not found:
+        deeper = "" if recursive else ", or search its subfolders too (--recursive)"
+        raise InputError(f"folder '{folder}' holds no images; put .jpg or .png files there{deeper}")
+    return sorted(found, key=lambda path: _natural(path.relative_to(folder).as_posix()))
+
+
+def _natural(text: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key: runs of digits count as numbers; the text itself settles ties."""
+    parts = re.split(r"(\d+)", text.casefold())
+    return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)], text
+
+
+def _open_camera(index: int) -> Source:
+    return _Video("camera", f"camera:{index}", _capture(index, "camera", f"camera:{index}"), live=True)
+
+
+def _open_stream(address: str) -> Source:
+    live = True if address.lower().startswith("rtsp") else None
+    name = re.sub(r"//[^/@]*@", "//", address)  # names are printed and stored; passwords must not be
+    return _Video("rtsp", name, _capture(address, "stream", name, timeouts=True), live=live)
+
+
+def _open_gstreamer(spec: str) -> Source:
+    if cv2.CAP_GSTREAMER not in cv2.videoio_registry.getBackends() or not _built_with_gstreamer():
+        raise InputError("this OpenCV was built without GStreamer, which 'gst:' needs; use the system's OpenCV instead")
+    pipeline = spec[len("gst:") :].strip()
+    live = any(element in pipeline for element in _LIVE_ELEMENTS)
+    return _Video("camera", spec, _capture(pipeline, "pipeline", spec, api=cv2.CAP_GSTREAMER), live=live)
+
+
+def _built_with_gstreamer() -> bool:
+    return re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()) is not None
+
+
+def _capture(
+    what: str | int, kind: str, name: str, *, api: int = cv2.CAP_ANY, timeouts: bool = False
+) -> cv2.VideoCapture:
+    """Open with OpenCV; network streams with time limits where its FFmpeg is there to keep them."""
+    if timeouts and cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends():
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
+        capture = cv2.VideoCapture(str(what), cv2.CAP_FFMPEG, limits)
+    else:
+        capture = cv2.VideoCapture(what, api)
+    if not capture.isOpened():
+        capture.release()
+        raise InputError(f"{kind} '{name}' cannot be opened; check that it is there and plays elsewhere")
+    return capture
+
+
+def _words(kind: SourceKind) -> str:
+    return "stream" if kind == "rtsp" else kind
+
+
+def _ms_since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000.0

@@ -1,0 +1,255 @@
+"""Results as files: pictures per image, videos per video. Every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import StorageError, UnknownNameError, UsageError
+from edgeseg.files import storage_errors, write_bytes
+from edgeseg.results import Result
+from edgeseg.sources import Source
+
+__all__ = ["KINDS", "ResultWriter", "VideoFile", "class_index"]
+
+#: What can be written of a result. Of a video, the first two become an mp4, the others numbered PNGs.
+KINDS = ("overlay", "color", "labels", "cutout", "scores")
+
+_AS_VIDEO = ("overlay", "color")
+_DEFAULT_FPS = 25.0
+
+
+class ResultWriter:
+    """Writes results into a folder.
+
+    Pictures become ``<stem>_<kind>.png``; videos and cameras ``<stem>_<kind>.mp4`` or ``<stem>_<kind>/000000.png``.
+    Subfolders of a source folder are kept. Two pictures of one stem (``a.jpg``, ``a.png``) get different names. Use it
+    in a ``with`` block: a video is finished when the block ends well, and where the source is live also at Ctrl-C or
+    SIGTERM, which is how recordings end.
+
+    Args:
+        out: Folder; made where missing.
+        source: Where the results come from.
+        kinds: Of `KINDS`.
+        opacity: Of overlays, 0..1.
+        cut: Index of the class whose pixels a cutout keeps.
+
+    Raises:
+        UsageError: An unknown kind, or `out` is the folder the pictures are read from.
+    """
+
+    def __init__(self, out: Path, source: Source, kinds: Sequence[str], *, opacity: float = 0.5, cut: int = 1) -> None:
+        for kind in kinds:
+            if kind not in KINDS:
+                raise UnknownNameError("kind of output", kind, KINDS)
+        self._out, self._source, self._opacity, self._cut = out, source, opacity, cut
+        self._moving = source.kind not in ("image", "folder")
+        self._kinds = tuple(kinds)
+        self._taken: set[str] = set()
+        self._videos: dict[str, VideoFile] = {}
+        _refuse_source_folder(out, source)
+
+    def write(self, result: Result) -> list[Path]:
+        """Write one result; returns the files, in the order of the kinds.
+
+        Raises:
+            StorageError: Writing failed.
+        """
+        base = self._base(result.source)
+        return [self._write(kind, base, result) for kind in self._kinds]
+
+    def _write(self, kind: str, base: Path, result: Result) -> Path:
+        picture = self._picture(kind, result)
+        if self._moving and kind in _AS_VIDEO:
+            return self._video(kind, base).write(picture)
+        if self._moving:
+            frame = int(result.source.rpartition("#")[2])
+            return _write_png(base.with_name(f"{base.name}_{kind}") / f"{frame:06d}.png", picture)
+        return _write_png(base.with_name(f"{base.name}_{kind}.png"), picture)
+
+    def _picture(self, kind: str, result: Result) -> NDArray[np.uint8]:
+        makers: dict[str, Callable[[], NDArray[np.uint8]]] = {
+            "overlay": lambda: result.overlay(opacity=self._opacity),
+            "color": result.color,
+            "labels": lambda: result.labels,
+            "cutout": lambda: result.cutout(self._cut),
+            "scores": lambda: _as_bytes(result.scores),
+        }
+        return makers[kind]()
+
+    def _video(self, kind: str, base: Path) -> VideoFile:
+        if kind not in self._videos:
+            path = base.with_name(f"{base.name}_{kind}.mp4")
+            self._videos[kind] = VideoFile(path, self._source.fps or _DEFAULT_FPS, paced=self._source.live)
+        return self._videos[kind]
+
+    def _base(self, source: str) -> Path:
+        """Folder and stem of a result's files."""
+        if self._moving:
+            name = self._source.name
+            stem = Path(name).stem if self._source.kind == "video" else re.sub(r"\W+", "_", name).strip("_")[:80]
+            return self._out / stem
+        path = Path(source)
+        inside = path.relative_to(self._source.name).parent if self._source.kind == "folder" else Path()
+        return self._out / inside / self._free(inside, path)
+
+    def _free(self, folder: Path, path: Path) -> str:
+        """A stem no earlier picture of this run took: ``a``, then ``a_png``, then ``a_png_2``."""
+        full = f"{path.stem}_{path.suffix[1:].lower()}"
+        choices = [path.stem, full, *(f"{full}_{number}" for number in range(2, len(self._taken) + 3))]
+        for choice in choices:
+            key = (folder / choice).as_posix().casefold()
+            if key not in self._taken:
+                self._taken.add(key)
+                return choice
+        raise UsageError(f"no free name for '{path}'")  # cannot be: there are more choices than names taken
+
+    def __enter__(self) -> ResultWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        whole = kind is None or (self._source.live and not issubclass(kind, Exception))
+        try:
+            for video in self._videos.values():
+                if whole:
+                    video.finish()
+        finally:
+            for video in self._videos.values():
+                video.discard()
+
+
+class VideoFile:
+    """An mp4 written under a temporary name and renamed by `finish`; `discard` removes what was not finished.
+
+    Args:
+        path: Ends in ``.mp4``.
+        fps: Frames per second, above 0.
+        paced: Repeat pictures so that the video runs as long as the recording did (live sources drop late pictures).
+    """
+
+    def __init__(self, path: Path, fps: float, *, paced: bool = False) -> None:
+        self._path, self._fps, self._paced = path, fps, paced
+        self._temporary: Path | None = None
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        self._written, self._start = 0, 0.0
+
+    def write(self, picture: NDArray[np.uint8]) -> Path:
+        """Add an RGB picture, uint8 (H, W, 3); later ones are brought to the first one's size. Returns the final path.
+
+        Raises:
+            StorageError: The file cannot be made.
+        """
+        writer = self._writer or self._open(picture.shape[1], picture.shape[0])
+        frame = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        if frame.shape[1::-1] != self._size:  # OpenCV drops pictures of another size without a word
+            frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_NEAREST)
+        for _ in range(self._due()):
+            writer.write(frame)
+            self._written += 1
+        return self._path
+
+    def _due(self) -> int:
+        if not self._paced:
+            return 1
+        return max(1, int((time.monotonic() - self._start) * self._fps) - self._written)
+
+    def _open(self, width: int, height: int) -> cv2.VideoWriter:
+        with storage_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{self._path.stem}.", suffix=".mp4", dir=self._path.parent)
+            os.close(handle)
+        self._temporary, self._size, self._start = Path(name), (width, height), time.monotonic()
+        writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size)
+        if not writer.isOpened():
+            raise StorageError(
+                f"cannot write '{self._path}': this OpenCV has no mp4 encoder; "
+                "use --labels or --cutout, which write pictures"
+            )
+        self._writer = writer
+        return writer
+
+    def finish(self) -> None:
+        """Close the file, check that every frame is in it, and rename it into place.
+
+        Raises:
+            StorageError: The file is not whole (the encoder does not say so while writing).
+        """
+        if self._writer is None or self._temporary is None:
+            return
+        self._writer.release()
+        stored = _frames_in(self._temporary)
+        if stored != self._written:
+            raise StorageError(
+                f"cannot write '{self._path}': {stored} of {self._written} frames were stored, "
+                "so the disk is probably full; free space or choose another folder"
+            )
+        with storage_errors(self._path):
+            os.chmod(self._temporary, 0o644)
+            os.replace(self._temporary, self._path)
+        self._temporary = None
+
+    def discard(self) -> None:
+        """Remove the unfinished file, if any."""
+        if self._writer is not None:
+            self._writer.release()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _frames_in(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()
+
+
+def _write_png(path: Path, picture: NDArray[np.uint8]) -> Path:
+    if picture.ndim == 3:
+        code = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        picture = np.asarray(cv2.cvtColor(picture, code), np.uint8)
+    _, data = cv2.imencode(".png", picture)
+    write_bytes(path, data.tobytes())
+    return path
+
+
+def _as_bytes(scores: NDArray[Any] | None) -> NDArray[np.uint8]:
+    if scores is None:
+        raise UsageError("the result has no scores; predict with scores=True")
+    return np.rint(scores * 255.0).astype(np.uint8)
+
+
+def class_index(word: str, names: tuple[str, ...]) -> int:
+    """Index of a class given by its name or index.
+
+    Raises:
+        UnknownNameError: No such class.
+    """
+    if word in names:
+        return names.index(word)
+    if word.isdecimal() and int(word) < len(names):
+        return int(word)
+    raise UnknownNameError("class", word, names, hint=f"use a name, or an index below {len(names)}.")
+
+
+def _refuse_source_folder(out: Path, source: Source) -> None:
+    if source.kind != "folder":
+        return
+    folder = Path(source.name).resolve()
+    if out.resolve() == folder:
+        raise UsageError(
+            f"--out '{out}' is the folder the pictures are read from; choose another, so that none is overwritten"
+        )
