@@ -1,0 +1,288 @@
+"""The latency harness: one bundle on one target, camera to mask, split into stages, in a process of its own.
+
+Times come from the Predictor itself (with ``keep_image=False``), so what is measured is what users run: inference
+includes the copies to and from the device, and arrays that are back have synchronised it. Every target gets a fresh
+process because the thread pool of an idle engine slows the next one (measured: up to 30 %).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.bench.machine import describe_machine, device_state
+from edgeseg.bench.memory import MemoryUse, peak_mib, resident_mib
+from edgeseg.bench.report import STAGES, TOTAL, BenchmarkReport, BundleIdentity, Settings, Warmup
+from edgeseg.bundle import MANIFEST, SAMPLE, Bundle, open_bundle
+from edgeseg.errors import InputError, UnknownNameError, UsageError
+from edgeseg.files import sha256_of
+from edgeseg.results import Result
+from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
+from edgeseg.specs import Size
+from edgeseg.targets import resolve_target
+
+__all__ = ["Image", "Measurable", "benchmark", "collect", "measure", "run_benchmark", "warm_up"]
+
+Image: TypeAlias = "str | Path | NDArray[np.uint8]"
+Frame: TypeAlias = "Mapping[str, float]"
+Clock: TypeAlias = "Callable[[], float]"
+
+
+class Measurable(Protocol):
+    """What the harness needs of a Predictor."""
+
+    @property
+    def info(self) -> SessionInfo:
+        """What really runs."""
+        ...
+
+    def __call__(self, source: Any, /) -> Result:
+        """Predict one picture; the result's timings hold the stages in milliseconds."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine."""
+        ...
+
+
+def benchmark(bundle: str | Path | Bundle, target: str = "ort", **options: Any) -> BenchmarkReport:
+    """Measure a bundle's latency on a target, from picture file to labels at the picture's size.
+
+    Args:
+        bundle: The ``NAME.edgeseg`` folder, or an opened bundle.
+        target: Target name or alias.
+        options: Any field of `RuntimeOptions` (``threads=2``), any field of `Settings` (``seconds=5``), ``images``
+            and ``in_process`` as `run_benchmark` takes them.
+
+    Returns:
+        The report: summaries per stage, raw samples, load and first-frame time, memory, machine.
+
+    Raises:
+        UnknownNameError: An option or target that does not exist.
+        EdgesegError: As `run_benchmark`.
+    """
+    runtime, own = ({field.name for field in fields(kind)} for kind in (RuntimeOptions, Settings))
+    others = {"images", "in_process"}
+    for name in options:
+        if name not in runtime | own | others:
+            raise UnknownNameError("benchmark option", name, runtime | own | others)
+    return run_benchmark(
+        bundle,
+        target,
+        options=RuntimeOptions(**{name: value for name, value in options.items() if name in runtime}),
+        settings=Settings(**{name: value for name, value in options.items() if name in own}),
+        **{name: value for name, value in options.items() if name in others},
+    )
+
+
+def run_benchmark(
+    bundle: str | Path | Bundle,
+    target: str = "ort",
+    *,
+    images: Sequence[Image] | None = None,
+    options: RuntimeOptions | None = None,
+    settings: Settings | None = None,
+    in_process: bool = False,
+) -> BenchmarkReport:
+    """Measure a bundle's latency on a target.
+
+    Args:
+        bundle: The ``NAME.edgeseg`` folder, or an opened bundle.
+        target: Target name or alias.
+        images: Picture files (decoding is then measured) or uint8 (H, W, 3) RGB arrays, taken in turn; None is the
+            bundle's own sample picture.
+        options: How the engine is to run.
+        settings: How to measure.
+        in_process: Measure in this process; other engines and threads of it then disturb the figures.
+
+    Raises:
+        UsageError: An unknown target, no pictures, or files and arrays mixed.
+        BundleError: A bundle that is missing or damaged, or lacks a sample picture.
+        InputError: A picture that cannot be read.
+        TargetUnavailableError: The machine lacks what the target needs.
+        EdgesegError: The measuring process ended without an answer (killed, out of memory).
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, check=False)  # checked where it is loaded
+    name, pictures = resolve_target(target), _pictures(opened, images)
+    options, settings = options or RuntimeOptions(), settings or Settings()
+    if in_process:
+        return measure(opened, name, pictures, options=options, settings=settings)
+    from edgeseg.bench.isolated import measure_in_own_process
+
+    return measure_in_own_process(opened, name, pictures, options=options, settings=settings)
+
+
+def measure(
+    bundle: Bundle,
+    target: str,
+    images: Sequence[Image],
+    *,
+    options: RuntimeOptions,
+    settings: Settings,
+    own_process: bool = False,
+    opener: Callable[[Bundle, str, RuntimeOptions], Measurable] | None = None,
+    clock: Clock = time.perf_counter,
+) -> BenchmarkReport:
+    """Measure in this process.
+
+    As `run_benchmark`, with the target's canonical name and pictures that exist. `own_process` is only recorded;
+    `opener` opens the predictor (None opens `edgeseg.predictor.Predictor`); `clock` gives seconds.
+    """
+    resident = resident_mib()
+    start = clock()
+    predictor = (opener or _open_predictor)(bundle, target, options)
+    load_ms = 1000.0 * (clock() - start)
+    try:
+        loaded = resident_mib()
+        figures = _run(predictor, images, settings, clock)
+        return BenchmarkReport(
+            bundle=_identity(bundle),
+            target=target,
+            session=predictor.info,
+            settings=settings,
+            images=len(images),
+            load_ms=load_ms,
+            memory=MemoryUse(resident, loaded, peak_mib()),
+            machine=describe_machine(),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            edgeseg=_version(),
+            own_process=own_process,
+            options=_set_options(options),
+            **figures,
+        )
+    finally:
+        predictor.close()
+
+
+def _run(predictor: Measurable, images: Sequence[Image], settings: Settings, clock: Clock) -> dict[str, Any]:
+    """First frame, warm-up and measurement: the fields of the report they fill."""
+    frames = _Frames(predictor, images, clock)
+    first = next(frames)
+    before = device_state()
+    warmup = warm_up(frames, settings, window=_window(len(images)), clock=clock)
+    samples, elapsed = collect(frames, settings, clock=clock)
+    return {
+        "source_sizes": tuple(frames.sizes),
+        "first_ms": first[TOTAL],
+        "first_infer_ms": first.get("infer", 0.0),
+        "warmup": warmup,
+        "samples": samples,
+        "elapsed_s": elapsed,
+        "before": before,
+        "after": device_state(),
+    }
+
+
+def warm_up(frames: Iterator[Frame], settings: Settings, *, window: int, clock: Clock = time.perf_counter) -> Warmup:
+    """Run frames until the median of the total hardly changes from one window to the next.
+
+    Args:
+        frames: Endless; each item is one frame's milliseconds per stage.
+        settings: Tolerance and limits. A window that has begun is finished whatever the limits say.
+        window: Frames per window.
+        clock: Seconds, monotone.
+    """
+    start, count = clock(), 0
+    last: float | None = None
+    change: float | None = None
+    while count + window <= settings.warmup_frames and clock() - start < settings.warmup_seconds:
+        median = float(np.median([frame[TOTAL] for frame in itertools.islice(frames, window)]))
+        count += window
+        change = None if last is None else abs(median - last) / last if last > 0.0 else 0.0
+        if change is not None and change < settings.tolerance:
+            return Warmup(count, clock() - start, window, change, stable=True)
+        last = median
+    return Warmup(count, clock() - start, window, change, stable=False)
+
+
+def collect(
+    frames: Iterator[Frame], settings: Settings, *, clock: Clock = time.perf_counter
+) -> tuple[dict[str, list[float]], float]:
+    """Measure until there are enough samples and enough time has passed, or as many samples as allowed.
+
+    Returns:
+        Stage -> milliseconds per frame in order; seconds that passed.
+    """
+    samples: dict[str, list[float]] = {}
+    start, elapsed = clock(), 0.0
+    for count in itertools.count(1):
+        for stage, value in next(frames).items():
+            samples.setdefault(stage, []).append(value)
+        elapsed = clock() - start
+        if count >= settings.max_samples or (count >= settings.min_samples and elapsed >= settings.seconds):
+            break
+    return samples, elapsed
+
+
+class _Frames:
+    """Endless frames: each item is one picture's milliseconds per stage, and the wall clock around them as total."""
+
+    def __init__(self, predictor: Measurable, images: Sequence[Image], clock: Clock) -> None:
+        self._predictor, self._images, self._clock = predictor, itertools.cycle(images), clock
+        arrays = isinstance(images[0], np.ndarray)
+        self._stages = [stage for stage in STAGES if stage != TOTAL and not (stage == "decode" and arrays)]
+        self.sizes: dict[Size, None] = {}
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        image = next(self._images)
+        start = self._clock()
+        result = self._predictor(image)
+        total = 1000.0 * (self._clock() - start)
+        self.sizes.setdefault(result.size)
+        times = result.timings
+        return {**{stage: float(times[stage]) for stage in self._stages if stage in times}, TOTAL: total}
+
+
+def _open_predictor(bundle: Bundle, target: str, options: RuntimeOptions) -> Measurable:
+    from edgeseg.predictor import Predictor
+
+    return Predictor(bundle.path, target, options=options, keep_image=False)
+
+
+def _pictures(bundle: Bundle, images: Sequence[Image] | None) -> list[Path | NDArray[np.uint8]]:
+    if images is None:
+        return [bundle.file(SAMPLE)]
+    if not len(images):
+        raise UsageError(
+            "there are no pictures to measure with; give at least one, or none at all for the bundle's own"
+        )
+    found = [image if isinstance(image, np.ndarray) else Path(image) for image in images]
+    if len({isinstance(image, np.ndarray) for image in found}) > 1:
+        raise UsageError("got picture files and arrays mixed; give only files (decoding is measured) or only arrays")
+    missing = next((image for image in found if isinstance(image, Path) and not image.is_file()), None)
+    if missing is not None:
+        raise InputError(f"there is no picture at '{missing}'; give files that exist")
+    return found
+
+
+def _window(images: int) -> int:
+    """Frames per warm-up window: whole rounds of the pictures where they are few, so that medians compare."""
+    return images * -(-5 // images) if images <= 50 else 50
+
+
+def _identity(bundle: Bundle) -> BundleIdentity:
+    manifest = bundle.manifest
+    digest = sha256_of(bundle.path / MANIFEST)
+    return BundleIdentity(manifest.name, manifest.network, manifest.input_size, manifest.precision, digest)
+
+
+def _set_options(options: RuntimeOptions) -> dict[str, Any]:
+    plain = replace(options, provider_options=dict(options.provider_options))
+    return {name: value for name, value in asdict(plain).items() if value not in (None, {})}
+
+
+def _version() -> str:
+    from edgeseg import __version__
+
+    return __version__

@@ -1,0 +1,316 @@
+"""What one benchmark found, and the JSON file it is kept in (docs/benchmark-schema.md). Raw samples are kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeseg.bench.machine import DeviceState, Machine
+from edgeseg.bench.memory import MemoryUse
+from edgeseg.bench.stats import CI_METHOD, Summary, drift, summarize
+from edgeseg.errors import InputError, UsageError
+from edgeseg.files import write_text
+from edgeseg.runtimes._base import SessionInfo
+from edgeseg.specs import Size
+
+__all__ = [
+    "KIND",
+    "SCHEMA_VERSION",
+    "STAGES",
+    "TOTAL",
+    "BenchmarkReport",
+    "BundleIdentity",
+    "Settings",
+    "Warmup",
+    "from_json",
+    "load_reports",
+    "save_reports",
+    "to_json",
+]
+
+KIND = "edgeseg-benchmark"
+SCHEMA_VERSION = 1
+"""Raised when a file of this version cannot be read by an edgeseg that knows only the version before."""
+
+TOTAL = "total"
+STAGES = ("decode", "pre", "infer", "tail", TOTAL)
+"""Stages in the order a frame passes them; ``total`` is the wall clock around all of them."""
+
+
+@dataclass(frozen=True)
+class BundleIdentity:
+    """Which bundle was measured.
+
+    Attributes:
+        name: Of the bundle.
+        network: Registry name.
+        input_size: Height x width of the graph's input.
+        precision: Of the numbers in the graph.
+        manifest_sha256: Of ``manifest.json``, which itself lists the SHA-256 of every file.
+    """
+
+    name: str
+    network: str
+    input_size: Size
+    precision: str
+    manifest_sha256: str
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BundleIdentity:
+        """Inverse of ``asdict``."""
+        size = _size(data["input_size"])
+        return cls(data["name"], data["network"], size, data["precision"], data["manifest_sha256"])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        min_samples: Frames measured at the least.
+        max_samples: Frames measured at the most.
+        seconds: Time after which measuring ends once there are `min_samples`.
+        warmup_frames: Frames after which warming up ends though not stable.
+        warmup_seconds: Time after which warming up ends though not stable.
+        tolerance: Relative change of the medians of two consecutive windows below which the timing is stable.
+    """
+
+    min_samples: int = 50
+    max_samples: int = 1000
+    seconds: float = 10.0
+    warmup_frames: int = 200
+    warmup_seconds: float = 10.0
+    tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_samples <= self.max_samples:
+            raise UsageError(
+                f"got min_samples {self.min_samples} and max_samples {self.max_samples}; "
+                "expected at least 1, and the first not above the second"
+            )
+        others = (self.seconds, self.warmup_seconds, self.warmup_frames, self.tolerance)
+        if not all(math.isfinite(value) and value >= 0 for value in others):
+            raise UsageError(f"seconds, warmup_seconds, warmup_frames, tolerance are {others}; each must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """How warming up went.
+
+    Attributes:
+        frames: Frames run before measuring, the first one not counted.
+        seconds: Time they took.
+        window: Frames per window.
+        change: Relative change between the medians of the last two windows; None if there were not two.
+        stable: Whether that change was within the tolerance.
+    """
+
+    frames: int
+    seconds: float
+    window: int
+    change: float | None
+    stable: bool
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """One bundle on one target on one machine. Times are milliseconds.
+
+    Attributes:
+        bundle: What was measured.
+        target: Canonical target name.
+        session: What really ran, as the engine reports it.
+        options: The runtime options that were set.
+        settings: How it was measured.
+        own_process: Whether a process of its own did it (the default), where nothing else had been loaded.
+        images: Number of different pictures, taken in turn.
+        source_sizes: Height x width of those pictures, each once; labels are made at this size.
+        load_ms: Opening the bundle (every file checked against its SHA-256) and the engine; with a process of its own
+            this includes importing the engine.
+        first_ms: First frame, all stages.
+        first_infer_ms: Its inference alone.
+        warmup: How warming up went.
+        samples: Stage -> one value per frame, in the order they were measured.
+        elapsed_s: Wall clock of the measured frames together.
+        memory: Of the process.
+        machine: Where it ran.
+        before: Load, clock and temperature before measuring.
+        after: The same after it.
+        created: UTC, ISO 8601.
+        edgeseg: Version of edgeseg.
+    """
+
+    bundle: BundleIdentity
+    target: str
+    session: SessionInfo
+    settings: Settings
+    images: int
+    source_sizes: tuple[Size, ...]
+    load_ms: float
+    first_ms: float
+    first_infer_ms: float
+    warmup: Warmup
+    samples: Mapping[str, Sequence[float]]
+    elapsed_s: float
+    memory: MemoryUse
+    machine: Machine
+    before: DeviceState
+    after: DeviceState
+    created: str
+    edgeseg: str
+    own_process: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> dict[str, Summary]:
+        """Stage -> summary of its samples, in the order a frame passes them."""
+        known = [stage for stage in STAGES if stage in self.samples]
+        return {stage: summarize(self.samples[stage]) for stage in known}
+
+    @property
+    def throughput(self) -> float:
+        """Frames per second, one after the other."""
+        return len(self.samples[TOTAL]) / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    @property
+    def drift(self) -> float:
+        """Later half's median of the total over the earlier half's; see `edgeseg.bench.stats.drift`."""
+        return drift(self.samples[TOTAL])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences that say why the figures may not repeat."""
+        found = list(self.session.notes)
+        if not self.warmup.stable:
+            found.append(f"the timing had not become stable after {self.warmup.frames} warm-up frames")
+        if abs(self.drift - 1.0) > 0.05:
+            found.append(f"the later half of the frames took {self.drift:.2f} times as long as the earlier half")
+        cores = self.machine.usable_cores
+        if self.before.load_average is not None and cores and self.before.load_average > 0.5 * cores:
+            found.append(f"the machine was busy before measuring (load average {self.before.load_average:.2f})")
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `stages` and `throughput` are written for readers and computed anew when read."""
+        data = asdict(self)
+        data["samples"] = {stage: [round(value, 4) for value in values] for stage, values in self.samples.items()}
+        data["stages"] = {stage: summary.to_json() for stage, summary in self.stages.items()}
+        return {**data, "ci_method": CI_METHOD, "throughput_fps": self.throughput, "drift": self.drift}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> BenchmarkReport:
+        """Inverse of `to_json`; unknown keys are ignored.
+
+        Raises:
+            InputError: A field that is missing or of the wrong kind.
+        """
+        try:
+            return _report_from(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"a benchmark report lacks or garbles a field ({error!r}); measure again") from error
+
+
+_T = TypeVar("_T", SessionInfo, Settings, Warmup, DeviceState)
+
+
+def to_json(reports: Iterable[BenchmarkReport]) -> dict[str, Any]:
+    """Several reports as the content of one file."""
+    return {"kind": KIND, "schema_version": SCHEMA_VERSION, "reports": [report.to_json() for report in reports]}
+
+
+def from_json(data: object) -> tuple[BenchmarkReport, ...]:
+    """Inverse of `to_json`.
+
+    Raises:
+        InputError: Not a benchmark, a newer schema, no report, or a field that is missing or garbled.
+    """
+    if not isinstance(data, dict) or data.get("kind") != KIND:
+        raise InputError(f"the JSON is not a benchmark (kind '{KIND}'); expected a file of `edgeseg benchmark --json`")
+    version = data.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise InputError("the benchmark has no schema_version; expected a file of `edgeseg benchmark --json`")
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"the benchmark has schema version {version}, this edgeseg reads up to {SCHEMA_VERSION}; update edgeseg"
+        )
+    reports = data.get("reports")
+    if not isinstance(reports, list) or not reports:
+        raise InputError("the benchmark holds no reports; measure again")
+    return tuple(BenchmarkReport.from_json(entry) for entry in reports)
+
+
+def save_reports(path: Path, reports: Iterable[BenchmarkReport]) -> None:
+    """Write a benchmark file; it appears whole or not at all.
+
+    Raises:
+        StorageError: Writing failed.
+    """
+    write_text(path, json.dumps(to_json(reports), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def load_reports(path: Path) -> tuple[BenchmarkReport, ...]:
+    """Read a benchmark file.
+
+    Raises:
+        InputError: No such file, not JSON, or not a benchmark this edgeseg reads; the message names the file.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot read '{path}': {reason}; expected a file of `edgeseg benchmark --json`") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' is not JSON ({error}); expected a file of `edgeseg benchmark --json`") from error
+    try:
+        return from_json(data)
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from error
+
+
+def _report_from(data: Mapping[str, Any]) -> BenchmarkReport:
+    return BenchmarkReport(
+        bundle=BundleIdentity.from_json(data["bundle"]),
+        target=str(data["target"]),
+        session=_build(SessionInfo, {**data["session"], "notes": tuple(data["session"]["notes"])}),
+        settings=_build(Settings, data["settings"]),
+        images=int(data["images"]),
+        source_sizes=tuple(_size(size) for size in data["source_sizes"]),
+        load_ms=float(data["load_ms"]),
+        first_ms=float(data["first_ms"]),
+        first_infer_ms=float(data["first_infer_ms"]),
+        warmup=_build(Warmup, data["warmup"]),
+        samples=_samples(data["samples"]),
+        elapsed_s=float(data["elapsed_s"]),
+        memory=MemoryUse.from_json(data["memory"]),
+        machine=Machine.from_json(data["machine"]),
+        before=_build(DeviceState, data["before"]),
+        after=_build(DeviceState, data["after"]),
+        created=str(data["created"]),
+        edgeseg=str(data["edgeseg"]),
+        own_process=bool(data["own_process"]),
+        options=dict(data["options"]),
+    )
+
+
+def _build(kind: type[_T], data: Mapping[str, Any]) -> _T:
+    known = {name: value for name, value in data.items() if name in kind.__dataclass_fields__}
+    return kind(**known)
+
+
+def _samples(data: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    samples = {str(stage): tuple(float(value) for value in values) for stage, values in data.items()}
+    lengths = {len(values) for values in samples.values()}
+    if TOTAL not in samples or len(lengths) != 1 or 0 in lengths:
+        raise ValueError("samples need 'total', and as many values in every stage")
+    if not all(math.isfinite(value) and value >= 0.0 for values in samples.values() for value in values):
+        raise ValueError("samples must be finite and not negative")
+    return samples
+
+
+def _size(value: Sequence[int]) -> Size:
+    height, width = value
+    return int(height), int(width)
