@@ -1,0 +1,58 @@
+"""A backbone alone: its maps at several strides, declared, so that heads can sit on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from edgeseg.errors import UsageError
+
+__all__ = ["Backbone", "FeatureInfo", "Features"]
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """One map of a backbone.
+
+    Attributes:
+        channels: Of the map.
+        reduction: Its stride: height and width are those of the image divided by it.
+    """
+
+    channels: int
+    reduction: int
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A network that can be used as a backbone: it declares its maps, in order of stride, and computes them."""
+
+    feature_info: tuple[FeatureInfo, ...]
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Maps of an image (N, 3, H, W), one per entry of `feature_info`."""
+        ...
+
+
+class Features(nn.Module):
+    """A backbone whose forward returns its maps.
+
+    Args:
+        network: A network with ``features`` and ``feature_info``.
+
+    Shape:
+        image (N, 3, H, W) -> list of maps (N, channels, H / reduction, W / reduction), as `feature_info` declares.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(network, Backbone):
+            raise UsageError(f"{type(network).__name__} declares no features; choose a backbone")
+        self.network = network
+        self.feature_info: tuple[FeatureInfo, ...] = network.feature_info
+        self._compute = network.features
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        return self._compute(image)

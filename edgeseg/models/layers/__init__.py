@@ -1,0 +1,1 @@
+"""Blocks that serve several families, one idea per file."""

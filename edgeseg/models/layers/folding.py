@@ -1,0 +1,52 @@
+"""Exact weight rewrites for deployment that reach across modules, on top of `edgeseg.export.fusion.fold_bn_pair`."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["fold_distant", "linear_to_conv", "split_bn"]
+
+
+def fold_distant(owner: nn.Module, conv: str, bn: str) -> None:
+    """Fold a BN into a convolution that lies elsewhere; nothing happens where either is something else by now.
+
+    Exact where what lies between them is a bilinear resize or nothing: bilinear weights sum to one and act on each
+    channel alone, so they commute with a scale and shift per channel.
+
+    Args:
+        owner: Module that both paths start from.
+        conv: Dotted path of the convolution.
+        bn: Dotted path of the BN, replaced by ``nn.Identity``.
+    """
+    from edgeseg.export.fusion import fold_bn_pair
+
+    pair = nn.Sequential(owner.get_submodule(conv), owner.get_submodule(bn))
+    fold_bn_pair(pair, "0", "1")
+    owner.set_submodule(conv, pair[0])
+    owner.set_submodule(bn, pair[1])
+
+
+def split_bn(bn: nn.BatchNorm2d, sizes: tuple[int, ...]) -> list[nn.BatchNorm2d]:
+    """Split a BN over a concatenation into one BN per part, `sizes` channels each."""
+    parts: list[nn.BatchNorm2d] = []
+    start = 0
+    for size in sizes:
+        part = nn.BatchNorm2d(size, eps=bn.eps).to(bn.weight.device, bn.weight.dtype).eval()
+        keep = slice(start, start + size)
+        state = {key: value[keep] for key, value in bn.state_dict().items() if value.ndim == 1}
+        part.load_state_dict(state, strict=False)
+        parts.append(part)
+        start += size
+    return parts
+
+
+def linear_to_conv(linear: nn.Linear) -> nn.Conv2d:
+    """The 1x1 convolution that equals a Linear on maps (N, C, 1, 1)."""
+    conv = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None)
+    conv = conv.to(linear.weight.device, linear.weight.dtype)
+    with torch.no_grad():
+        conv.weight.copy_(linear.weight[:, :, None, None])
+        if conv.bias is not None:
+            conv.bias.copy_(linear.bias)
+    return conv.train(linear.training)

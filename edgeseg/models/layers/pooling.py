@@ -1,0 +1,63 @@
+"""Adaptive average pooling at a fixed size, written so that exporters see constants and runtimes have the operators.
+
+Bin i of o over n rows covers rows floor(i * n / o) up to, not including, ceil((i + 1) * n / o). Where o divides n that
+is plain average pooling; elsewhere it is two products with constant averaging matrices, A_h X A_w^T, which is exact.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["AdaptiveAvgPool", "GlobalAvgPool", "adaptive_avg_pool", "averaging_rows"]
+
+
+def averaging_rows(length: int, bins: int) -> list[list[float]]:
+    """The averaging matrix of one axis.
+
+    Args:
+        length: Rows of the map.
+        bins: Rows of the result; may exceed `length`.
+
+    Returns:
+        `bins` rows of `length` weights, each row summing to one.
+    """
+    rows = []
+    for i in range(bins):
+        start, end = i * length // bins, -((i + 1) * length // -bins)
+        rows.append([1.0 / (end - start) if start <= j < end else 0.0 for j in range(length)])
+    return rows
+
+
+def adaptive_avg_pool(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Average maps (N, C, h, w) over `size` = (H, W) bins, as ``torch.nn.functional.adaptive_avg_pool2d`` does."""
+    h, w = int(x.shape[-2]), int(x.shape[-1])
+    if size == (1, 1):
+        return x.mean((2, 3), keepdim=True)
+    if h % size[0] == 0 and w % size[1] == 0:
+        kernel = (h // size[0], w // size[1])
+        return F.avg_pool2d(x, kernel, kernel)
+    across = torch.tensor(averaging_rows(w, size[1]), dtype=x.dtype, device=x.device)
+    down = torch.tensor(averaging_rows(h, size[0]), dtype=x.dtype, device=x.device)
+    return down @ (x @ across.t())
+
+
+class AdaptiveAvgPool(nn.Module):
+    """Average over a square of `bins` x `bins`; see `adaptive_avg_pool`."""
+
+    def __init__(self, bins: int) -> None:
+        super().__init__()
+        self.size = (bins, bins)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, h, w) to (N, C, bins, bins)."""
+        return adaptive_avg_pool(x, self.size)
+
+
+class GlobalAvgPool(nn.Module):
+    """Average over the whole map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, h, w) to (N, C, 1, 1)."""
+        return x.mean((2, 3), keepdim=True)

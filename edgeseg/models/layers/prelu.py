@@ -1,0 +1,94 @@
+"""The blocks of the ESPNet line (ESPNet, SINet, ExtremeC3Net, C3Net): convolution, BN, PReLU in three combinations.
+
+Published keys are ``conv``, ``bn``, ``act``; BN eps is 1e-3 where the published code does not say otherwise.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["EPS", "BNPReLU", "Conv", "ConvBNPReLU", "as_pair"]
+
+EPS = 1e-3
+"""BN eps of the ESPNet line."""
+
+
+def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a kernel given as one number or two."""
+    return (value, value) if isinstance(value, int) else value
+
+
+class Conv(nn.Module):
+    """Convolution with "same" zero padding and no bias ("C").
+
+    Args:
+        cin: Input channels.
+        cout: Output channels.
+        kernel: Odd kernel size, or (height, width).
+        stride: Of both axes.
+        dilation: Of both axes; the padding grows with it.
+        groups: As in ``nn.Conv2d``.
+    """
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        height, width = as_pair(kernel)
+        pad = (dilation * (height // 2), dilation * (width // 2))
+        self.conv = nn.Conv2d(cin, cout, (height, width), stride, pad, dilation, groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve maps (N, cin, H, W)."""
+        y: Tensor = self.conv(x)
+        return y
+
+
+class BNPReLU(nn.Module):
+    """BN and a PReLU with one slope per channel ("BR"), for sums and concatenations that no convolution precedes."""
+
+    def __init__(self, channels: int, *, eps: float = EPS) -> None:
+        super().__init__()
+        self.bn: nn.Module = nn.BatchNorm2d(channels, eps=eps)
+        self.act = nn.PReLU(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise and activate maps (N, C, H, W)."""
+        y: Tensor = self.act(self.bn(x))
+        return y
+
+
+class ConvBNPReLU(Conv):
+    """Convolution, BN, PReLU ("CBR"). Arguments as `Conv`, and the BN's `eps`."""
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        eps: float = EPS,
+    ) -> None:
+        super().__init__(cin, cout, kernel, stride=stride, groups=groups)
+        self.bn = nn.BatchNorm2d(cout, eps=eps)
+        self.act = nn.PReLU(cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise and activate maps (N, cin, H, W)."""
+        y: Tensor = self.act(self.bn(self.conv(x)))
+        return y
+
+    def fuse(self) -> None:
+        """Fold the BN into the convolution."""
+        from edgeseg.export.fusion import fold_bn_pair
+
+        fold_bn_pair(self, "conv", "bn")

@@ -1,0 +1,23 @@
+"""Bilinear resizing with explicit sizes: constants in a fixed-size export, symbols in a dynamic one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["resize_bilinear", "resize_like", "upsample"]
+
+
+def resize_bilinear(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
+    """Resize maps (N, C, h, w) to `size` = (H, W)."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def resize_like(x: Tensor, other: Tensor, *, align_corners: bool = False) -> Tensor:
+    """Resize `x` (N, C, h, w) to the height and width of `other`."""
+    return resize_bilinear(x, (other.shape[-2], other.shape[-1]), align_corners=align_corners)
+
+
+def upsample(x: Tensor, factor: int, *, align_corners: bool = False) -> Tensor:
+    """Resize maps (N, C, h, w) to (N, C, factor * h, factor * w)."""
+    return resize_bilinear(x, (x.shape[-2] * factor, x.shape[-1] * factor), align_corners=align_corners)

@@ -1,0 +1,61 @@
+"""What the registry knows of a network before it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
+
+__all__ = ["ModelSpec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Facts of one registered network.
+
+    Attributes:
+        system: The published system, such as ``"ESPNet"``.
+        year: Of the paper.
+        paper: Title, venue or arXiv number.
+        source: Whose implementation the network equals number for number, and whether it is the authors' own.
+        num_classes: Default number of output channels.
+        labels: Name of the label set (`edgeseg.labels`), from which the set for another number of classes follows.
+        input_size: Height x width of published use; the default of export.
+        divisor: Heights and widths must be multiples of it.
+        input: Channel order, mean, std and scale of the published weights.
+        resize: How a picture becomes one of the network's size.
+        tail: The published trailing resize (`align_corners`) and, for one logit, the threshold.
+        classes_key: Key of a published tensor whose first dimension is the number of classes; lets a checkpoint with
+            another number of classes load without being told.
+        params: Trainable parameters of the published implementation at `num_classes`, dead and training-only parts
+            included where its state dict holds them; `params_note` explains a difference from ours.
+        params_note: See `params`.
+        accuracy: Published accuracy in words: data set, metric, size.
+        weights_licence: Licence of known published weights.
+        notes: Anything a user must know: what is uncertain, which weights fit.
+        name: Set by `edgeseg.models.register`.
+    """
+
+    system: str
+    year: int
+    paper: str
+    source: str
+    num_classes: int
+    labels: str
+    input_size: Size
+    divisor: int
+    input: InputSpec
+    classes_key: str
+    params: int
+    resize: ResizeRule = field(default_factory=ResizeRule)
+    tail: TailSpec = field(default_factory=TailSpec)
+    params_note: str = ""
+    accuracy: str = ""
+    weights_licence: str = ""
+    notes: str = ""
+    name: str = ""
+
+    def but(self, **changes: Any) -> ModelSpec:
+        """A copy with the given fields changed."""
+        return replace(self, **changes)

@@ -1,0 +1,154 @@
+"""Runs golden records against this package: builds what a record names, loads its published state, computes.
+
+A record's name before ``@`` is a registry name, or a registry name with a suffix of `_SUFFIXES` (another method of the
+same network). Records of heads, necks and blocks name a class instead; `part` registers how to build one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgeseg.models import create_model, list_models, model_spec
+from edgeseg.models.checkpoints import held_classes, load_state, state_from_arrays
+from edgeseg.models.layers.resize import resize_bilinear
+from edgeseg.models.spec import ModelSpec
+
+__all__ = ["count_params", "load_record", "part", "record_files", "run_record"]
+
+Record = dict[str, Any]
+Array = NDArray[np.float64]
+PartBuilder = Callable[[Mapping[str, Any]], nn.Module]
+
+FOLDER = Path(__file__).resolve().parent
+_SUFFIXES = {"_stages": "stages"}
+_PARTS: dict[str, PartBuilder] = {}
+
+
+def _beside(name: str) -> ModuleType:
+    """Import a module of this folder by path, so that this file works as part of a package and alone."""
+    spec = importlib.util.spec_from_file_location(f"edgeseg_goldens_{name}", FOLDER / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{FOLDER / name}.py cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+golden = _beside("golden")
+
+
+class Subject(NamedTuple):
+    """What a record is about."""
+
+    module: nn.Module
+    run: Callable[..., Any]
+    spec: ModelSpec | None
+
+
+def part(class_name: str) -> Callable[[PartBuilder], PartBuilder]:
+    """Register a builder for records whose ``source.class`` is `class_name`; it receives the record."""
+
+    def decorate(builder: PartBuilder) -> PartBuilder:
+        _PARTS[class_name] = builder
+        return builder
+
+    return decorate
+
+
+def record_files(folder: Path = FOLDER) -> list[Path]:
+    """Every record of a folder."""
+    return sorted(folder.glob("*.json"))
+
+
+def load_record(path: Path) -> Record:
+    """Read one record."""
+    record: Record = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def count_params(module: nn.Module) -> int:
+    """Trainable parameters, shared ones once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def build(record: Record) -> Subject:
+    """Build what the record names, with the number of classes its state holds, in eval mode.
+
+    Raises:
+        LookupError: Neither a registered network nor a class with a registered builder.
+    """
+    name = str(record["name"]).split("@")[0]
+    for suffix, method in {"": "forward", **_SUFFIXES}.items():
+        base = name.removesuffix(suffix) if name.endswith(suffix) else ""
+        if base in list_models():
+            spec = model_spec(base)
+            state = state_from_arrays(golden.published_state(record))
+            module = create_model(base, num_classes=held_classes(state, spec.classes_key))
+            return Subject(module, module if method == "forward" else getattr(module, method), spec)
+    class_name = record.get("source", {}).get("class", "")
+    if class_name not in _PARTS:
+        raise LookupError(f"record '{record['name']}': no network of that name and no builder for class '{class_name}'")
+    module = _PARTS[class_name](record).eval()
+    return Subject(module, module, None)
+
+
+def fill_module(module: nn.Module, record: Record) -> None:
+    """Double the module, then load the record's published state through the package's own checkpoint loader."""
+    module.double()
+    kept = {key: value for key, value in record.get("kept_values", {}).items() if key in module.state_dict()}
+    state = state_from_arrays({**golden.published_state(record), **kept})
+    load_state(module, state, what=f"record '{record['name']}'")
+
+
+def _inputs(record: Record) -> list[Tensor]:
+    told = record["inputs"] if "inputs" in record else [record["input"]]
+    return [torch.from_numpy(golden.make_input(each["shape"], each["seed"])) for each in told]
+
+
+def _published_size(output: Tensor, want: list[int], image: Tensor, spec: ModelSpec | None) -> Tensor:
+    """Apply the recorded trailing resize where the record is at input size and the logits are smaller."""
+    full = (int(image.shape[-2]), int(image.shape[-1]))
+    if spec is None or len(want) != 4 or output.ndim != 4 or tuple(want[2:]) != full:
+        return output
+    if (int(output.shape[-2]), int(output.shape[-1])) == full:
+        return output
+    return resize_bilinear(output, full, align_corners=spec.tail.align_corners)
+
+
+def run_record(record: Record) -> list[Array]:
+    """Compute a record's outputs with this package: float64, eval mode, no gradients.
+
+    Args:
+        record: A parsed record; heads take their list of maps in one argument.
+
+    Returns:
+        The main output or outputs, then the tapped ones in the record's order.
+
+    Raises:
+        LookupError: The record names nothing that can be built here.
+        CheckpointError: The published keys or shapes are not those of the network.
+    """
+    subject = build(record)
+    fill_module(subject.module, record)
+    inputs = _inputs(record)
+    tapped: dict[str, Tensor] = {}
+    own_names: Mapping[str, str] = getattr(subject.module, "tap_names", {})
+    for name in record.get("taps", ()):
+        inner = subject.module.get_submodule(own_names.get(name, name))
+        inner.register_forward_hook(lambda _module, _args, output, name=name: tapped.__setitem__(name, output))
+    with torch.no_grad():
+        result = subject.run(inputs if "inputs" in record else inputs[0])
+    outputs = [result] if isinstance(result, Tensor) else list(result)
+    shapes = [want["shape"] for want in record["outputs"]]
+    sized = [_published_size(out, want, inputs[0], subject.spec) for out, want in zip(outputs, shapes, strict=False)]
+    return [x.numpy() for x in (*sized, *outputs[len(sized) :], *(tapped[name] for name in record.get("taps", ())))]

@@ -1,0 +1,73 @@
+"""Every network against its golden record, and every registry entry against the network it builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgeseg.export.fusion import fuse
+from edgeseg.models import create_model, list_models, model_spec
+from edgeseg.models.registry import build_on_meta
+from tests.goldens.runner import count_params, fill_module, golden, load_record, record_files, run_record
+
+RECORDS = record_files()
+TOLERANCE = 1e-6
+SMALL = (96, 160)  # multiples of every divisor here
+
+
+def _names_of(records: list[Path]) -> list[str]:
+    return [path.stem for path in records]
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=_names_of(RECORDS))
+def test_golden_record(path: Path) -> None:
+    record = load_record(path)
+    assert golden.worst_error(record, run_record(record)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=_names_of(RECORDS))
+def test_parameters_are_those_of_the_published_network(path: Path) -> None:
+    record = load_record(path)
+    name = path.stem.split("@")[0].removesuffix("_stages")
+    assert count_params(build_on_meta(name)) == record["params"]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_spec_tells_what_is_built(name: str) -> None:
+    spec, network = model_spec(name), build_on_meta(name)
+    assert spec.name == name
+    assert count_params(network) == spec.params or spec.params_note
+    assert all(side % spec.divisor == 0 for side in spec.input_size)
+    key = spec.classes_key.replace("._weight", ".weight")
+    assert network.state_dict()[key].shape[0] == spec.num_classes
+
+
+@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("classes", [None, 7])
+def test_shape_of_the_logits(name: str, classes: int | None) -> None:
+    network = build_on_meta(name, classes).eval()
+    with torch.no_grad():
+        logits = network(torch.empty(2, 3, *SMALL, device="meta"))
+    height, width = SMALL
+    stride = height // logits.shape[2]
+    assert logits.shape == (2, classes or model_spec(name).num_classes, height // stride, width // stride)
+    assert stride in (1, 2, 4, 8)
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in ("pidnet_m", "pidnet_l")])
+def test_fused_form_is_exact(name: str) -> None:
+    network = create_model(name)
+    state = network.state_dict()
+    shapes = [[key, list(value.shape), "fill"] for key, value in state.items() if value.ndim > 0]
+    fill_module(network, {"name": name, "state": shapes})
+    _, report = fuse(network, torch.from_numpy(golden.make_input((1, 3, 64, 96))))
+    assert report.batch_norms[1] < report.batch_norms[0]
+    assert report.error <= 1e-12
+
+
+def test_record_of_an_unknown_class_names_it() -> None:
+    record = {"name": "head_of_nobody", "source": {"class": "NobodysHead"}, "state": []}
+    with pytest.raises(LookupError, match="NobodysHead"):
+        run_record(record)
