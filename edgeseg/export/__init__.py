@@ -1,0 +1,104 @@
+"""From a PyTorch module to a bundle that proves itself. Needs ``pip install 'edgeseg[export]'``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeseg.export.pipeline import ExportReport
+    from edgeseg.models import ModelSpec
+
+__all__ = ["export_model"]
+
+
+def export_model(
+    network: str | nn.Module,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    spec: ModelSpec | None = None,
+    size: Size | None = None,
+    targets: Sequence[str] = ("ort",),
+    out: str | Path = ".",
+    name: str | None = None,
+    batch: int = 1,
+    dynamic: bool = False,
+    label_size: Size | None = None,
+    fuse: bool = True,
+    input: InputSpec | None = None,
+    resize: ResizeRule | None = None,
+    tail: TailSpec | None = None,
+    labels: str | None = None,
+    adjust: Callable[[ModelSpec], ModelSpec] | None = None,
+    parity_images: Sequence[str | Path] = (),
+    sample: str | Path | None = None,
+    min_agreement: float = 0.999,
+    max_logit_error: float = 1e-3,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Export a network to a bundle ``OUT/NAME.edgeseg``, verified against fp32 PyTorch on every target.
+
+    Args:
+        network: Registry name, ``package.module:factory``, or any module that takes normalised images (N, 3, H, W) and
+            returns logits (N, classes, h, w).
+        weights: Published or own checkpoint; without it the weights are random (registered networks) or as they stand.
+        num_classes: Output channels of a registered network; without it, what the checkpoint holds.
+        spec: All conventions at once; `input`, `resize`, `tail`, `labels` change single ones.
+        size: Height x width of the graph's input; None is the published size.
+        targets: Target names or aliases.
+        out: Folder the bundle is written into.
+        name: Of the bundle; None is the network's.
+        batch: Fixed batch of the graph.
+        dynamic: Leave height and width of the graph free.
+        label_size: Height x width of the labels a GPU graph ends in; None is `size`.
+        fuse: Fold BN and branches on the module first.
+        input: Channel order, mean, std, scale.
+        resize: How a picture becomes network input.
+        tail: align_corners of the trailing resize; threshold of a single logit.
+        labels: Label set name.
+        adjust: Called with the conventions found; what it returns is used. For changing parts of one.
+        parity_images: Pictures to verify on besides the sample and two synthetic ones.
+        sample: Picture stored as the self test.
+        min_agreement: Smallest share of equal labels, 0..1.
+        max_logit_error: Largest logit difference relative to the logits' range.
+        progress: Called with a few words before each step.
+
+    Returns:
+        What was made and proved.
+
+    Raises:
+        EdgesegError: See `edgeseg.errors`; nothing is left behind.
+    """
+    from edgeseg._optional import require
+
+    for package in ("torch", "onnx", "onnxsim", "onnxscript"):
+        require(package, extra="export", why="export")
+    from edgeseg.export.config import ExportConfig, canonical_targets
+    from edgeseg.export.pipeline import require_size, run_export
+    from edgeseg.export.source import resolve_network
+
+    require_size(size)
+    config = ExportConfig(
+        targets=canonical_targets(targets),
+        size=size,
+        batch=batch,
+        dynamic=dynamic,
+        label_size=label_size,
+        fuse=fuse,
+        min_agreement=min_agreement,
+        max_logit_error=max_logit_error,
+        parity_images=tuple(Path(path) for path in parity_images),
+        sample=None if sample is None else Path(sample),
+    )
+    source = resolve_network(network, weights=weights, num_classes=num_classes, spec=spec)
+    changes = {"input": input, "resize": resize, "tail": tail, "labels": labels}
+    chosen = source.spec.but(**{key: value for key, value in changes.items() if value is not None})
+    source = replace(source, spec=adjust(chosen) if adjust else chosen)
+    return run_export(source, config, out=Path(out), name=name or chosen.name, progress=progress)

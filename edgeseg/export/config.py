@@ -1,0 +1,71 @@
+"""What an export is asked to do, as one frozen value checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeseg.errors import UsageError
+from edgeseg.specs import Size
+from edgeseg.targets import GRAPH_TAIL_TARGETS, resolve_target
+
+__all__ = ["ExportConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Options of one export.
+
+    Attributes:
+        targets: Canonical target names; ``ort`` is always among them, since every bundle holds ``model.onnx``.
+        size: Height x width of the graph's input; None is the network's published size.
+        batch: Fixed batch of the graph.
+        dynamic: Leave height and width free. Refused for the TensorRT targets, whose graph ends in labels of one size.
+        label_size: Height x width of the labels a GPU graph ends in; None is `size`.
+        fuse: Fold BN and branches on the module before export.
+        min_agreement: Smallest share of pixels, 0..1, whose label must equal fp32 PyTorch's on every verified target.
+        max_logit_error: Largest difference of a logit from fp32 PyTorch's, relative to the range of the logits.
+        parity_images: Pictures to verify on besides the sample and two synthetic edge cases.
+        sample: Picture stored as the self test; None is the picture that ships with edgeseg.
+    """
+
+    targets: tuple[str, ...] = ("ort",)
+    size: Size | None = None
+    batch: int = 1
+    dynamic: bool = False
+    label_size: Size | None = None
+    fuse: bool = True
+    min_agreement: float = 0.999
+    max_logit_error: float = 1e-3
+    parity_images: tuple[Path, ...] = ()
+    sample: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UsageError(f"batch is {self.batch}; it must be at least 1")
+        if not 0.0 <= self.min_agreement <= 1.0:
+            raise UsageError(f"min_agreement is {self.min_agreement}; it is a share between 0 and 1")
+        gpu = [target for target in self.targets if target in GRAPH_TAIL_TARGETS]
+        if self.dynamic and gpu:
+            raise UsageError(
+                f"--dynamic was asked for with {', '.join(gpu)}, whose graph ends in labels of one size; export a fixed "
+                "--size for them, or leave them out"
+            )
+        if self.label_size is not None and not gpu:
+            raise UsageError("--label-size concerns graphs that end in labels; add the target trt or trt-rtx")
+
+    @property
+    def graph_tail(self) -> bool:
+        """Whether a graph that ends in labels is wanted."""
+        return any(target in GRAPH_TAIL_TARGETS for target in self.targets)
+
+
+def canonical_targets(words: Sequence[str]) -> tuple[str, ...]:
+    """Canonical, distinct target names, ``ort`` first.
+
+    Raises:
+        UnknownNameError: A word that names no target.
+    """
+    names = [resolve_target(part) for word in words for part in word.split(",") if part.strip()]
+    return tuple(dict.fromkeys(("ort", *names)))

@@ -1,0 +1,68 @@
+"""The network as it is deployed: uint8 NHWC RGB in, normalisation inside, logits out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.specs import InputSpec
+
+__all__ = ["DeployNetwork"]
+
+
+class DeployNetwork(nn.Module):
+    """Wrap a network so that its input is a picture.
+
+    The cast comes first and the transpose second: TensorRT takes uint8 only into a cast.
+
+    Args:
+        network: Takes normalised float images (N, 3, H, W), returns logits (N, C, h, w), or a sequence or mapping whose
+            first value is the logits.
+        spec: How pixels become its input.
+
+    Shape:
+        image uint8 (N, H, W, 3) RGB -> logits float32 (N, C, h, w).
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(self, network: nn.Module, spec: InputSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.swap = spec.channel_order == "bgr"
+        std = torch.tensor(spec.std, dtype=torch.float64)
+        factor = spec.scale / std
+        offset = -torch.tensor(spec.mean, dtype=torch.float64) * factor
+        self.register_buffer("factor", factor.float().view(1, 3, 1, 1))
+        self.register_buffer("offset", offset.float().view(1, 3, 1, 1))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) RGB -> float32 (N, 3, H, W) as the network was trained on."""
+        x = image.to(torch.float32).permute(0, 3, 1, 2)
+        if self.swap:
+            red, green, blue = torch.split(x, 1, dim=1)
+            x = torch.cat((blue, green, red), dim=1)
+        return x * self.factor + self.offset
+
+    def forward(self, image: Tensor) -> Tensor:
+        return first_logits(self.network(self.normalise(image)))
+
+
+def first_logits(output: object) -> Tensor:
+    """The logits in what a network returns: the tensor itself, or the first value of a sequence or mapping.
+
+    Raises:
+        ExportError: Something else, or a tensor that is not (N, C, h, w).
+    """
+    from edgeseg.errors import ExportError
+
+    found = output
+    if isinstance(found, dict):
+        found = next(iter(found.values()), None)
+    elif isinstance(found, (list, tuple)):
+        found = found[0] if found else None
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
+        raise ExportError(f"the network returned {shape}; expected logits (N, classes, height, width)")
+    return found

@@ -1,0 +1,130 @@
+"""Inference form of a network: BN and branches folded into convolutions, on a copy, checked against the original.
+
+A module that knows an exact rewrite of itself has a method ``fuse()``; `fuse` copies the network, calls every such
+method (children before parents), and folds convolution and BN neighbours inside plain ``nn.Sequential`` by itself.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.errors import ExportError
+
+__all__ = ["FusionReport", "fold_bn", "fold_bn_pair", "fuse"]
+
+_TOLERANCE = 1e-9
+"""Largest difference of the fused network from the original in float64, relative to the largest output."""
+
+
+@dataclass(frozen=True)
+class FusionReport:
+    """What fusion did.
+
+    Attributes:
+        batch_norms: BN layers before and after.
+        parameters: Parameters before and after.
+        error: Largest difference in float64, relative to the largest output.
+    """
+
+    batch_norms: tuple[int, int]
+    parameters: tuple[int, int]
+    error: float
+
+
+def fold_bn(conv: nn.Conv2d | nn.ConvTranspose2d, bn: nn.BatchNorm2d) -> nn.Conv2d | nn.ConvTranspose2d:
+    """The convolution that equals `conv` followed by `bn` in eval mode; computed in float64.
+
+    Raises:
+        ExportError: The BN keeps no running statistics, so it has no fixed inference form.
+    """
+    if bn.running_mean is None or bn.running_var is None:
+        raise ExportError("a BatchNorm without running statistics has no inference form; train with running statistics")
+    mean, var = bn.running_mean.double(), bn.running_var.double()
+    gamma = bn.weight.double() if bn.affine else torch.ones_like(mean)
+    beta = bn.bias.double() if bn.affine else torch.zeros_like(mean)
+    scale = gamma / torch.sqrt(var + bn.eps)
+    folded = copy.deepcopy(conv)
+    old_bias = torch.zeros_like(mean) if conv.bias is None else conv.bias.double()
+    weight = conv.weight.double() * _per_output(scale, conv)
+    folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+    folded.bias = nn.Parameter(((old_bias - mean) * scale + beta).to(conv.weight.dtype), requires_grad=False)
+    return folded
+
+
+def _per_output(scale: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """`scale` per output channel, shaped to multiply the convolution's weight."""
+    if isinstance(conv, nn.Conv2d):
+        return scale.view(-1, 1, 1, 1)
+    per_group = scale.view(conv.groups, -1)  # transposed weight: (in, out / groups, kh, kw)
+    return per_group.repeat_interleave(conv.in_channels // conv.groups, dim=0)[:, :, None, None]
+
+
+def fold_bn_pair(owner: nn.Module, conv: str, bn: str) -> None:
+    """Fold ``owner.bn`` into ``owner.conv`` in place; the BN becomes an identity. Harmless where already folded.
+
+    Args:
+        owner: Module whose forward runs the one directly after the other, and nothing else after the convolution.
+        conv: Attribute name of a Conv2d or ConvTranspose2d.
+        bn: Attribute name of its BatchNorm2d.
+    """
+    first, second = owner.get_submodule(conv), owner.get_submodule(bn)
+    if isinstance(first, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(second, nn.BatchNorm2d):
+        setattr(owner, conv, fold_bn(first, second))
+        setattr(owner, bn, nn.Identity())
+
+
+def _fold_sequential(sequence: nn.Sequential) -> None:
+    names = list(sequence._modules)
+    for first, second in itertools.pairwise(names):
+        fold_bn_pair(sequence, first, second)
+
+
+def _fuse_in_place(network: nn.Module) -> None:
+    for module in reversed(list(network.modules())):  # children stand after their parents
+        if type(module) is nn.Sequential:
+            _fold_sequential(module)
+        rewrite = getattr(module, "fuse", None)
+        if callable(rewrite):
+            rewrite()
+
+
+def fuse(network: nn.Module, probe: Tensor) -> tuple[nn.Module, FusionReport]:
+    """Return a fused copy of `network` in eval mode, and what was done.
+
+    Args:
+        network: Any module; `network` itself is not changed.
+        probe: An input (N, 3, H, W) on which both forms are compared in float64.
+
+    Returns:
+        The fused copy, in the network's own precision, and a report.
+
+    Raises:
+        ExportError: The fused form differs from the original by more than 1e-9 of the largest output.
+    """
+    exact = copy.deepcopy(network).eval().double()
+    fused = copy.deepcopy(exact)
+    _fuse_in_place(fused)
+    with torch.inference_mode():
+        wanted, got = exact(probe.double()), fused(probe.double())
+    error = float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
+    if not error <= _TOLERANCE:
+        raise ExportError(
+            f"the fused form of {type(network).__name__} differs from it by {error:.1e} of the largest logit (at most "
+            f"{_TOLERANCE:.0e} is allowed); export with --no-fuse and check the fuse() methods of its modules"
+        )
+    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    report = FusionReport((_count_bn(exact), _count_bn(fused)), (_count(exact), _count(fused)), error)
+    return fused.to(dtype), report
+
+
+def _count_bn(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,341 @@
+"""The export, end to end: module -> inference form -> ONNX -> engines -> proof -> bundle."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from edgeseg import bundle as layout
+from edgeseg.bundle import Bundle, Manifest, Parity, open_bundle, write_manifest
+from edgeseg.errors import EdgesegError, ExportError, ParityError, UsageError
+from edgeseg.export.compile import save_onnx, write_labels_graph, write_target
+from edgeseg.export.config import ExportConfig
+from edgeseg.export.deploy import DeployNetwork, first_logits
+from edgeseg.export.fusion import FusionReport, fuse
+from edgeseg.export.passes import PassReport, default_passes, run_passes
+from edgeseg.export.passes.peel import peel_trailing_resize
+from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
+from edgeseg.export.source import NetworkSource
+from edgeseg.export.to_onnx import check_limits, export_onnx, simplify
+from edgeseg.export.verify import verify_target
+from edgeseg.files import atomic_folder, sha256_of, storage_errors
+from edgeseg.labels import label_set
+from edgeseg.models.count import count_macs, count_parameters
+from edgeseg.specs import Size, TailSpec, check_divisor
+
+__all__ = ["ExportReport", "run_export"]
+
+Progress = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass
+class ExportReport:
+    """What an export made and proved.
+
+    Attributes:
+        path: Of the bundle.
+        parity: One entry per target.
+        fusion: What was folded on the module; None with ``fuse=False``.
+        passes: One report per pass on the ONNX graph.
+        seconds: Time per step.
+        nodes: Operators in ``model.onnx``.
+        macs: Multiply-accumulates for one image, 0 where they could not be counted.
+        parameters: Of the module.
+        notes: Sentences the user must see.
+    """
+
+    path: Path
+    parity: tuple[Parity, ...] = ()
+    fusion: FusionReport | None = None
+    passes: tuple[PassReport, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    nodes: int = 0
+    macs: int = 0
+    parameters: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle, opened."""
+        return open_bundle(self.path, check=False)
+
+
+class _Steps:
+    """Tells what is being done and keeps the time it took."""
+
+    def __init__(self, tell: Progress | None, seconds: dict[str, float]) -> None:
+        self._tell, self._seconds = tell, seconds
+
+    def __call__(self, what: str, work: Callable[[], T]) -> T:
+        if self._tell:
+            self._tell(what)
+        started = time.perf_counter()
+        result = work()
+        self._seconds[what] = time.perf_counter() - started
+        return result
+
+
+def run_export(
+    source: NetworkSource, config: ExportConfig, *, out: Path, name: str, progress: Progress | None = None
+) -> ExportReport:
+    """Export a resolved network into ``out / NAME.edgeseg``.
+
+    Raises:
+        SizeError: The network does not take the size.
+        ExportError: It could not be turned into a graph or engine.
+        ParityError: The masks differ from fp32 PyTorch's by more than the budget.
+        TargetUnavailableError: A target's package is not installed.
+        StorageError: Writing failed. In every case nothing is left behind.
+    """
+    size = config.size or source.spec.input_size
+    check_divisor(source.spec.name or source.origin, size, source.spec.divisor)
+    report = ExportReport(out / f"{name}{layout.SUFFIX}", parameters=count_parameters(source.module))
+    steps = _Steps(progress, report.seconds)
+    with atomic_folder(report.path) as folder:
+        _export_into(folder, source, config, size, name, report, steps)
+    return report
+
+
+def _export_into(
+    folder: Path,
+    source: NetworkSource,
+    config: ExportConfig,
+    size: Size,
+    name: str,
+    report: ExportReport,
+    steps: _Steps,
+) -> None:
+    channels = _probe(source, size)
+    fused = _fused(source, size, config, report, steps)
+    model, tail = _graph(fused, source, config, size, report, steps)
+    report.nodes = len(model.graph.node)
+    report.macs = _macs(source.module, size)
+    pictures = (config.sample or shipped_sample(), *config.parity_images)
+    expected: ParitySet = steps(
+        "running fp32 PyTorch",
+        lambda: parity_set(DeployNetwork(source.module, source.spec.input), size, source.spec.resize, tail, pictures),
+    )
+    manifest = _manifest(name, source, config, size, tail, channels, model, report)
+    _embed(model, manifest)
+    save_onnx(model, folder / layout.MODEL)
+    if config.graph_tail:
+        write_labels_graph(model, folder, config.label_size or size, tail)
+    for target in config.targets:
+        if target != "ort":
+            steps(f"compiling for {target}", partial(write_target, target, folder, source.module))
+    _write_sample(folder, expected)
+    manifest = replace(manifest, files=_hashes(folder))
+    parity = []
+    for target in config.targets:
+        check = partial(verify_target, target, Bundle(folder, manifest), expected)
+        parity.append(steps(f"verifying {target}", check))
+        _hold_budget(parity[-1], config)
+    report.parity = tuple(parity)
+    with storage_errors(folder):
+        write_manifest(folder, replace(manifest, parity=report.parity))
+
+
+def _probe(source: NetworkSource, size: Size) -> int:
+    """Run the module once; returns the number of output channels, or says what it does not take."""
+    try:
+        with torch.inference_mode():
+            logits = first_logits(source.module(torch.zeros(1, 3, *size)))
+    except EdgesegError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{source.origin} fails on an image of {size[0]}x{size[1]}: {str(error).splitlines()[0][:240]}; "
+            "choose a --size it takes"
+        ) from error
+    return int(logits.shape[1])
+
+
+def _fused(source: NetworkSource, size: Size, config: ExportConfig, report: ExportReport, steps: _Steps) -> nn.Module:
+    if not config.fuse:
+        return source.module
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(1, 3, *_probe_size(source, size), generator=generator)
+    fused, report.fusion = steps("folding batch norms", lambda: fuse(_FirstLogits(source.module), probe))
+    return fused
+
+
+def _probe_size(source: NetworkSource, size: Size) -> Size:
+    """A small size the network takes: fusion does not depend on it, and float64 at full size takes long."""
+    if ":" in source.origin or source.spec.divisor == 1:
+        return size
+    step = source.spec.divisor
+    height, width = (min(side, max(step, limit // step * step)) for side, limit in zip(size, (128, 192), strict=True))
+    return height, width
+
+
+class _FirstLogits(nn.Module):
+    """A module that returns logits only."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return first_logits(self.network(image))
+
+
+def _graph(
+    fused: nn.Module, source: NetworkSource, config: ExportConfig, size: Size, report: ExportReport, steps: _Steps
+) -> tuple[onnx.ModelProto, TailSpec]:
+    deployed = DeployNetwork(fused, source.spec.input).eval()
+    divisor = source.spec.divisor
+    exported = steps(
+        "exporting to ONNX",
+        lambda: export_onnx(deployed, size, batch=config.batch, dynamic=config.dynamic, divisor=divisor),
+    )
+    model = steps("simplifying", lambda: simplify(exported))
+    tail = source.spec.tail
+    peeled = None if config.dynamic else peel_trailing_resize(model, size)
+    if peeled is not None:
+        model, align_corners = peeled
+        tail = replace(tail, align_corners=align_corners)
+        report.notes.append("the network's last resize was peeled off; the exact tail does it")
+    feed = np.random.default_rng(0).integers(0, 256, (config.batch, *size, 3), dtype=np.uint8)
+    passes = default_passes()
+    model, reports = steps("rewriting", partial(run_passes, model, passes, {"image": feed}))
+    report.passes = tuple(reports)
+    check_limits(model)
+    return model, tail
+
+
+def _macs(module: nn.Module, size: Size) -> int:
+    try:
+        return count_macs(module, size)
+    except Exception:  # a module of the user's own may not run without data
+        return 0
+
+
+def _logit_size(model: onnx.ModelProto, size: Size, batch: int) -> Size:
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    if dims[2].dim_value and dims[3].dim_value:
+        return int(dims[2].dim_value), int(dims[3].dim_value)
+    from edgeseg.export.passes import run_graph
+
+    shape = run_graph(model, {"image": np.zeros((batch, *size, 3), np.uint8)})[0].shape
+    return int(shape[2]), int(shape[3])
+
+
+def _manifest(
+    name: str,
+    source: NetworkSource,
+    config: ExportConfig,
+    size: Size,
+    tail: TailSpec,
+    channels: int,
+    model: onnx.ModelProto,
+    report: ExportReport,
+) -> Manifest:
+    spec = source.spec
+    labels = label_set(spec.labels, channels)
+    return Manifest(
+        name=name,
+        network=source.origin,
+        num_classes=channels,
+        labels=labels.names,
+        palette=labels.palette,
+        input_size=size,
+        logit_size=_logit_size(model, size, config.batch),
+        divisor=spec.divisor,
+        input=spec.input,
+        resize=spec.resize,
+        tail=tail,
+        targets=config.targets,
+        batch=config.batch,
+        dynamic=config.dynamic,
+        label_size=(config.label_size or size) if config.graph_tail else None,
+        versions=_versions(config.targets),
+        facts={
+            "system": spec.system,
+            "paper": spec.paper,
+            "source": spec.source,
+            "weights": source.weights,
+            "weights_licence": spec.weights_licence if "random" not in source.weights else "",
+            "parameters": report.parameters,
+            "macs": report.macs,
+            "nodes": report.nodes,
+        },
+    )
+
+
+def _versions(targets: Sequence[str]) -> dict[str, str]:
+    packages = ["edgeseg", "torch", "onnx", "onnxsim", "onnxruntime", "opencv-python", "numpy"]
+    packages += ["openvino"] if "openvino" in targets else []
+    packages += ["tensorrt-rtx-cu13-bindings"] if "trt-rtx" in targets else []
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _embed(model: onnx.ModelProto, manifest: Manifest) -> None:
+    """Write the manifest's core into the graph, so that the ONNX file describes itself."""
+    import json
+
+    core = manifest.to_json()
+    for key in ("files", "parity", "versions"):
+        core.pop(key)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {"edgeseg": json.dumps(core, ensure_ascii=False)})
+    model.producer_name = "edgeseg"
+    model.producer_version = manifest.versions.get("edgeseg", "")
+
+
+def _write_sample(folder: Path, expected: ParitySet) -> None:
+    with storage_errors(folder):
+        for file, picture in (
+            (layout.SAMPLE, cv2.cvtColor(expected.images[0], cv2.COLOR_RGB2BGR)),
+            (layout.SAMPLE_LABELS, expected.labels[0]),
+        ):
+            (folder / file).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _hold_budget(parity: Parity, config: ExportConfig) -> None:
+    if not parity.pixels:
+        return
+    if parity.agreement < config.min_agreement:
+        raise ParityError(
+            f"{parity.target}: {parity.differing} of {parity.pixels} labels differ from fp32 PyTorch's "
+            f"({parity.agreement:.4%} agree, at least {config.min_agreement:.2%} must); the bundle was not written"
+        )
+    allowed = config.max_logit_error * parity.logit_range
+    if parity.max_logit_error > max(allowed, 1e-12):
+        raise ParityError(
+            f"{parity.target}: logits differ from fp32 PyTorch's by up to {parity.max_logit_error:.2e}, at most "
+            f"{allowed:.2e} ({config.max_logit_error:g} of their range) is allowed; the bundle was not written"
+        )
+
+
+def require_size(size: Size | None) -> None:
+    """Refuse sizes that are not positive.
+
+    Raises:
+        UsageError: Zero or negative.
+    """
+    if size is not None and min(size) < 1:
+        raise UsageError(f"size {size[0]}x{size[1]} is not positive; give HEIGHTxWIDTH in pixels")

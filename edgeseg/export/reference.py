@@ -1,0 +1,131 @@
+"""What an export is compared with: fp32 PyTorch on the same pictures, before any rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from edgeseg.bundle import Parity
+from edgeseg.export.deploy import DeployNetwork
+from edgeseg.images import fit_image, read_image
+from edgeseg.metrics import agreement
+from edgeseg.runtimes import Session
+from edgeseg.specs import ResizeRule, Size, TailSpec
+from edgeseg.tail import labels_from_logits
+
+__all__ = ["ParitySet", "compare", "logit_error", "parity_set", "shipped_sample"]
+
+_SEED = 20260101
+
+
+@dataclass(frozen=True)
+class ParitySet:
+    """Pictures at the network's size and what fp32 PyTorch makes of them.
+
+    Attributes:
+        images: uint8 (H, W, 3) RGB, the sample first.
+        logits: float32 (C, h, w) per picture.
+        labels: uint8 (H, W) per picture, at the network's size.
+    """
+
+    images: tuple[NDArray[np.uint8], ...]
+    logits: tuple[NDArray[np.float32], ...]
+    labels: tuple[NDArray[np.uint8], ...]
+
+    @property
+    def logit_range(self) -> float:
+        """Largest minus smallest logit over all pictures."""
+        return float(max(x.max() for x in self.logits) - min(x.min() for x in self.logits))
+
+
+def shipped_sample() -> Path:
+    """The picture that ships with edgeseg (Eileen Collins, NASA, public domain), 512x512."""
+    return Path(str(resources.files("edgeseg"))) / "data" / "astronaut.png"
+
+
+def parity_set(
+    network: DeployNetwork, size: Size, resize: ResizeRule, tail: TailSpec, pictures: Sequence[Path]
+) -> ParitySet:
+    """Run fp32 PyTorch on pictures and on two edge cases: noise, and a ramp with a saturated block.
+
+    Args:
+        network: The network before fusion, in float32.
+        size: Height x width of the network's input.
+        resize: How a picture becomes its input.
+        tail: How logits become labels.
+        pictures: Files; the first is the sample.
+    """
+    images = [_fitted(path, size, resize) for path in pictures]
+    images += [_noise(size), _ramp(size)]
+    logits = [_reference_logits(network, image) for image in images]
+    labels = [labels_from_logits(x, size, tail=tail) for x in logits]
+    return ParitySet(tuple(images), tuple(logits), tuple(labels))
+
+
+def compare(target: str, session: Session, expected: ParitySet, tail: TailSpec, *, batch: int = 1) -> Parity:
+    """Run a session on the parity pictures and compare logits and labels with fp32 PyTorch's.
+
+    Labels of a graph that ends in them are compared as they come; otherwise the exact tail makes them.
+    """
+    names = {tensor.name for tensor in session.outputs}
+    differing = pixels = 0
+    worst = 0.0
+    for image, logits, labels in zip(expected.images, expected.logits, expected.labels, strict=True):
+        out = session.run(np.repeat(image[None], batch, axis=0))
+        worst = max(worst, logit_error(out["logits"], logits, tail))
+        got = out["labels"] if "labels" in names and out["labels"].shape[1:] == labels.shape else None
+        for index in range(batch):
+            mine = got[index] if got is not None else labels_from_logits(out["logits"][index], labels.shape, tail=tail)
+            wrong, total = agreement(labels, mine)
+            differing, pixels = differing + wrong, pixels + total
+    return Parity(
+        target=target,
+        pixels=pixels,
+        differing=differing,
+        max_logit_error=worst,
+        logit_range=expected.logit_range,
+        images=len(expected.images),
+        engine=session.info.engine,
+    )
+
+
+def logit_error(got: NDArray[np.float32], expected: NDArray[np.float32], tail: TailSpec) -> float:
+    """Largest difference of logits (N, C, h, w) from (C, H, W); resized first where a resize was peeled off."""
+    maps = torch.from_numpy(got)
+    if maps.shape[2:] != expected.shape[1:]:
+        maps = F.interpolate(maps, size=expected.shape[1:], mode="bilinear", align_corners=tail.align_corners)
+    return float((maps - torch.from_numpy(expected)).abs().max())
+
+
+def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(image[None].copy()))
+    result: NDArray[Any] = logits[0].float().numpy()
+    return result.astype(np.float32, copy=False)
+
+
+def _fitted(path: Path, size: Size, resize: ResizeRule) -> NDArray[np.uint8]:
+    rule = ResizeRule("stretch", "linear") if resize.mode == "none" else resize
+    return fit_image(read_image(path), size, rule)[0]
+
+
+def _noise(size: Size) -> NDArray[np.uint8]:
+    return np.random.default_rng(_SEED).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def _ramp(size: Size) -> NDArray[np.uint8]:
+    height, width = size
+    y, x = np.mgrid[0:height, 0:width]
+    planes = (255 * x / max(1, width - 1), 255 * y / max(1, height - 1), 127.5 * (1 + np.sin(x / 7) * np.cos(y / 5)))
+    image = np.stack(planes, axis=-1).astype(np.uint8)
+    image[: height // 4, : width // 4] = 255
+    image[-(height // 4) :, -(width // 4) :] = 0
+    return image

@@ -1,0 +1,148 @@
+"""From a module to a clean ONNX graph: torch.export, onnxsim, and the limits the devices set."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import onnx
+import torch
+from torch import nn
+
+from edgeseg.errors import ExportError
+from edgeseg.specs import Size
+
+__all__ = ["IR_VERSION", "OPSET", "check_limits", "export_onnx", "simplify"]
+
+OPSET = 18
+"""Newest opset that ONNX Runtime's CUDA provider resizes on the GPU, and JetPack 6's ONNX Runtime reads."""
+
+IR_VERSION = 10
+"""Newest IR version that ONNX Runtime 1.23, the last for JetPack 6, reads."""
+
+_LIMIT = 2_000_000_000
+"""Bytes a single ONNX file may hold (protobuf's limit)."""
+
+
+def export_onnx(
+    network: nn.Module, size: Size, *, batch: int = 1, dynamic: bool = False, divisor: int = 1
+) -> onnx.ModelProto:
+    """Export a deployed network (`DeployNetwork`) to ONNX.
+
+    Args:
+        network: uint8 (N, H, W, 3) in, logits out.
+        size: Height x width of the graph, or the example's where `dynamic`.
+        batch: Fixed batch.
+        dynamic: Leave height and width free, as multiples of `divisor`.
+        divisor: See `dynamic`.
+
+    Raises:
+        ExportError: torch.export or its ONNX translation failed; quotes the first line of why.
+    """
+    example = torch.zeros((batch, *size, 3), dtype=torch.uint8)
+    shapes = ({1: _free("height", divisor), 2: _free("width", divisor)},) if dynamic else None
+    try:
+        with _quiet(), torch.inference_mode():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["image"],
+                output_names=["logits"],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+    except Exception as error:
+        kind = "with free height and width" if dynamic else f"at {size[0]}x{size[1]}"
+        advice = "export a fixed --size instead" if dynamic else "see the chained error for the module to change"
+        raise ExportError(f"torch.onnx.export failed {kind}: {_reason(error)}; {advice}") from error
+    if program is None:
+        raise ExportError("torch.onnx.export returned no program")
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constant-fold and simplify with onnxsim.
+
+    Raises:
+        ExportError: onnxsim failed, or its own check found other numbers.
+    """
+    import onnxsim
+
+    if model.ByteSize() > _LIMIT:
+        raise ExportError(f"the graph is {model.ByteSize() / 1e9:.1f} GB; a single ONNX file holds at most 2 GB")
+    try:
+        with _silence_stdout():
+            simplified, same = onnxsim.simplify(model)
+    except Exception as error:
+        raise ExportError(f"onnxsim failed: {_reason(error)}") from error
+    if not same:
+        raise ExportError("onnxsim changed the numbers of the graph; report the network")
+    result: onnx.ModelProto = simplified
+    return result
+
+
+def check_limits(model: onnx.ModelProto) -> None:
+    """Check a graph against what the devices read; lowers the IR version where that is only a number.
+
+    Raises:
+        ExportError: A newer opset, a foreign domain, or a graph the ONNX checker refuses.
+    """
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > OPSET:
+            raise ExportError(f"the graph has opset {entry.version}; the devices read up to {OPSET}")
+    foreign = sorted({node.domain for node in model.graph.node if node.domain not in ("", "ai.onnx")})
+    if foreign:
+        raise ExportError(f"the graph holds operators of the domains {', '.join(foreign)}, which no engine promises")
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {_reason(error)}") from error
+
+
+def _free(name: str, divisor: int) -> Any:
+    dim = torch.export.Dim(name, min=2)
+    return divisor * dim if divisor > 1 else dim
+
+
+def _reason(error: BaseException) -> str:
+    """The first telling line of an exporter's long message."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return (lines[0] if lines else type(cause).__name__)[:240]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notices (torchvision is not installed, deprecations) out of the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _silence_stdout(kind: Literal[1] = 1) -> Iterator[None]:
+    """Send what C++ code prints to stdout nowhere; progress belongs to us and JSON must stay clean."""
+    saved = os.dup(kind)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), kind)
+        try:
+            yield
+        finally:
+            os.dup2(saved, kind)
+            os.close(saved)
