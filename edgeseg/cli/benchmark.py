@@ -1,0 +1,247 @@
+"""``edgeseg benchmark BUNDLE``: latency per stage and target; ``edgeseg benchmark compare``: did it change?
+
+`benchmark_app` is the command to mount. It is a group whose command ``run`` may be left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+from edgeseg.errors import EdgesegError, InputError, PartialFailureError
+
+if TYPE_CHECKING:
+    from edgeseg.bench.compare import Comparison, StageChange
+    from edgeseg.bench.report import BenchmarkReport
+    from edgeseg.bench.stats import Summary
+
+__all__ = ["benchmark", "benchmark_app", "compare"]
+
+_VERDICT_STYLES = {"slower": "bold red", "faster": "bold green", "unclear": "yellow", "no difference": ""}
+
+
+class DefaultRunGroup(TyperGroup):
+    """A group that reads ``benchmark BUNDLE ...`` as ``benchmark run BUNDLE ...``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command in front where none is named."""
+        named = bool(args) and args[0] in self.commands
+        rest: list[str] = super().parse_args(ctx, args if named else ["run", *args])
+        return rest
+
+
+benchmark_app = typer.Typer(
+    cls=DefaultRunGroup,
+    help="Measure a bundle's latency, from picture file to labels; `benchmark compare` compares two measurements.",
+    rich_markup_mode=None,
+)
+
+
+@benchmark_app.command("run")
+def benchmark(
+    bundle: Annotated[Path, typer.Argument(help="NAME.edgeseg folder.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help="Engines to measure, one after the other; commas work too. Default: ort."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Picture or folder of pictures; default: the bundle's own.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device or provider of the engine, such as cpu, cuda, GPU.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="OpenVINO inference precision: f32, bf16 or f16.")] = None,
+    min_samples: Annotated[int, typer.Option(min=1, help="Frames measured at the least.")] = 50,
+    max_samples: Annotated[int, typer.Option(min=1, help="Frames measured at the most.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough frames.")] = 10.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for the report, raw samples included.")] = None,
+    in_process: Annotated[bool, typer.Option("--in-process", help="No process of its own per target.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Measure a bundle's latency, from picture file to labels at the picture's size.
+
+    `edgeseg benchmark compare BEFORE.json AFTER.json` compares two measurements.
+    """
+    from edgeseg.bench.report import save_reports
+
+    options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "in_process": in_process}
+    options |= {"min_samples": min_samples, "max_samples": max(min_samples, max_samples), "seconds": seconds}
+    options["images"] = None if images is None else picture_files(images)
+    reports: list[BenchmarkReport] = []
+    try:
+        failures = _measure_all(bundle, _targets(target), options, reports, quiet=quiet)
+    finally:
+        if json_file is not None and reports:
+            save_reports(json_file, reports)
+    if failures and not reports:
+        raise next(iter(failures.values()))
+    if failures:
+        raise PartialFailureError(
+            f"could not measure {', '.join(failures)} (see above); the other targets were measured"
+        )
+
+
+@benchmark_app.command("compare")
+def compare(
+    before: Annotated[Path, typer.Argument(help="Report of the earlier measurement.")],
+    after: Annotated[Path, typer.Argument(help="Report of the later measurement.")],
+    max_regression: Annotated[float, typer.Option(min=0.0, help="Per cent a total may become slower.")] = 5.0,
+    any_machine: Annotated[bool, typer.Option("--any-machine", help="Compare though the machines differ.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for the comparison.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Compare two reports of `edgeseg benchmark --json`; ends with code 10 where a total became slower."""
+    from edgeseg.bench.compare import compare_reports
+    from edgeseg.bench.report import load_reports
+    from edgeseg.files import write_text
+
+    found = compare_reports(
+        load_reports(before), load_reports(after), threshold=max_regression / 100.0, any_machine=any_machine
+    )
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    if not quiet:
+        _print_comparison(Console(highlight=False), found)
+    found.check()
+
+
+def picture_files(path: Path) -> list[Path]:
+    """The picture at `path`, or the pictures of that folder in order of name.
+
+    Raises:
+        InputError: Nothing there, or no pictures in the folder.
+    """
+    from edgeseg.sources import IMAGE_SUFFIXES
+
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"there is no picture or folder at '{path}'; give one that exists")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    if not files:
+        raise InputError(f"folder '{path}' holds no pictures; expected files such as .png or .jpg")
+    return files
+
+
+def _targets(words: Iterable[str] | None) -> list[str]:
+    """Canonical names in the order given, each once; commas separate too."""
+    from edgeseg.targets import resolve_target
+
+    split = (word for text in words or () for word in text.split(",") if word.strip())
+    return list(dict.fromkeys(resolve_target(word) for word in split)) or ["ort"]
+
+
+def _check_failures(failures: dict[str, EdgesegError], *, some_measured: bool) -> None:
+    if failures and not some_measured:
+        raise next(iter(failures.values()))
+    if failures:
+        raise PartialFailureError(
+            f"could not measure {', '.join(failures)} (see above); the other targets were measured"
+        )
+
+
+def _measure_all(
+    bundle: Path, targets: list[str], options: dict[str, Any], reports: list[BenchmarkReport], *, quiet: bool
+) -> dict[str, EdgesegError]:
+    """Measure target by target into `reports`; what could not be measured comes back."""
+    from edgeseg.bench.harness import benchmark as measure
+
+    out, notes = Console(highlight=False, quiet=quiet), Console(stderr=True, highlight=False)
+    failures: dict[str, EdgesegError] = {}
+    for target in targets:
+        if not quiet:  # one line and no spinner: a spinner would run on the cores that are being measured
+            notes.print(f"measuring {bundle.name} on {target} ...", markup=False)
+        try:
+            report = measure(bundle, target, **options)
+        except EdgesegError as error:
+            failures[target] = error
+            if len(targets) > 1:
+                notes.print(f"{target}: {error}", markup=False, style="red", soft_wrap=True)
+            continue
+        reports.append(report)
+        _print_report(out, report)
+    if reports:
+        out.print(f"machine: {reports[0].machine.line()}", markup=False, soft_wrap=True)
+    return failures
+
+
+def _print_report(console: Console, report: BenchmarkReport) -> None:
+    table = Table(title=escape(_title(report)), title_justify="left", title_style="bold")
+    table.add_column("ms")
+    for column in ("p50 [95 % CI]", "p90", "p95", "p99", "mean", "min"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for stage, summary in report.stages.items():
+        table.add_row(stage, *_cells(summary), style="bold" if stage == "total" else "")
+    console.print(table)
+    for line in _lines(report):
+        console.print(line, markup=False, soft_wrap=True)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
+
+
+def _title(report: BenchmarkReport) -> str:
+    height, width = report.bundle.input_size
+    return f"{report.bundle.name} on {report.target}, {height}x{width} {report.bundle.precision}"
+
+
+def _cells(summary: Summary) -> tuple[str, ...]:
+    middle = f"{summary.p50:.2f} \\[{summary.ci_low:.2f}, {summary.ci_high:.2f}]"
+    return middle, *(f"{value:.2f}" for value in (summary.p90, summary.p95, summary.p99, summary.mean, summary.min))
+
+
+def _lines(report: BenchmarkReport) -> tuple[str, ...]:
+    session, memory, warmup = report.session, report.memory, report.warmup
+    threads = "threads by the engine" if session.threads is None else f"{session.threads} thread(s)"
+    sizes = ", ".join(f"{height}x{width}" for height, width in report.source_sizes[:3])
+    more = " and others" if len(report.source_sizes) > 3 else ""
+    frames = len(report.samples["total"])
+    return (
+        f"ran: {session.engine}, {session.device}, {session.precision}, {threads}",
+        f"{frames} frames of {report.images} picture(s) at {sizes}{more}: {report.throughput:.1f} frames/s one by one; "
+        f"warm-up {warmup.frames} frames, {'stable' if warmup.stable else 'not stable'}",
+        f"load {report.load_ms:.0f} ms, first frame {report.first_ms:.1f} ms (infer {report.first_infer_ms:.1f} ms)",
+        f"memory: {_mib(memory.before_mib)} before, {_mib(memory.loaded_mib)} loaded, {_mib(memory.peak_mib)} peak",
+    )
+
+
+def _mib(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.0f} MiB"
+
+
+def _print_comparison(console: Console, found: Comparison) -> None:
+    for bundle, target in dict.fromkeys((change.bundle, change.target) for change in found.changes):
+        table = Table(title=escape(f"{bundle} on {target}"), title_justify="left", title_style="bold")
+        table.add_column("p50", no_wrap=True)
+        for column in ("before ms", "after ms", "ratio [95 % CI]", "p value"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        for change in found.changes:
+            if (change.bundle, change.target) == (bundle, target):
+                table.add_row(*_change_cells(change))
+        console.print(table)
+    for line in _comparison_lines(found):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _change_cells(change: StageChange) -> tuple[str, ...]:
+    style = _VERDICT_STYLES[change.verdict]
+    verdict = f"[{style}]{change.verdict}[/]" if style else change.verdict
+    ratio = f"{change.ratio:.3f} \\[{change.ratio_low:.3f}, {change.ratio_high:.3f}]"
+    return change.stage, f"{change.before_ms:.2f}", f"{change.after_ms:.2f}", ratio, f"{change.p_value:.2g}", verdict
+
+
+def _comparison_lines(found: Comparison) -> list[str]:
+    lines = [f"other machine: {text}" for text in found.machine_differences]
+    lines += [f"only in the first file: {text}" for text in found.only_before]
+    lines += [f"only in the second file: {text}" for text in found.only_after]
+    lines += [f"note: {text}" for text in found.notes]
+    return lines

@@ -1,0 +1,75 @@
+"""``edgeseg eval``: accuracy of a bundle on labelled pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeseg.cli._shared import console, errors, table
+
+if TYPE_CHECKING:
+    from edgeseg.evaluation import Evaluation
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="The NAME.edgeseg folder.")],
+    images: Annotated[Path, typer.Option(help="Folder of pictures.")],
+    labels: Annotated[
+        Path, typer.Option(help="Folder of label maps: single-channel PNG, class index per pixel, same stem.")
+    ],
+    target: Annotated[str, typer.Option("--target", "-t", help="Where to run.")] = "ort",
+    ignore: Annotated[int | None, typer.Option(help="Label value of void pixels.")] = None,
+    scale_to: Annotated[int | None, typer.Option(help="Label value that means class 1 (255 for 0/255 masks).")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the engine.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device or provider of the engine.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N pictures.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Score a bundle: mIoU, class accuracy and pixel accuracy, with void ignored and with void counted as an error."""
+    from edgeseg.evaluation import evaluate_bundle
+    from edgeseg.runtimes import RuntimeOptions
+
+    options = RuntimeOptions(threads=threads, device=device)
+    with errors().status("opening") as status:
+
+        def tell(done: int, total: int) -> None:
+            if not quiet:
+                status.update(f"{done} of {total} pictures")
+
+        result = evaluate_bundle(
+            bundle,
+            images,
+            labels,
+            target=target,
+            ignore=ignore,
+            one=scale_to,
+            options=options,
+            limit=limit,
+            progress=tell,
+        )
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(result.to_json(), indent=2))
+    else:
+        _show(result)
+
+
+def _show(result: Evaluation) -> None:
+    listed = table("class", "IoU %", "accuracy %", "pixels", right=("IoU %", "accuracy %", "pixels"))
+    for row in result.rows():
+        listed.add_row(row["name"], _per_cent(row["iou"]), _per_cent(row["accuracy"]), str(row["pixels"]))
+    console().print(listed)
+    console().print(f"{result.images} pictures on {result.target}, {result.engine}")
+    for title, scores in result.scores().items():
+        told = ", ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items())
+        console().print(f"{title}: {told}")
+
+
+def _per_cent(value: Any) -> str:
+    return "-" if value is None or value != value else f"{100 * value:.2f}"

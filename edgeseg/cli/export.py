@@ -1,0 +1,165 @@
+"""``edgeseg export``: a network to a bundle, verified on every target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeseg.cli._shared import console, errors, optional_size, percent, size_text, table
+
+if TYPE_CHECKING:
+    from edgeseg.export.pipeline import ExportReport
+    from edgeseg.models import ModelSpec
+
+__all__ = ["export"]
+
+_Numbers = Annotated[
+    tuple[float, float, float] | None, typer.Option(help="Three numbers in the network's channel order.")
+]
+
+
+def export(
+    network: Annotated[str, typer.Argument(help="Registry name, or package.module:factory of your own.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="One or more of ort openvino trt trt-rtx torch.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH of the graph's input; default the published size.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder the bundle is written into.")] = Path(),
+    name: Annotated[str | None, typer.Option(help="Name of the bundle; default the network's.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Output channels; default what the checkpoint holds.")] = None,
+    fixed_batch: Annotated[int, typer.Option(help="Batch of the graph.")] = 1,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width free (ort, openvino).")] = False,
+    label_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the labels a GPU graph ends in.")] = None,
+    mean: _Numbers = None,
+    std: _Numbers = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor after mean and std; they are on the 0..255 scale.")
+    ] = None,
+    channel_order: Annotated[str | None, typer.Option(help="rgb or bgr: the order the network was trained in.")] = None,
+    resize: Annotated[str | None, typer.Option(help="stretch, letterbox or none.")] = None,
+    resize_filter: Annotated[str | None, typer.Option(help="linear, area, cubic, nearest or pillow_bilinear.")] = None,
+    align_corners: Annotated[bool | None, typer.Option(help="Of the trailing resize.")] = None,
+    labels: Annotated[str | None, typer.Option(help="Label set: cityscapes, camvid, person, voc, generic.")] = None,
+    parity_images: Annotated[Path | None, typer.Option(help="Picture or folder to verify on as well.")] = None,
+    sample: Annotated[Path | None, typer.Option(help="Picture stored as the self test.")] = None,
+    min_agreement: Annotated[float, typer.Option(help="Share of labels that must equal fp32 PyTorch's, 0..1.")] = 0.999,
+    no_fuse: Annotated[bool, typer.Option("--no-fuse", help="Leave batch norms and branches to the exporter.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Export a network to a bundle, verified against fp32 PyTorch on every target."""
+    from edgeseg._optional import require
+
+    require("torch", extra="export", why="export")
+    from edgeseg.export import export_model
+
+    def adjust(spec: ModelSpec) -> ModelSpec:
+        inputs = {"mean": mean, "std": std, "scale": scale, "channel_order": channel_order}
+        return _changed(spec, inputs, {"mode": resize, "filter": resize_filter}, align_corners)
+
+    with errors().status("starting torch") as status:
+        report = export_model(
+            network,
+            weights=weights,
+            num_classes=classes,
+            size=optional_size(size),
+            targets=target or ["ort"],
+            out=out,
+            name=name,
+            batch=fixed_batch,
+            dynamic=dynamic,
+            label_size=optional_size(label_size),
+            fuse=not no_fuse,
+            labels=labels,
+            adjust=adjust,
+            parity_images=_pictures(parity_images),
+            sample=sample,
+            min_agreement=min_agreement,
+            progress=lambda step: _tell(status, step),
+        )
+    if as_json:
+        _print_json(report)
+    else:
+        _print_report(report, network if weights is None else "")
+
+
+def _tell(status: Any, step: str) -> None:
+    status.update(step)
+    if not errors().is_terminal:
+        errors().print(step, highlight=False)
+
+
+def _pictures(path: Path | None) -> list[Path]:
+    if path is None:
+        return []
+    from edgeseg.sources import list_images
+
+    return list_images(path) if path.is_dir() else [path]
+
+
+def _changed(spec: ModelSpec, inputs: dict[str, Any], rule: dict[str, Any], align_corners: bool | None) -> ModelSpec:
+    """The network's conventions with the flags' changes."""
+    from dataclasses import replace
+
+    changed = spec.but(
+        input=replace(spec.input, **{key: value for key, value in inputs.items() if value is not None}),
+        resize=replace(spec.resize, **{key: value for key, value in rule.items() if value is not None}),
+    )
+    return changed if align_corners is None else changed.but(tail=replace(spec.tail, align_corners=align_corners))
+
+
+def _print_report(report: ExportReport, random: str) -> None:
+    manifest = report.bundle.manifest
+    screen = console()
+    screen.print(str(report.path), soft_wrap=True, style="bold")
+    screen.print(
+        f"{manifest.network}, {size_text(manifest.input_size)} (height x width), {manifest.num_classes} classes, "
+        f"{report.parameters / 1e6:.3f} M parameters, {report.macs / 1e9:.3f} GMACs, {report.nodes} operators"
+    )
+    proof = table("target", "labels equal to PyTorch's", "differing", "largest logit difference", "engine")
+    for parity in report.parity:
+        ratio = parity.max_logit_error / parity.logit_range if parity.logit_range else 0.0
+        difference = f"{parity.max_logit_error:.1e} ({ratio:.1e} of the range)"
+        share = percent(parity.agreement) if parity.ran else "engine not run"
+        proof.add_row(parity.target, share, f"{parity.differing} of {parity.pixels}", difference, parity.engine)
+    screen.print(proof)
+    for note in report.notes:
+        screen.print(note)
+    if random:
+        screen.print(f"The weights are random: give --weights CHECKPOINT for masks that mean something ({random}).")
+    _print_next(report)
+
+
+def _print_next(report: ExportReport) -> None:
+    targets = [parity.target for parity in report.parity if parity.ran and parity.target != "torch"]
+    best = "openvino" if "openvino" in targets else "ort"
+    path = report.path
+    console().print(
+        f"Next:\n  edgeseg predict {path} IMAGE --target {best}\n  edgeseg verify {path}\n"
+        f"  edgeseg benchmark {path} --target {' '.join(targets)}",
+        soft_wrap=True,
+    )
+
+
+def _print_json(report: ExportReport) -> None:
+    import json
+    from dataclasses import asdict
+
+    data = {
+        "path": str(report.path),
+        "parity": [{**asdict(parity), "agreement": parity.agreement} for parity in report.parity],
+        "fusion": None if report.fusion is None else asdict(report.fusion),
+        "passes": [asdict(entry) for entry in report.passes],
+        "seconds": report.seconds,
+        "nodes": report.nodes,
+        "macs": report.macs,
+        "parameters": report.parameters,
+        "notes": report.notes,
+    }
+    typer.echo(json.dumps(data, indent=2))

@@ -1,0 +1,120 @@
+"""``edgeseg verify``: does this machine make the masks that PyTorch made at export?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeseg.cli._shared import console, percent, split_targets, table
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+
+__all__ = ["verify"]
+
+
+@dataclass(frozen=True)
+class _Row:
+    target: str
+    status: str
+    pixels: int = 0
+    differing: int = 0
+    engine: str = ""
+    reason: str = ""
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The NAME.edgeseg folder.")],
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="Targets; default all the bundle was exported for.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Picture or folder: compare the targets with one another on it too.")
+    ] = None,
+    min_agreement: Annotated[float, typer.Option(help="Share of labels that must agree, 0..1.")] = 0.999,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
+    from edgeseg.bundle import open_bundle
+    from edgeseg.errors import ParityError, TargetUnavailableError
+
+    opened = open_bundle(bundle)
+    asked = split_targets(target or [])
+    names = asked or list(opened.manifest.targets)
+    rows = [_self_test(opened, name, min_agreement) for name in names]
+    if images is not None:
+        rows += _cross_test(
+            opened, [row.target for row in rows if row.status in ("ok", "differs")], images, min_agreement
+        )
+    _show(opened, rows, as_json)
+    failed = [row for row in rows if row.status == "differs"]
+    if failed:
+        told = ", ".join(f"{row.target} ({row.differing} of {row.pixels} labels)" for row in failed)
+        raise ParityError(f"the masks of this machine are not those of PyTorch: {told}")
+    absent = [row for row in rows if row.status == "absent"]
+    if absent and (asked or len(absent) == len(rows)):
+        raise TargetUnavailableError(absent[0].reason)
+
+
+def _self_test(bundle: Bundle, target: str, minimum: float) -> _Row:
+    from edgeseg.errors import TargetUnavailableError
+    from edgeseg.predictor import Predictor
+
+    try:
+        with Predictor(bundle, target) as predictor:
+            outcome = predictor.self_test()
+            status = "ok" if outcome.agreement >= minimum else "differs"
+            return _Row(target, status, outcome.pixels, outcome.differing, predictor.info.engine)
+    except TargetUnavailableError as error:
+        return _Row(target, "absent", reason=str(error))
+
+
+def _cross_test(bundle: Bundle, targets: list[str], images: Path, minimum: float) -> list[_Row]:
+    """Labels of every target against the first one's, over pictures, at the network's size."""
+    from edgeseg.metrics import agreement
+    from edgeseg.predictor import Predictor
+    from edgeseg.sources import list_images
+
+    files = list_images(images) if images.is_dir() else [images]
+    predictors = [Predictor(bundle, target, output="network", keep_image=False, check=False) for target in targets]
+    counts = {target: [0, 0] for target in targets[1:]}
+    try:
+        for file in files:
+            first, *others = [predictor(file).labels for predictor in predictors]
+            for target, labels in zip(targets[1:], others, strict=True):
+                wrong, total = agreement(first, labels)
+                counts[target][0] += wrong
+                counts[target][1] += total
+    finally:
+        for predictor in predictors:
+            predictor.close()
+    reason = f"against {targets[0]} on {len(files)} pictures" if targets else ""
+    return [
+        _Row(target, "ok" if 1 - wrong / total >= minimum else "differs", total, wrong, "", reason)
+        for target, (wrong, total) in counts.items()
+        if total
+    ]
+
+
+def _show(bundle: Bundle, rows: list[_Row], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        exported = [{**asdict(parity), "agreement": parity.agreement} for parity in bundle.manifest.parity]
+        typer.echo(
+            json.dumps({"bundle": str(bundle.path), "here": [asdict(r) for r in rows], "export": exported}, indent=2)
+        )
+        return
+    at_export = {parity.target: parity for parity in bundle.manifest.parity}
+    listed = table("target", "here", "labels equal to PyTorch's", "differing", "at export", "engine or reason")
+    for row in rows:
+        parity = at_export.get(row.target)
+        before = "not run" if parity is None or not parity.ran else percent(parity.agreement)
+        share = percent(1 - row.differing / row.pixels) if row.pixels else "-"
+        counts = f"{row.differing} of {row.pixels}" if row.pixels else "-"
+        listed.add_row(row.target, row.status, share, counts, before, row.engine or row.reason)
+    console().print(f"{bundle.manifest.name}: {len(bundle.manifest.files)} files, every SHA-256 as exported")
+    console().print(listed)
