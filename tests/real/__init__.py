@@ -1,0 +1,1 @@
+"""What edgeseg makes of real checkpoints and pictures; skipped where they are not beside the checkout."""
