@@ -63,7 +63,7 @@ def _usage_errors() -> tuple[type[Exception], ...]:
 def _usage_sentence(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "edgeseg")
-    told = error.format_message() if hasattr(error, "format_message") else str(error)
+    told = str(getattr(error, "format_message", error.__str__)())
     return f"{told[:1].lower()}{told[1:].rstrip('.')}; see {command} --help"
 
 

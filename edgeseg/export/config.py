@@ -49,8 +49,8 @@ class ExportConfig:
         gpu = [target for target in self.targets if target in GRAPH_TAIL_TARGETS]
         if self.dynamic and gpu:
             raise UsageError(
-                f"--dynamic was asked for with {', '.join(gpu)}, whose graph ends in labels of one size; export a fixed "
-                "--size for them, or leave them out"
+                f"--dynamic was asked for with {', '.join(gpu)}, whose graph ends in labels of one size; "
+                "export a fixed --size for them, or leave them out"
             )
         if self.label_size is not None and not gpu:
             raise UsageError("--label-size concerns graphs that end in labels; add the target trt or trt-rtx")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -57,7 +59,7 @@ def first_logits(output: object) -> Tensor:
     """
     from edgeseg.errors import ExportError
 
-    found = output
+    found: Any = output
     if isinstance(found, dict):
         found = next(iter(found.values()), None)
     elif isinstance(found, (list, tuple)):

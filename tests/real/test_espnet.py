@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -69,7 +68,7 @@ def test_accuracy_on_ground_truth_is_the_recorded_one(target: str, bundle: Path,
     with edgeseg.Predictor(bundle, target, output="network") as predictor:
         labels = predictor(_picture(shared, LABELLED)).labels
     matrix = ConfusionMatrix(19)
-    matrix.update(truth, cv2.resize(labels, truth.shape[::-1], interpolation=cv2.INTER_NEAREST), ignore=255)
+    matrix.update(truth, np.kron(labels, np.ones((2, 2), np.uint8)), ignore=255)  # nearest, as the record has it
     present = matrix.counts.sum(axis=1) > 0
     assert present.sum() == score["present_classes"]
     assert matrix.pixel_accuracy == pytest.approx(score["pixel_accuracy"], abs=0.002)
