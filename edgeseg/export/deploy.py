@@ -54,6 +54,8 @@ class DeployNetwork(nn.Module):
 def first_logits(output: object) -> Tensor:
     """The logits in what a network returns: the tensor itself, or the first value of a sequence or mapping.
 
+    A classifier's (N, classes) becomes (N, classes, 1, 1): one label for the whole picture.
+
     Raises:
         ExportError: Something else, or a tensor that is not (N, C, h, w).
     """
@@ -64,6 +66,8 @@ def first_logits(output: object) -> Tensor:
         found = next(iter(found.values()), None)
     elif isinstance(found, (list, tuple)):
         found = found[0] if found else None
+    if isinstance(found, Tensor) and found.ndim == 2:
+        return found[:, :, None, None]
     if not isinstance(found, Tensor) or found.ndim != 4:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
         raise ExportError(f"the network returned {shape}; expected logits (N, classes, height, width)")
