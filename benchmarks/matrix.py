@@ -112,7 +112,7 @@ def write_table(rows: Sequence[Row]) -> str:
         "# Every network on every target",
         "",
         "Written by `python benchmarks/matrix.py`. Labels against fp32 PyTorch's on the same uint8 pictures (a",
-        "photograph, noise, a ramp), and the largest logit difference relative to the range of the logits. TensorRT-RTX:",
+        "photograph, noise, a ramp), and the largest logit difference relative to their range. TensorRT-RTX:",
         "the engine was built without a GPU and not run. Weights are filled by rule. Sizes are height x width.",
         "",
         f"{good} of {len(rows)} networks hold every bound (labels {AGREEMENT:.1%}, logits {LOGITS:g} of their range).",
