@@ -33,6 +33,7 @@ __all__ = [
     "list_images",
     "open_iterable",
     "open_source",
+    "pictures_at",
 ]
 
 IMAGE_SUFFIXES = frozenset(
@@ -289,6 +290,19 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         deeper = "" if recursive else ", or search its subfolders too (--recursive)"
         raise InputError(f"folder '{folder}' holds no images; put .jpg or .png files there{deeper}")
     return sorted(found, key=lambda path: _natural(path.relative_to(folder).as_posix()))
+
+
+def pictures_at(path: Path) -> list[Path]:
+    """The picture at `path`, or the pictures of that folder (`list_images`).
+
+    Raises:
+        InputError: Nothing there, or a folder without images.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"there is no picture or folder at '{path}'; give one that exists")
+    return list_images(path)
 
 
 def _natural(text: str) -> tuple[list[tuple[int, str]], str]:

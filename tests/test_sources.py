@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeseg import sources
 from edgeseg.errors import InputError
-from edgeseg.sources import Frame, list_images, open_iterable, open_source
+from edgeseg.sources import Frame, list_images, open_iterable, open_source, pictures_at
 
 
 def flat(value: int, size: tuple[int, int] = (16, 24)) -> NDArray[np.uint8]:
@@ -283,3 +283,15 @@ def test_one_array_is_one_picture_and_a_batch_is_many() -> None:
 def test_array_that_is_no_picture_is_a_frame_with_an_error() -> None:
     (frame,) = open_iterable([np.zeros((4, 5, 7), np.uint8)])
     assert frame.error is not None
+
+
+def test_pictures_come_from_a_file_or_a_folder(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [file.name for file in pictures_at(tmp_path)] == ["a.JPG", "b.png"]
+    assert pictures_at(tmp_path / "b.png") == [tmp_path / "b.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no images"):
+        pictures_at(tmp_path / "empty")
+    with pytest.raises(InputError, match="no picture or folder"):
+        pictures_at(tmp_path / "gone")

@@ -22,20 +22,29 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code."""
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return _say("stopped; nothing half-written was left", INTERRUPTED)
+    except _Terminated:
+        return _say("terminated; nothing half-written was left", TERMINATED)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _run(arguments: list[str]) -> int:
     import typer
 
     from edgeseg.cli.app import app
     from edgeseg.errors import EdgesegError
 
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(spread_targets(arguments), standalone_mode=False)
     except EdgesegError as error:
         return _say(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        return _say("stopped; nothing half-written was left", INTERRUPTED)
-    except _Terminated:
-        return _say("terminated; nothing half-written was left", TERMINATED)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
     except _usage_errors() as error:
         return _say(_usage_sentence(error), int(getattr(error, "exit_code", 2)))
     except BrokenPipeError:

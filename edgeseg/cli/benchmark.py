@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from typer.core import TyperGroup
 
-from edgeseg.errors import EdgesegError, InputError, PartialFailureError
+from edgeseg.cli._shared import console, errors, split_targets, table
+from edgeseg.errors import EdgesegError, PartialFailureError
 
 if TYPE_CHECKING:
     from edgeseg.bench.compare import Comparison, StageChange
@@ -72,13 +69,14 @@ def benchmark(
     `edgeseg benchmark compare BEFORE.json AFTER.json` compares two measurements.
     """
     from edgeseg.bench.report import save_reports
+    from edgeseg.sources import pictures_at
 
     options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "in_process": in_process}
     options |= {"min_samples": min_samples, "max_samples": max(min_samples, max_samples), "seconds": seconds}
-    options["images"] = None if images is None else picture_files(images)
+    options["images"] = None if images is None else pictures_at(images)
     reports: list[BenchmarkReport] = []
     try:
-        failures = _measure_all(bundle, _targets(target), options, reports, quiet=quiet)
+        failures = _measure_all(bundle, split_targets(target or ["ort"]), options, reports, quiet=quiet)
     finally:
         if json_file is not None and reports:
             save_reports(json_file, reports)
@@ -110,34 +108,8 @@ def compare(
     if json_file is not None:
         write_text(json_file, json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if not quiet:
-        _print_comparison(Console(highlight=False), found)
+        _print_comparison(found)
     found.check()
-
-
-def picture_files(path: Path) -> list[Path]:
-    """The picture at `path`, or the pictures of that folder in order of name.
-
-    Raises:
-        InputError: Nothing there, or no pictures in the folder.
-    """
-    from edgeseg.sources import IMAGE_SUFFIXES
-
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"there is no picture or folder at '{path}'; give one that exists")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not files:
-        raise InputError(f"folder '{path}' holds no pictures; expected files such as .png or .jpg")
-    return files
-
-
-def _targets(words: Iterable[str] | None) -> list[str]:
-    """Canonical names in the order given, each once; commas separate too."""
-    from edgeseg.targets import resolve_target
-
-    split = (word for text in words or () for word in text.split(",") if word.strip())
-    return list(dict.fromkeys(resolve_target(word) for word in split)) or ["ort"]
 
 
 def _check_failures(failures: dict[str, EdgesegError], *, some_measured: bool) -> None:
@@ -155,37 +127,36 @@ def _measure_all(
     """Measure target by target into `reports`; what could not be measured comes back."""
     from edgeseg.bench.harness import benchmark as measure
 
-    out, notes = Console(highlight=False, quiet=quiet), Console(stderr=True, highlight=False)
     failures: dict[str, EdgesegError] = {}
     for target in targets:
         if not quiet:  # one line and no spinner: a spinner would run on the cores that are being measured
-            notes.print(f"measuring {bundle.name} on {target} ...", markup=False)
+            errors().print(f"measuring {bundle.name} on {target} ...", markup=False, highlight=False)
         try:
             report = measure(bundle, target, **options)
         except EdgesegError as error:
             failures[target] = error
             if len(targets) > 1:
-                notes.print(f"{target}: {error}", markup=False, style="red", soft_wrap=True)
+                errors().print(f"{target}: {error}", markup=False, highlight=False, style="red", soft_wrap=True)
             continue
         reports.append(report)
-        _print_report(out, report)
-    if reports:
-        out.print(f"machine: {reports[0].machine.line()}", markup=False, soft_wrap=True)
+        if not quiet:
+            _print_report(report)
+    if reports and not quiet:
+        console().print(f"machine: {reports[0].machine.line()}", soft_wrap=True)
     return failures
 
 
-def _print_report(console: Console, report: BenchmarkReport) -> None:
-    table = Table(title=escape(_title(report)), title_justify="left", title_style="bold")
-    table.add_column("ms")
-    for column in ("p50 [95 % CI]", "p90", "p95", "p99", "mean", "min"):
-        table.add_column(column, justify="right", no_wrap=True)
+def _print_report(report: BenchmarkReport) -> None:
+    figures = ("p50 [95 % CI]", "p90", "p95", "p99", "mean", "min")
+    listed = table("ms", *figures, right=figures)
     for stage, summary in report.stages.items():
-        table.add_row(stage, *_cells(summary), style="bold" if stage == "total" else "")
-    console.print(table)
+        listed.add_row(stage, *_cells(summary), style="bold" if stage == "total" else "")
+    console().print(_title(report), style="bold")
+    console().print(listed)
     for line in _lines(report):
-        console.print(line, markup=False, soft_wrap=True)
+        console().print(line, soft_wrap=True)
     for warning in report.warnings:
-        console.print(f"warning: {warning}", markup=False, style="yellow", soft_wrap=True)
+        console().print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
 def _title(report: BenchmarkReport) -> str:
@@ -194,7 +165,7 @@ def _title(report: BenchmarkReport) -> str:
 
 
 def _cells(summary: Summary) -> tuple[str, ...]:
-    middle = f"{summary.p50:.2f} \\[{summary.ci_low:.2f}, {summary.ci_high:.2f}]"
+    middle = f"{summary.p50:.2f} [{summary.ci_low:.2f}, {summary.ci_high:.2f}]"
     return middle, *(f"{value:.2f}" for value in (summary.p90, summary.p95, summary.p99, summary.mean, summary.min))
 
 
@@ -217,26 +188,29 @@ def _mib(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} MiB"
 
 
-def _print_comparison(console: Console, found: Comparison) -> None:
+def _print_comparison(found: Comparison) -> None:
+    figures = ("before ms", "after ms", "ratio [95 % CI]", "p value")
     for bundle, target in dict.fromkeys((change.bundle, change.target) for change in found.changes):
-        table = Table(title=escape(f"{bundle} on {target}"), title_justify="left", title_style="bold")
-        table.add_column("p50", no_wrap=True)
-        for column in ("before ms", "after ms", "ratio [95 % CI]", "p value"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
+        listed = table("p50", *figures, "verdict", right=figures)
         for change in found.changes:
             if (change.bundle, change.target) == (bundle, target):
-                table.add_row(*_change_cells(change))
-        console.print(table)
+                listed.add_row(*_change_cells(change), style=_VERDICT_STYLES[change.verdict])
+        console().print(f"{bundle} on {target}", style="bold")
+        console().print(listed)
     for line in _comparison_lines(found):
-        console.print(line, markup=False, soft_wrap=True)
+        console().print(line, soft_wrap=True)
 
 
 def _change_cells(change: StageChange) -> tuple[str, ...]:
-    style = _VERDICT_STYLES[change.verdict]
-    verdict = f"[{style}]{change.verdict}[/]" if style else change.verdict
-    ratio = f"{change.ratio:.3f} \\[{change.ratio_low:.3f}, {change.ratio_high:.3f}]"
-    return change.stage, f"{change.before_ms:.2f}", f"{change.after_ms:.2f}", ratio, f"{change.p_value:.2g}", verdict
+    ratio = f"{change.ratio:.3f} [{change.ratio_low:.3f}, {change.ratio_high:.3f}]"
+    return (
+        change.stage,
+        f"{change.before_ms:.2f}",
+        f"{change.after_ms:.2f}",
+        ratio,
+        f"{change.p_value:.2g}",
+        change.verdict,
+    )
 
 
 def _comparison_lines(found: Comparison) -> list[str]:

@@ -22,15 +22,16 @@ def evaluate(
         Path, typer.Option(help="Folder of label maps: single-channel PNG, class index per pixel, same stem.")
     ],
     target: Annotated[str, typer.Option("--target", "-t", help="Where to run.")] = "ort",
-    ignore: Annotated[int | None, typer.Option(help="Label value of void pixels.")] = None,
-    scale_to: Annotated[int | None, typer.Option(help="Label value that means class 1 (255 for 0/255 masks).")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of the engine.")] = None,
+    ignore: Annotated[int | None, typer.Option(min=0, max=255, help="Label value of void pixels.")] = None,
+    scale_to: Annotated[int | None, typer.Option(min=0, max=255, help="Label value of class 1, such as 255.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     device: Annotated[str | None, typer.Option(help="Device or provider of the engine.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N pictures.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Score a bundle: mIoU, class accuracy and pixel accuracy, with void ignored and with void counted as an error."""
+    from edgeseg.errors import PartialFailureError
     from edgeseg.evaluation import evaluate_bundle
     from edgeseg.runtimes import RuntimeOptions
 
@@ -58,6 +59,12 @@ def evaluate(
         typer.echo(json.dumps(result.to_json(), indent=2))
     else:
         _show(result)
+    for picture, reason in result.failures:
+        told = reason if picture in reason else f"{picture}: {reason}"
+        errors().print(f"failed: {told}", markup=False, highlight=False, soft_wrap=True)
+    if result.failures:
+        count, total = len(result.failures), len(result.failures) + result.images
+        raise PartialFailureError(f"{count} of {total} pictures failed (named above); the others were scored")
 
 
 def _show(result: Evaluation) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,8 +34,10 @@ def export(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder the bundle is written into.")] = Path(),
     name: Annotated[str | None, typer.Option(help="Name of the bundle; default the network's.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Output channels; default what the checkpoint holds.")] = None,
-    fixed_batch: Annotated[int, typer.Option(help="Batch of the graph.")] = 1,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Output channels; default what the checkpoint holds.")
+    ] = None,
+    fixed_batch: Annotated[int, typer.Option(min=1, help="Batch of the graph.")] = 1,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width free (ort, openvino).")] = False,
     label_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the labels a GPU graph ends in.")] = None,
     mean: _Numbers = None,
@@ -49,7 +52,9 @@ def export(
     labels: Annotated[str | None, typer.Option(help="Label set: cityscapes, camvid, person, voc, generic.")] = None,
     parity_images: Annotated[Path | None, typer.Option(help="Picture or folder to verify on as well.")] = None,
     sample: Annotated[Path | None, typer.Option(help="Picture stored as the self test.")] = None,
-    min_agreement: Annotated[float, typer.Option(help="Share of labels that must equal fp32 PyTorch's, 0..1.")] = 0.999,
+    min_agreement: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of labels that must equal fp32 PyTorch's, 0..1.")
+    ] = 0.999,
     no_fuse: Annotated[bool, typer.Option("--no-fuse", help="Leave batch norms and branches to the exporter.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -96,11 +101,9 @@ def _tell(status: Any, step: str) -> None:
 
 
 def _pictures(path: Path | None) -> list[Path]:
-    if path is None:
-        return []
-    from edgeseg.sources import list_images
+    from edgeseg.sources import pictures_at
 
-    return list_images(path) if path.is_dir() else [path]
+    return [] if path is None else pictures_at(path)
 
 
 def _changed(spec: ModelSpec, inputs: dict[str, Any], rule: dict[str, Any], align_corners: bool | None) -> ModelSpec:
@@ -139,7 +142,7 @@ def _print_report(report: ExportReport, random: str) -> None:
 def _print_next(report: ExportReport) -> None:
     targets = [parity.target for parity in report.parity if parity.ran and parity.target != "torch"]
     best = "openvino" if "openvino" in targets else "ort"
-    path = report.path
+    path = shlex.quote(str(report.path))
     console().print(
         f"Next:\n  edgeseg predict {path} IMAGE --target {best}\n  edgeseg verify {path}\n"
         f"  edgeseg benchmark {path} --target {' '.join(targets)}",

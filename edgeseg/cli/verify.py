@@ -12,6 +12,7 @@ from edgeseg.cli._shared import console, percent, split_targets, table
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.errors import EdgesegError
 
 __all__ = ["verify"]
 
@@ -34,7 +35,9 @@ def verify(
     images: Annotated[
         Path | None, typer.Option(help="Picture or folder: compare the targets with one another on it too.")
     ] = None,
-    min_agreement: Annotated[float, typer.Option(help="Share of labels that must agree, 0..1.")] = 0.999,
+    min_agreement: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of labels that must agree, 0..1.")
+    ] = 0.999,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
@@ -44,12 +47,15 @@ def verify(
     opened = open_bundle(bundle)
     asked = split_targets(target or [])
     names = asked or list(opened.manifest.targets)
-    rows = [_self_test(opened, name, min_agreement) for name in names]
+    failures: list[EdgesegError] = []
+    rows = [_self_test(opened, name, min_agreement, failures) for name in names]
     if images is not None:
         rows += _cross_test(
             opened, [row.target for row in rows if row.status in ("ok", "differs")], images, min_agreement
         )
     _show(opened, rows, as_json)
+    if failures:
+        raise failures[0]
     failed = [row for row in rows if row.status == "differs"]
     if failed:
         told = ", ".join(f"{row.target} ({row.differing} of {row.pixels} labels)" for row in failed)
@@ -59,8 +65,9 @@ def verify(
         raise TargetUnavailableError(absent[0].reason)
 
 
-def _self_test(bundle: Bundle, target: str, minimum: float) -> _Row:
-    from edgeseg.errors import TargetUnavailableError
+def _self_test(bundle: Bundle, target: str, minimum: float, failures: list[EdgesegError]) -> _Row:
+    """The self test on one target; an error other than its absence is told in its row and kept in `failures`."""
+    from edgeseg.errors import EdgesegError, TargetUnavailableError
     from edgeseg.predictor import Predictor
 
     try:
@@ -70,15 +77,18 @@ def _self_test(bundle: Bundle, target: str, minimum: float) -> _Row:
             return _Row(target, status, outcome.pixels, outcome.differing, predictor.info.engine)
     except TargetUnavailableError as error:
         return _Row(target, "absent", reason=str(error))
+    except EdgesegError as error:
+        failures.append(error)
+        return _Row(target, "failed", reason=str(error))
 
 
 def _cross_test(bundle: Bundle, targets: list[str], images: Path, minimum: float) -> list[_Row]:
     """Labels of every target against the first one's, over pictures, at the network's size."""
     from edgeseg.metrics import agreement
     from edgeseg.predictor import Predictor
-    from edgeseg.sources import list_images
+    from edgeseg.sources import pictures_at
 
-    files = list_images(images) if images.is_dir() else [images]
+    files = pictures_at(images)
     predictors = [Predictor(bundle, target, output="network", keep_image=False, check=False) for target in targets]
     counts = {target: [0, 0] for target in targets[1:]}
     try:

@@ -1,4 +1,4 @@
-"""The ``trt`` target: TensorRT 8.6 or newer on a Jetson or data-centre GPU.
+"""The ``trt`` target: TensorRT 8.5 or newer on a Jetson or data-centre GPU.
 
 An engine fits one GPU, TensorRT and driver, so it is no part of the bundle: it is built on the device at first use and
 kept in a cache (`edgeseg.runtimes.plan_cache`).

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from edgeseg.bench import harness, load_reports, save_reports
 from edgeseg.bench.report import BenchmarkReport
-from edgeseg.cli.benchmark import benchmark_app, picture_files
+from edgeseg.cli.benchmark import benchmark_app
 from edgeseg.errors import (
     EdgesegError,
     InputError,
@@ -120,18 +120,6 @@ def test_one_lacking_target_does_not_lose_the_others(
 def test_an_unknown_target_is_refused_before_measuring(asked: list[tuple[str, dict[str, object]]]) -> None:
     assert "did you mean" in fails_with(UnknownNameError, "a.edgeseg", "--target", "ort,openvine")
     assert not asked
-
-
-def test_pictures_come_from_a_file_or_a_folder(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt"):
-        (tmp_path / name).touch()
-    assert [file.name for file in picture_files(tmp_path)] == ["a.JPG", "b.png"]
-    assert picture_files(tmp_path / "b.png") == [tmp_path / "b.png"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no pictures"):
-        picture_files(tmp_path / "empty")
-    with pytest.raises(InputError, match="no picture or folder"):
-        picture_files(tmp_path / "gone")
 
 
 def test_compare_ends_with_ten_only_for_a_regression(tmp_path: Path) -> None:
