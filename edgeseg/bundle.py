@@ -43,7 +43,8 @@ class Parity:
 
     Attributes:
         target: Canonical target name.
-        pixels: Pixels compared (at the network's size, over all parity pictures).
+        pixels: Pixels compared: at the network's size over all parity pictures, and where a GPU graph ends in labels of
+            another size, also those labels with the exact tail's.
         differing: Pixels whose label differs.
         max_logit_error: Largest absolute difference of logits.
         logit_range: Largest minus smallest logit of PyTorch's, for scale.
@@ -207,11 +208,19 @@ class Bundle:
             file = self.path / relative
             if not file.is_file():
                 raise BundleError(f"bundle '{self.path}' has lost {relative}; copy or export it again")
-            if sha256_of(file) != expected:
+            if _sha256(file) != expected:
                 raise BundleError(
                     f"{relative} in bundle '{self.path}' is not the file that was exported (its SHA-256 differs); "
                     "copy or export it again"
                 )
+
+
+def _sha256(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise BundleError(f"'{file}' cannot be read ({reason}); copy or export the bundle again") from error
 
 
 def open_bundle(path: str | Path, *, check: bool = True) -> Bundle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.bundle import Bundle, open_bundle
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, UsageError
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.predictor import Predictor
 from edgeseg.runtimes import RuntimeOptions
@@ -31,6 +31,7 @@ class Evaluation:
         images: Number of pictures.
         target: Where it ran.
         engine: Engine and version.
+        failures: Pictures that could not be read, or whose label map could not, each with the reason; not scored.
     """
 
     matrix: ConfusionMatrix
@@ -38,6 +39,7 @@ class Evaluation:
     images: int
     target: str
     engine: str
+    failures: tuple[tuple[str, str], ...] = ()
 
     def scores(self) -> dict[str, dict[str, float]]:
         """Two readings: void left out, and predictions on void counted as errors (the published CamVid protocol)."""
@@ -57,13 +59,13 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; shares are 0..1, absent classes null."""
-        rows = [{key: None if value != value else value for key, value in row.items()} for row in self.rows()]
         return {
             "target": self.target,
             "engine": self.engine,
             "images": self.images,
-            "scores": self.scores(),
-            "classes": rows,
+            "scores": {reading: _plain(scores) for reading, scores in self.scores().items()},
+            "classes": [_plain(row) for row in self.rows()],
+            "failures": [{"picture": picture, "error": reason} for picture, reason in self.failures],
         }
 
 
@@ -75,8 +77,13 @@ def _scores(matrix: ConfusionMatrix) -> dict[str, float]:
     }
 
 
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows no NaN."""
+    return {key: None if value != value else value for key, value in values.items()}
+
+
 def read_labels(path: Path, *, one: int | None = None) -> NDArray[np.uint8]:
-    """Read a label map: single-channel PNG, class index per pixel, as stored (no colour table applied).
+    """Read a label map: single-channel PNG, class index per pixel. With a colour table it is refused.
 
     Args:
         path: The file.
@@ -91,7 +98,8 @@ def read_labels(path: Path, *, one: int | None = None) -> NDArray[np.uint8]:
     if data.ndim != 2 or data.dtype != np.uint8:
         shape = "x".join(map(str, data.shape))
         raise InputError(
-            f"label map '{path}' is {data.dtype} {shape}; expected one 8-bit channel with a class per pixel"
+            f"label map '{path}' is {data.dtype} {shape}; expected one 8-bit channel with a class per pixel, "
+            "without a colour table"
         )
     labels: NDArray[np.uint8] = data.astype(np.uint8, copy=False)
     return labels if one is None else (labels == one).astype(np.uint8)
@@ -116,34 +124,66 @@ def evaluate_bundle(
         images: Folder of pictures.
         labels: Folder of label maps with the same stems.
         target: Where to run.
-        ignore: Label value of void pixels; where the network has an output for it (the last one), that class is not
-            scored and a prediction of it is a miss.
+        ignore: Label value of void pixels, 0..255; where the network has an output for it, that class is not scored
+            and a prediction of it is a miss.
         one: Label value that means class 1.
         options: How to run.
         limit: Only the first so many pictures.
         progress: Called with pictures done and in all.
 
+    Returns:
+        The scores. A picture or label map that cannot be read is listed in `Evaluation.failures`; the rest is scored.
+
     Raises:
-        InputError: No pictures, a picture without label map, sizes that differ, or a label outside the classes.
+        InputError: No pictures, none that can be read, a picture without label map, sizes that differ, or a label
+            outside the classes.
+        UsageError: A label value outside 0..255, or a limit below 1.
     """
+    _check_numbers(ignore, one, limit)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     pairs = _pairs(Path(images), Path(labels))[:limit]
     names = opened.manifest.labels
-    scored = names[:ignore] if ignore is not None and ignore < len(names) else names
+    scored = names[:-1] if ignore == len(names) - 1 else names
     matrix = ConfusionMatrix(len(scored))
+    failures: list[tuple[str, str]] = []
     with Predictor(opened, target, keep_image=False, options=options) as predictor:
         for done, (picture, truth_file) in enumerate(pairs, 1):
-            truth = read_labels(truth_file, one=one)
-            matrix.update(truth, predictor(picture).labels, ignore=ignore)
+            try:
+                truth, predicted = read_labels(truth_file, one=one), predictor(picture).labels
+            except InputError as error:
+                failures.append((str(picture), str(error)))
+            else:
+                _count(matrix, truth_file, truth, predicted, ignore)
             if progress:
                 progress(done, len(pairs))
-        engine = predictor.info.engine
-    return Evaluation(matrix, scored, len(pairs), target, engine)
+        info = predictor.info
+    if len(failures) == len(pairs):
+        raise InputError(f"none of the {len(pairs)} pictures could be scored; the first: {failures[0][1]}")
+    return Evaluation(matrix, scored, len(pairs) - len(failures), info.target, info.engine, tuple(failures))
+
+
+def _check_numbers(ignore: int | None, one: int | None, limit: int | None) -> None:
+    for name, value in (("ignore", ignore), ("one", one)):
+        if value is not None and not 0 <= value <= 255:
+            raise UsageError(f"{name} is {value}; a label value is between 0 and 255")
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit is {limit}; it must be at least 1")
+
+
+def _count(
+    matrix: ConfusionMatrix, file: Path, truth: NDArray[np.uint8], labels: NDArray[np.uint8], ignore: int | None
+) -> None:
+    try:
+        matrix.update(truth, labels, ignore=ignore)
+    except InputError as error:
+        raise InputError(f"label map '{file}': {error}") from error
 
 
 def _pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     if not labels.is_dir():
         raise InputError(f"no folder of label maps at '{labels}'; give the folder with --labels")
+    if not images.is_dir():
+        raise InputError(f"no folder of pictures at '{images}'; give the folder with --images")
     pictures = list_images(images)
     pairs = [(picture, labels / f"{picture.stem}.png") for picture in pictures]
     lacking = [picture.name for picture, truth in pairs if not truth.is_file()]

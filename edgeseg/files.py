@@ -91,11 +91,10 @@ def _swap(temporary: Path, path: Path) -> None:
         os.replace(temporary, path)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / "old"
-    os.replace(path, old)
     try:
+        os.replace(path, old)
         os.replace(temporary, path)
-    except OSError:
-        os.replace(old, path)
-        raise
     finally:
+        if old.exists() and not path.exists():  # refused or interrupted between the two: what stood there goes back
+            os.replace(old, path)
         shutil.rmtree(old.parent, ignore_errors=True)

@@ -63,7 +63,7 @@ class InputSpec:
             raise UsageError(f"channel order '{self.channel_order}' is neither 'rgb' nor 'bgr'")
         numbers = (*self.mean, *self.std, self.scale)
         if not all(math.isfinite(x) for x in numbers):
-            raise UsageError(f"mean {self.mean} and std {self.std} must be finite numbers")
+            raise UsageError(f"mean {self.mean}, std {self.std} and scale {self.scale} must be finite numbers")
         if min(abs(x) for x in self.std) == 0.0 or self.scale == 0.0:
             raise UsageError(f"std {self.std} and scale {self.scale} must not be zero")
 

@@ -47,6 +47,26 @@ def test_atomic_folder_keeps_the_old_one_until_the_end(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["made"]
 
 
+def test_interrupted_between_two_renames_the_old_one_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "old").write_text("old")
+    replace, calls = os.replace, []
+
+    def interrupted(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "made") as folder:
+        (folder / "new").write_text("new")
+    assert _names(tmp_path / "made") == ["old"]
+    assert _names(tmp_path) == ["made"]
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(tmp_path / "f", "before")
 

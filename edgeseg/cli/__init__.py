@@ -11,6 +11,7 @@ from typing import NoReturn
 __all__ = ["main"]
 
 _SEVERAL = ("--target", "-t")
+_TAKE_SEVERAL = ("export", "verify", "benchmark")
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -40,13 +41,14 @@ def _run(arguments: list[str]) -> int:
     from edgeseg.errors import EdgesegError
 
     try:
-        code = app(spread_targets(arguments), standalone_mode=False)
+        code = app(spread_targets(arguments), standalone_mode=False, prog_name="edgeseg")
     except EdgesegError as error:
         return _say(str(error), error.exit_code)
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except _usage_errors() as error:
-        return _say(_usage_sentence(error), int(getattr(error, "exit_code", 2)))
+        sentence = _usage_sentence(error)
+        return _say(sentence, int(getattr(error, "exit_code", 2))) if sentence else 2
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -54,6 +56,8 @@ def _run(arguments: list[str]) -> int:
         return _say("out of memory; use a smaller size or batch", 1)
     except OSError as error:
         return _say(_os_sentence(error), 8)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this number without a word
+        raise KeyboardInterrupt
     return int(code or 0)
 
 
@@ -70,10 +74,11 @@ def _usage_errors() -> tuple[type[Exception], ...]:
 
 
 def _usage_sentence(error: Exception) -> str:
+    """What is wrong and where to look; empty where the help was printed instead of an error."""
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "edgeseg")
     told = str(getattr(error, "format_message", error.__str__)())
-    return f"{told[:1].lower()}{told[1:].rstrip('.')}; see {command} --help"
+    return told and f"{told[:1].lower()}{told[1:].rstrip('.')}; see {command} --help"
 
 
 class _Terminated(BaseException):
@@ -97,8 +102,11 @@ def _os_sentence(error: OSError) -> str:
 def spread_targets(arguments: list[str]) -> list[str]:
     """Let ``--target ort openvino`` mean ``--target ort --target openvino``.
 
-    Words after the flag are taken as long as they are targets or nearly so, and name no existing file.
+    Words after the flag are taken as long as they are targets or nearly so, and name no existing file. Commands that
+    run on one target get their words as they stand.
     """
+    if next((word for word in arguments if not word.startswith("-")), "") not in _TAKE_SEVERAL:
+        return arguments
     spread: list[str] = []
     inside = False
     for index, word in enumerate(arguments):

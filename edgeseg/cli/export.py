@@ -91,7 +91,7 @@ def export(
     if as_json:
         _print_json(report)
     else:
-        _print_report(report, network if weights is None else "")
+        _print_report(report, network if weights is None and ":" not in network else "")
 
 
 def _tell(status: Any, step: str) -> None:

@@ -77,7 +77,10 @@ def _count(spec: ModelSpec, size: Size | None) -> tuple[Size, int | None]:
     at = size or spec.input_size
     if any(side % spec.divisor for side in at):
         at = spec.input_size
-    return at, count_macs(build_on_meta(spec.name), at)
+    try:
+        return at, count_macs(build_on_meta(spec.name), at)
+    except RuntimeError:  # too small for its pooling: shown as "-"
+        return at, None
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

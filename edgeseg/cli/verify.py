@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli._shared import console, percent, split_targets, table
+from edgeseg.cli._shared import console, errors, percent, split_targets, table
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -42,17 +42,17 @@ def verify(
 ) -> None:
     """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
     from edgeseg.bundle import open_bundle
-    from edgeseg.errors import ParityError, TargetUnavailableError
+    from edgeseg.errors import ParityError, PartialFailureError, TargetUnavailableError
 
     opened = open_bundle(bundle)
     asked = split_targets(target or [])
     names = asked or list(opened.manifest.targets)
     failures: list[EdgesegError] = []
     rows = [_self_test(opened, name, min_agreement, failures) for name in names]
+    unread: list[str] = []
     if images is not None:
-        rows += _cross_test(
-            opened, [row.target for row in rows if row.status in ("ok", "differs")], images, min_agreement
-        )
+        ran = [row.target for row in rows if row.status in ("ok", "differs")]
+        rows += _cross_test(opened, ran, images, min_agreement, unread)
     _show(opened, rows, as_json)
     if failures:
         raise failures[0]
@@ -63,6 +63,8 @@ def verify(
     absent = [row for row in rows if row.status == "absent"]
     if absent and (asked or len(absent) == len(rows)):
         raise TargetUnavailableError(absent[0].reason)
+    if unread:
+        raise PartialFailureError(f"{len(unread)} of the pictures failed (named above); the others were compared")
 
 
 def _self_test(bundle: Bundle, target: str, minimum: float, failures: list[EdgesegError]) -> _Row:
@@ -82,18 +84,26 @@ def _self_test(bundle: Bundle, target: str, minimum: float, failures: list[Edges
         return _Row(target, "failed", reason=str(error))
 
 
-def _cross_test(bundle: Bundle, targets: list[str], images: Path, minimum: float) -> list[_Row]:
-    """Labels of every target against the first one's, over pictures, at the network's size."""
+def _cross_test(bundle: Bundle, targets: list[str], images: Path, minimum: float, unread: list[str]) -> list[_Row]:
+    """Labels of every target against the first one's, over pictures, at the network's size; adds to `unread`."""
+    from edgeseg.errors import InputError
     from edgeseg.metrics import agreement
     from edgeseg.predictor import Predictor
     from edgeseg.sources import pictures_at
 
+    if not targets:
+        return []
     files = pictures_at(images)
     predictors = [Predictor(bundle, target, output="network", keep_image=False, check=False) for target in targets]
     counts = {target: [0, 0] for target in targets[1:]}
     try:
         for file in files:
-            first, *others = [predictor(file).labels for predictor in predictors]
+            try:
+                first, *others = [predictor(file).labels for predictor in predictors]
+            except InputError as error:
+                unread.append(str(file))
+                errors().print(f"failed: {error}", markup=False, highlight=False, soft_wrap=True)
+                continue
             for target, labels in zip(targets[1:], others, strict=True):
                 wrong, total = agreement(first, labels)
                 counts[target][0] += wrong
@@ -101,7 +111,9 @@ def _cross_test(bundle: Bundle, targets: list[str], images: Path, minimum: float
     finally:
         for predictor in predictors:
             predictor.close()
-    reason = f"against {targets[0]} on {len(files)} pictures" if targets else ""
+    if len(unread) == len(files):
+        raise InputError(f"none of the {len(files)} pictures of '{images}' could be read (named above)")
+    reason = f"against {targets[0]} on {len(files) - len(unread)} pictures"
     return [
         _Row(target, "ok" if 1 - wrong / total >= minimum else "differs", total, wrong, "", reason)
         for target, (wrong, total) in counts.items()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeseg.errors import UsageError
 from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def export_model(
     parity_images: Sequence[str | Path] = (),
     sample: str | Path | None = None,
     min_agreement: float = 0.999,
-    max_logit_error: float = 1e-3,
+    max_logit_error: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Export a network to a bundle ``OUT/NAME.edgeseg``, verified against fp32 PyTorch on every target.
@@ -67,7 +68,7 @@ def export_model(
         parity_images: Pictures to verify on besides the sample and two synthetic ones.
         sample: Picture stored as the self test.
         min_agreement: Smallest share of equal labels, 0..1.
-        max_logit_error: Largest logit difference relative to the logits' range.
+        max_logit_error: Largest logit difference relative to the logits' range; None is the network's own tolerance.
         progress: Called with a few words before each step.
 
     Returns:
@@ -81,10 +82,9 @@ def export_model(
     for package in ("torch", "onnx", "onnxsim", "onnxscript"):
         require(package, extra="export", why="export")
     from edgeseg.export.config import ExportConfig, canonical_targets
-    from edgeseg.export.pipeline import require_size, run_export
+    from edgeseg.export.pipeline import run_export
     from edgeseg.export.source import resolve_network
 
-    require_size(size)
     config = ExportConfig(
         targets=canonical_targets(targets),
         size=size,
@@ -97,8 +97,27 @@ def export_model(
         parity_images=tuple(Path(path) for path in parity_images),
         sample=None if sample is None else Path(sample),
     )
+    _refuse_what_own_networks_lack(network, config.targets, num_classes)
     source = resolve_network(network, weights=weights, num_classes=num_classes, spec=spec)
     changes = {"input": input, "resize": resize, "tail": tail, "labels": labels}
     chosen = source.spec.but(**{key: value for key, value in changes.items() if value is not None})
     source = replace(source, spec=adjust(chosen) if adjust else chosen)
-    return run_export(source, config, out=Path(out), name=name or chosen.name, progress=progress)
+    return run_export(source, config, out=Path(out), name=_checked_name(name, source.spec), progress=progress)
+
+
+def _refuse_what_own_networks_lack(network: str | nn.Module, targets: Sequence[str], num_classes: int | None) -> None:
+    if "torch" in targets and not isinstance(network, str):
+        raise UsageError(
+            "the torch target builds the network again by name, and a module handed in has none; export a registered "
+            "network or package.module:factory for it, or leave torch out"
+        )
+    if num_classes is not None and (not isinstance(network, str) or ":" in network):
+        raise UsageError("num_classes (--classes) is for registered networks; a network of your own decides it itself")
+
+
+def _checked_name(name: str | None, spec: ModelSpec) -> str:
+    """The bundle's name: a plain file name."""
+    chosen = spec.name or "network" if name is None else name
+    if not chosen.strip() or chosen.startswith(".") or any(mark in chosen for mark in "/\\\0"):
+        raise UsageError(f"'{chosen}' cannot name a bundle; give a plain name, and the folder as --out")
+    return chosen

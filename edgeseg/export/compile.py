@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 from torch import nn
 
 from edgeseg import bundle as layout
+from edgeseg._optional import require
 from edgeseg.errors import ExportError
 from edgeseg.export.passes import AppendLabels
 from edgeseg.files import storage_errors
+from edgeseg.runtimes.trt_rtx import build_engine, rtx_module
 from edgeseg.specs import Size, TailSpec
 
-__all__ = ["save_onnx", "write_target"]
+__all__ = ["require_packages", "save_onnx", "write_labels_graph", "write_target"]
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:
@@ -34,6 +37,20 @@ def write_labels_graph(model: onnx.ModelProto, folder: Path, size: Size, tail: T
         raise ExportError(f"the graph cannot end in labels: {result.report.reason}")
     save_onnx(result.model, folder / layout.MODEL_LABELS)
     return result.model
+
+
+def require_packages(targets: Sequence[str]) -> None:
+    """Refuse targets whose compiler is not installed, before any work is done for them.
+
+    Raises:
+        TargetUnavailableError: Says which package, and how to install it.
+    """
+    if "openvino" in targets:
+        require("openvino", extra="openvino", why="the openvino target")
+    if "trt-rtx" in targets:
+        rtx_module()
+    if "torch" in targets:
+        require("safetensors", extra="export", why="the torch target")
 
 
 def write_target(target: str, folder: Path, network: nn.Module) -> None:
@@ -61,17 +78,16 @@ def _write_openvino(folder: Path) -> None:
 
 
 def _write_rtx(folder: Path) -> None:
-    from edgeseg.runtimes import trt_rtx
-
     with storage_errors(folder):
         (folder / "tensorrt").mkdir(exist_ok=True)
-    trt_rtx.build_engine(folder / layout.MODEL_LABELS, folder / "tensorrt")
+    build_engine(folder / layout.MODEL_LABELS, folder / "tensorrt")
 
 
 def _write_torch(folder: Path, network: nn.Module) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     file = folder / layout.TORCH_WEIGHTS
+    data = save({key: value.contiguous().clone() for key, value in network.state_dict().items()})
     with storage_errors(file):
         file.parent.mkdir(exist_ok=True)
-        save_file({key: value.contiguous().clone() for key, value in network.state_dict().items()}, file)
+        file.write_bytes(data)

@@ -25,7 +25,8 @@ class ExportConfig:
         label_size: Height x width of the labels a GPU graph ends in; None is `size`.
         fuse: Fold BN and branches on the module before export.
         min_agreement: Smallest share of pixels, 0..1, whose label must equal fp32 PyTorch's on every verified target.
-        max_logit_error: Largest difference of a logit from fp32 PyTorch's, relative to the range of the logits.
+        max_logit_error: Largest difference of a logit from fp32 PyTorch's, relative to the range of the logits;
+            None is the network's own tolerance (`ModelSpec.logit_tolerance`).
         parity_images: Pictures to verify on besides the sample and two synthetic edge cases.
         sample: Picture stored as the self test; None is the picture that ships with edgeseg.
     """
@@ -37,7 +38,7 @@ class ExportConfig:
     label_size: Size | None = None
     fuse: bool = True
     min_agreement: float = 0.999
-    max_logit_error: float = 1e-3
+    max_logit_error: float | None = None
     parity_images: tuple[Path, ...] = ()
     sample: Path | None = None
 
@@ -46,6 +47,11 @@ class ExportConfig:
             raise UsageError(f"batch is {self.batch}; it must be at least 1")
         if not 0.0 <= self.min_agreement <= 1.0:
             raise UsageError(f"min_agreement is {self.min_agreement}; it is a share between 0 and 1")
+        if self.max_logit_error is not None and not self.max_logit_error >= 0.0:
+            raise UsageError(f"max_logit_error is {self.max_logit_error}; it is a share of the range, 0 or more")
+        for name, size in (("size", self.size), ("label_size", self.label_size)):
+            if size is not None and min(size) < 1:
+                raise UsageError(f"{name} {size[0]}x{size[1]} is not positive; give HEIGHTxWIDTH in pixels")
         gpu = [target for target in self.targets if target in GRAPH_TAIL_TARGETS]
         if self.dynamic and gpu:
             raise UsageError(

@@ -71,4 +71,6 @@ def first_logits(output: object) -> Tensor:
     if not isinstance(found, Tensor) or found.ndim != 4:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
         raise ExportError(f"the network returned {shape}; expected logits (N, classes, height, width)")
+    if not found.is_floating_point():
+        raise ExportError(f"the network returned {found.dtype}; expected floating-point logits, before any argmax")
     return found

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgeseg.errors import ExportError
+from edgeseg.errors import EdgesegError, ExportError
 
 __all__ = ["FusionReport", "fold_bn", "fold_bn_pair", "fuse"]
 
@@ -104,21 +104,30 @@ def fuse(network: nn.Module, probe: Tensor) -> tuple[nn.Module, FusionReport]:
         The fused copy, in the network's own precision, and a report.
 
     Raises:
-        ExportError: The fused form differs from the original by more than 1e-9 of the largest output.
+        ExportError: The fused form differs from the original by more than 1e-9 of the largest output, or the module
+            does not run in float64.
     """
     exact = copy.deepcopy(network).eval().double()
     fused = copy.deepcopy(exact)
     _fuse_in_place(fused)
-    with torch.inference_mode():
-        wanted, got = exact(probe.double()), fused(probe.double())
-    error = float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
-    if not error <= _TOLERANCE:
+    try:
+        with torch.inference_mode():
+            wanted, got = exact(probe.double()), fused(probe.double())
+    except EdgesegError:
+        raise
+    except Exception as error:  # the user's own module may insist on float32
+        lines = str(error).splitlines() or [type(error).__name__]
         raise ExportError(
-            f"the fused form of {type(network).__name__} differs from it by {error:.1e} of the largest logit (at most "
-            f"{_TOLERANCE:.0e} is allowed); export with --no-fuse and check the fuse() methods of its modules"
+            f"the fused form cannot be checked in float64 ({lines[0][:240]}); export with --no-fuse"
+        ) from error
+    difference = float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
+    if not difference <= _TOLERANCE:
+        raise ExportError(
+            f"the fused form of {type(network).__name__} differs from it by {difference:.1e} of the largest logit (at "
+            f"most {_TOLERANCE:.0e} is allowed); export with --no-fuse and check the fuse() methods of its modules"
         )
     dtype = next((p.dtype for p in network.parameters()), torch.float32)
-    report = FusionReport((_count_bn(exact), _count_bn(fused)), (_count(exact), _count(fused)), error)
+    report = FusionReport((_count_bn(exact), _count_bn(fused)), (_count(exact), _count(fused)), difference)
     return fused.to(dtype), report
 
 

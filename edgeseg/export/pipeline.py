@@ -19,18 +19,19 @@ from torch import nn
 
 from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Manifest, Parity, open_bundle, write_manifest
-from edgeseg.errors import EdgesegError, ExportError, ParityError, UsageError
-from edgeseg.export.compile import save_onnx, write_labels_graph, write_target
+from edgeseg.errors import EdgesegError, ExportError, ParityError
+from edgeseg.export.compile import require_packages, save_onnx, write_labels_graph, write_target
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
-from edgeseg.export.passes import PassReport, default_passes, run_passes
+from edgeseg.export.passes import PassReport, default_passes, run_graph, run_passes
 from edgeseg.export.passes.peel import peel_trailing_resize
 from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
 from edgeseg.export.source import NetworkSource
-from edgeseg.export.to_onnx import check_limits, export_onnx, simplify
+from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
 from edgeseg.export.verify import verify_target
 from edgeseg.files import atomic_folder, sha256_of, storage_errors
+from edgeseg.images import read_image
 from edgeseg.labels import label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.specs import Size, TailSpec, check_divisor
@@ -98,14 +99,19 @@ def run_export(
         ExportError: It could not be turned into a graph or engine.
         ParityError: The masks differ from fp32 PyTorch's by more than the budget.
         TargetUnavailableError: A target's package is not installed.
+        InputError: A parity picture cannot be read.
         StorageError: Writing failed. In every case nothing is left behind.
     """
     size = config.size or source.spec.input_size
     check_divisor(source.spec.name or source.origin, size, source.spec.divisor)
+    require_packages(config.targets)
+    pictures = (config.sample or shipped_sample(), *config.parity_images)
+    for picture in pictures:
+        read_image(picture)  # one that cannot be read is told before the work, not after it
     report = ExportReport(out / f"{name}{layout.SUFFIX}", parameters=count_parameters(source.module))
     steps = _Steps(progress, report.seconds)
     with atomic_folder(report.path) as folder:
-        _export_into(folder, source, config, size, name, report, steps)
+        _export_into(folder, source, config, size, pictures, name, report, steps)
     return report
 
 
@@ -114,16 +120,17 @@ def _export_into(
     source: NetworkSource,
     config: ExportConfig,
     size: Size,
+    pictures: Sequence[Path],
     name: str,
     report: ExportReport,
     steps: _Steps,
 ) -> None:
     channels = _probe(source, size)
+    label_set(source.spec.labels, channels)  # an unknown one is told before the work
     fused = _fused(source, size, config, report, steps)
     model, tail = _graph(fused, source, config, size, report, steps)
     report.nodes = len(model.graph.node)
     report.macs = _macs(source.module, size)
-    pictures = (config.sample or shipped_sample(), *config.parity_images)
     expected: ParitySet = steps(
         "running fp32 PyTorch",
         lambda: parity_set(DeployNetwork(source.module, source.spec.input), size, source.spec.resize, tail, pictures),
@@ -142,7 +149,7 @@ def _export_into(
     for target in config.targets:
         check = partial(verify_target, target, Bundle(folder, manifest), expected)
         parity.append(steps(f"verifying {target}", check))
-        _hold_budget(parity[-1], config)
+        _hold_budget(parity[-1], config, source.spec.logit_tolerance)
     report.parity = tuple(parity)
     with storage_errors(folder):
         write_manifest(folder, replace(manifest, parity=report.parity))
@@ -157,8 +164,7 @@ def _probe(source: NetworkSource, size: Size) -> int:
         raise
     except Exception as error:
         raise ExportError(
-            f"{source.origin} fails on an image of {size[0]}x{size[1]}: {str(error).splitlines()[0][:240]}; "
-            "choose a --size it takes"
+            f"{source.origin} fails on an image of {size[0]}x{size[1]}: {first_reason(error)}; choose a --size it takes"
         ) from error
     return int(logits.shape[1])
 
@@ -213,7 +219,31 @@ def _graph(
     model, reports = steps("rewriting", partial(run_passes, model, passes, {"image": feed}))
     report.passes = tuple(reports)
     check_limits(model)
+    if config.dynamic:
+        steps("checking another size", lambda: _check_free(model, source, size, config.batch))
     return model, tail
+
+
+def _check_free(model: onnx.ModelProto, source: NetworkSource, size: Size, batch: int) -> None:
+    """Compare the graph with PyTorch at another size: sizes that a module computes with in Python stay in the graph.
+
+    Raises:
+        ExportError: The graph works at its example's size only.
+    """
+    step = -(-32 // source.spec.divisor) * source.spec.divisor
+    other = (size[0] + step, size[1] + 2 * step)
+    image = np.random.default_rng(0).integers(0, 256, (batch, *other, 3), dtype=np.uint8)
+    advice = f"export {source.origin} at a fixed --size instead"
+    try:
+        with torch.inference_mode():
+            wanted = DeployNetwork(source.module, source.spec.input)(torch.from_numpy(image)).numpy()
+        got = run_graph(model, {"image": image})[0]
+    except Exception as error:
+        raise ExportError(
+            f"with free height and width the graph fails at {other[0]}x{other[1]} ({first_reason(error)}); {advice}"
+        ) from error
+    if got.shape != wanted.shape or not np.abs(got - wanted).max() <= 1e-3 * np.ptp(wanted):
+        raise ExportError(f"with free height and width the graph is wrong at {other[0]}x{other[1]}; {advice}")
 
 
 def _macs(module: nn.Module, size: Size) -> int:
@@ -227,8 +257,6 @@ def _logit_size(model: onnx.ModelProto, size: Size, batch: int) -> Size:
     dims = model.graph.output[0].type.tensor_type.shape.dim
     if dims[2].dim_value and dims[3].dim_value:
         return int(dims[2].dim_value), int(dims[3].dim_value)
-    from edgeseg.export.passes import run_graph
-
     shape = run_graph(model, {"image": np.zeros((batch, *size, 3), np.uint8)})[0].shape
     return int(shape[2]), int(shape[3])
 
@@ -315,7 +343,7 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def _hold_budget(parity: Parity, config: ExportConfig) -> None:
+def _hold_budget(parity: Parity, config: ExportConfig, tolerance: float) -> None:
     if not parity.pixels:
         return
     if parity.agreement < config.min_agreement:
@@ -323,19 +351,10 @@ def _hold_budget(parity: Parity, config: ExportConfig) -> None:
             f"{parity.target}: {parity.differing} of {parity.pixels} labels differ from fp32 PyTorch's "
             f"({parity.agreement:.4%} agree, at least {config.min_agreement:.2%} must); the bundle was not written"
         )
-    allowed = config.max_logit_error * parity.logit_range
+    relative = tolerance if config.max_logit_error is None else config.max_logit_error
+    allowed = relative * parity.logit_range
     if parity.max_logit_error > max(allowed, 1e-12):
         raise ParityError(
             f"{parity.target}: logits differ from fp32 PyTorch's by up to {parity.max_logit_error:.2e}, at most "
-            f"{allowed:.2e} ({config.max_logit_error:g} of their range) is allowed; the bundle was not written"
+            f"{allowed:.2e} ({relative:g} of their range) is allowed; the bundle was not written"
         )
-
-
-def require_size(size: Size | None) -> None:
-    """Refuse sizes that are not positive.
-
-    Raises:
-        UsageError: Zero or negative.
-    """
-    if size is not None and min(size) < 1:
-        raise UsageError(f"size {size[0]}x{size[1]} is not positive; give HEIGHTxWIDTH in pixels")

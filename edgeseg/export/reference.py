@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from edgeseg.bundle import Parity
+from edgeseg.errors import ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.images import fit_image, read_image
 from edgeseg.metrics import agreement
@@ -21,7 +23,10 @@ from edgeseg.runtimes import Session
 from edgeseg.specs import ResizeRule, Size, TailSpec
 from edgeseg.tail import labels_from_logits
 
-__all__ = ["ParitySet", "compare", "logit_error", "parity_set", "shipped_sample"]
+__all__ = ["ParitySet", "compare", "compare_outputs", "logit_error", "parity_set", "shipped_sample"]
+
+Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
+"""Runs uint8 (N, H, W, 3) and gives the graph's outputs by name."""
 
 _SEED = 20260101
 
@@ -62,10 +67,18 @@ def parity_set(
         resize: How a picture becomes its input.
         tail: How logits become labels.
         pictures: Files; the first is the sample.
+
+    Raises:
+        InputError: A picture cannot be read.
+        ExportError: A logit is not a finite number.
     """
     images = [_fitted(path, size, resize) for path in pictures]
     images += [_noise(size), _ramp(size)]
     logits = [_reference_logits(network, image) for image in images]
+    if not all(np.isfinite(x).all() for x in logits):
+        raise ExportError(
+            "fp32 PyTorch gives logits that are not finite numbers; check the weights, and mean and std of the input"
+        )
     labels = [labels_from_logits(x, size, tail=tail) for x in logits]
     return ParitySet(tuple(images), tuple(logits), tuple(labels))
 
@@ -75,34 +88,56 @@ def compare(target: str, session: Session, expected: ParitySet, tail: TailSpec, 
 
     Labels of a graph that ends in them are compared as they come; otherwise the exact tail makes them.
     """
-    names = {tensor.name for tensor in session.outputs}
+    return compare_outputs(target, session.run, session.info.engine, expected, tail, batch=batch)
+
+
+def compare_outputs(
+    target: str, run: Run, engine: str, expected: ParitySet, tail: TailSpec, *, batch: int = 1
+) -> Parity:
+    """As `compare`, for anything that gives ``logits`` (and ``labels``) of uint8 (N, H, W, 3).
+
+    A batch holds different pictures, so that a graph that mixes them is found out. Labels of another size than the
+    network's are compared with the exact tail of the logits beside them.
+    """
     differing = pixels = 0
     worst = 0.0
-    for image, logits, labels in zip(expected.images, expected.logits, expected.labels, strict=True):
-        out = session.run(np.repeat(image[None], batch, axis=0))
-        worst = max(worst, logit_error(out["logits"], logits, tail))
-        got = out["labels"] if "labels" in names and out["labels"].shape[1:] == labels.shape else None
-        for index in range(batch):
-            mine = got[index] if got is not None else labels_from_logits(out["logits"][index], labels.shape, tail=tail)
-            wrong, total = agreement(labels, mine)
+    count = len(expected.images)
+    for first in range(count):
+        chosen = [(first + index) % count for index in range(batch)]
+        out = run(np.stack([expected.images[i] for i in chosen]))
+        for index, i in enumerate(chosen):
+            logits, labels = out["logits"][index], out["labels"][index] if "labels" in out else None
+            worst = max(worst, logit_error(logits[None], expected.logits[i], tail))
+            wrong, total = _differing(logits, labels, expected.labels[i], tail)
             differing, pixels = differing + wrong, pixels + total
-    return Parity(
-        target=target,
-        pixels=pixels,
-        differing=differing,
-        max_logit_error=worst,
-        logit_range=expected.logit_range,
-        images=len(expected.images),
-        engine=session.info.engine,
-    )
+    return Parity(target, pixels, differing, worst, expected.logit_range, count, engine)
+
+
+def _differing(
+    logits: NDArray[np.float32], labels: NDArray[np.uint8] | None, expected: NDArray[np.uint8], tail: TailSpec
+) -> tuple[int, int]:
+    """Differing and compared pixels of one picture."""
+    height, width = expected.shape
+    if labels is not None and labels.shape == expected.shape:
+        return agreement(expected, labels)
+    wrong, total = agreement(expected, labels_from_logits(logits, (height, width), tail=tail))
+    if labels is not None:
+        size = (labels.shape[0], labels.shape[1])
+        more_wrong, more = agreement(labels_from_logits(logits, size, tail=tail), labels)
+        wrong, total = wrong + more_wrong, total + more
+    return wrong, total
 
 
 def logit_error(got: NDArray[np.float32], expected: NDArray[np.float32], tail: TailSpec) -> float:
-    """Largest difference of logits (N, C, h, w) from (C, H, W); resized first where a resize was peeled off."""
+    """Largest difference of logits (N, C, h, w) from (C, H, W); resized first where a resize was peeled off.
+
+    Infinite where a value is not a number.
+    """
     maps = torch.from_numpy(got)
     if maps.shape[2:] != expected.shape[1:]:
         maps = F.interpolate(maps, size=expected.shape[1:], mode="bilinear", align_corners=tail.align_corners)
-    return float((maps - torch.from_numpy(expected)).abs().max())
+    error = float((maps - torch.from_numpy(expected)).abs().max())
+    return error if math.isfinite(error) else math.inf
 
 
 def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:

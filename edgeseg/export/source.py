@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edgeseg.errors import CheckpointError, ExportError, UsageError
+from edgeseg.errors import EdgesegError, ExportError, UsageError
 from edgeseg.models import ModelSpec, create_model, model_spec
 from edgeseg.models.checkpoints import load_state, read_checkpoint
 from edgeseg.specs import InputSpec, Size
@@ -55,6 +56,7 @@ def resolve_network(
     Raises:
         UnknownNameError: No such registered network.
         UsageError: The factory cannot be imported or does not give a module.
+        ExportError: The factory's module or the factory itself fails.
         CheckpointError: The checkpoint cannot be read or does not fit.
     """
     if isinstance(network, nn.Module):
@@ -70,7 +72,7 @@ def resolve_network(
 
 
 def _own(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
-    module = module.float().cpu().eval()
+    module = copy.deepcopy(module).float().cpu().eval()
     if weights is not None:
         load_state(module, read_checkpoint(weights), what=origin)
     told = "as built" if weights is None else Path(weights).name
@@ -103,13 +105,16 @@ def _call_factory(path: str) -> nn.Module:
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
+        found = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(
             f"cannot import '{module_name}' ({error}); give package.module:factory, importable from here"
         ) from error
-    except AttributeError as error:
-        raise UsageError(f"module '{module_name}' has no '{attribute}'; give package.module:factory") from error
+    except Exception as error:  # the user's code, or a name that is none
+        raise ExportError(f"importing '{module_name}' failed: {_told(error)}; give package.module:factory") from error
+    if not hasattr(found, attribute):
+        raise UsageError(f"module '{module_name}' has no '{attribute}'; give package.module:factory")
+    factory = getattr(found, attribute)
     built = factory if isinstance(factory, nn.Module) else _try_call(factory, path)
     if not isinstance(built, nn.Module):
         raise UsageError(f"'{path}' gave a {type(built).__name__}; expected a torch.nn.Module")
@@ -121,7 +126,13 @@ def _try_call(factory: object, path: str) -> object:
         raise UsageError(f"'{path}' is a {type(factory).__name__}; expected a function that builds a torch.nn.Module")
     try:
         return factory()
-    except (CheckpointError, UsageError):
+    except EdgesegError:
         raise
     except Exception as error:
-        raise ExportError(f"the factory '{path}' failed: {type(error).__name__}: {error}") from error
+        raise ExportError(f"the factory '{path}' failed: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """Kind and first line of an error of the user's own code."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:240]}" if lines else type(error).__name__

@@ -16,7 +16,7 @@ from torch import nn
 from edgeseg.errors import ExportError
 from edgeseg.specs import Size
 
-__all__ = ["IR_VERSION", "OPSET", "check_limits", "export_onnx", "simplify"]
+__all__ = ["IR_VERSION", "OPSET", "check_limits", "export_onnx", "first_reason", "simplify"]
 
 OPSET = 18
 """Newest opset that ONNX Runtime's CUDA provider resizes on the GPU, and JetPack 6's ONNX Runtime reads."""
@@ -60,7 +60,7 @@ def export_onnx(
     except Exception as error:
         kind = "with free height and width" if dynamic else f"at {size[0]}x{size[1]}"
         advice = "export a fixed --size instead" if dynamic else "see the chained error for the module to change"
-        raise ExportError(f"torch.onnx.export failed {kind}: {_reason(error)}; {advice}") from error
+        raise ExportError(f"torch.onnx.export failed {kind}: {first_reason(error)}; {advice}") from error
     if program is None:
         raise ExportError("torch.onnx.export returned no program")
     model: onnx.ModelProto = program.model_proto
@@ -81,7 +81,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
         with _silence_stdout():
             simplified, same = onnxsim.simplify(model)
     except Exception as error:
-        raise ExportError(f"onnxsim failed: {_reason(error)}") from error
+        raise ExportError(f"onnxsim failed: {first_reason(error)}") from error
     if not same:
         raise ExportError("onnxsim changed the numbers of the graph; report the network")
     result: onnx.ModelProto = simplified
@@ -104,7 +104,7 @@ def check_limits(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"the exported graph is not valid ONNX: {_reason(error)}") from error
+        raise ExportError(f"the exported graph is not valid ONNX: {first_reason(error)}") from error
 
 
 def _free(name: str, divisor: int) -> Any:
@@ -112,8 +112,8 @@ def _free(name: str, divisor: int) -> Any:
     return divisor * dim if divisor > 1 else dim
 
 
-def _reason(error: BaseException) -> str:
-    """The first telling line of an exporter's long message."""
+def first_reason(error: BaseException) -> str:
+    """The first telling line of a long message, or the error's kind where it has none; at most 240 characters."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Parity
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.export.passes import run_graph
-from edgeseg.export.reference import ParitySet, compare, logit_error
-from edgeseg.metrics import agreement
+from edgeseg.export.reference import ParitySet, compare, compare_outputs
 from edgeseg.runtimes import open_session
 from edgeseg.targets import GRAPH_TAIL_TARGETS
 
@@ -43,17 +44,11 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
 
 def _graph_alone(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
     model = onnx.load(bundle.path / layout.MODEL_LABELS)
-    manifest = bundle.manifest
-    differing = pixels = 0
-    worst = 0.0
-    comparable = manifest.label_size == manifest.input_size
-    for image, logits, labels in zip(expected.images, expected.logits, expected.labels, strict=True):
-        feed = {"image": np.repeat(image[None], manifest.batch, axis=0)}
-        got_logits, got_labels = run_graph(model, feed)
-        worst = max(worst, logit_error(got_logits, logits, manifest.tail))
-        if comparable:
-            wrong, total = agreement(labels, got_labels[0])
-            differing, pixels = differing + wrong, pixels + total
+    names = [output.name for output in model.graph.output]
+
+    def run(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        return dict(zip(names, run_graph(model, {"image": image}), strict=True))
+
     engine = "graph run in onnxruntime; the engine needs a GPU and was not run"
-    parity = Parity(target, pixels, differing, worst, expected.logit_range, len(expected.images), engine)
-    return replace(parity, ran=False)
+    tail, batch = bundle.manifest.tail, bundle.manifest.batch
+    return replace(compare_outputs(target, run, engine, expected, tail, batch=batch), ran=False)

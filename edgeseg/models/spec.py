@@ -34,6 +34,8 @@ class ModelSpec:
         accuracy: Published accuracy in words: data set, metric, size.
         weights_licence: Licence of known published weights.
         notes: Anything a user must know: what is uncertain, which weights fit.
+        logit_tolerance: Largest difference of a logit between engines that an export accepts, relative to their range.
+            Larger for a network with jumps (max-unpool), where rounding moves single values.
         name: Set by `edgeseg.models.register`.
     """
 
@@ -54,6 +56,7 @@ class ModelSpec:
     accuracy: str = ""
     weights_licence: str = ""
     notes: str = ""
+    logit_tolerance: float = 1e-3
     name: str = ""
 
     def but(self, **changes: Any) -> ModelSpec:

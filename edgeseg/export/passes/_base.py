@@ -93,7 +93,7 @@ def run_graph(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         outputs: list[NDArray[Any]] = session.run(None, dict(feeds))
     except Exception as error:
-        raise ExportError(f"ONNX Runtime refuses the graph: {str(error).splitlines()[0][:240]}") from error
+        raise ExportError(f"ONNX Runtime refuses the graph: {(str(error).splitlines() or [''])[0][:240]}") from error
     return outputs
 
 

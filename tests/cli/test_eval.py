@@ -1,0 +1,94 @@
+"""`edgeseg eval`: scores, and pictures or label maps that are not right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeseg.bundle import Bundle
+from edgeseg.predictor import Predictor
+from tests.cli.conftest import Edgeseg
+from tests.runtimes.bundles import make_tiny_bundle, picture
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_tiny_bundle(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path: Path, bundle: Bundle) -> Path:
+    """Three pictures and the labels the bundle itself gives them."""
+    for name in ("images", "labels", "empty"):
+        (tmp_path / name).mkdir()
+    with Predictor(bundle) as predictor:
+        for index in range(3):
+            image = picture((40, 60), index)
+            cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), image[..., ::-1])
+            cv2.imwrite(str(tmp_path / "labels" / f"{index}.png"), predictor(image).labels)
+    return tmp_path
+
+
+def _words(data: Path) -> list[object]:
+    return [data / "tiny.edgeseg", "--images", data / "images", "--labels", data / "labels"]
+
+
+def test_perfect(data: Path, edgeseg: Edgeseg) -> None:
+    done = edgeseg("eval", *_words(data))
+    assert done.code == 0, done.err
+    assert "mIoU 100.00 %, class average 100.00 %, pixel accuracy 100.00 %" in done.out
+    assert "3 pictures on ort, onnxruntime" in done.out
+    assert done.err == ""
+
+
+def test_json_is_json_also_without_scores(data: Path, edgeseg: Edgeseg) -> None:
+    done = edgeseg("eval", *_words(data), "--target", "onnx", "--json", "--limit", 2)
+    found = json.loads(done.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert (found["images"], found["target"], found["failures"]) == (2, "ort", [])
+    assert found["scores"]["void ignored"]["mIoU"] == 1.0
+    for file in (data / "labels").iterdir():
+        cv2.imwrite(str(file), np.full((40, 60), 255, np.uint8))
+    done = edgeseg("eval", *_words(data), "--ignore", 255, "--json")
+    found = json.loads(done.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert found["scores"]["void ignored"]["mIoU"] is None
+
+
+def test_one_unreadable_picture_is_told_and_the_rest_is_scored(data: Path, edgeseg: Edgeseg) -> None:
+    (data / "images" / "1.png").write_bytes(b"not a picture")
+    done = edgeseg("eval", *_words(data))
+    assert done.code == 9
+    assert "2 pictures on ort" in done.out
+    assert "mIoU 100.00 %" in done.out
+    assert "1.png" in done.err.splitlines()[0]
+    assert done.sentence == "1 of 3 pictures failed (named above); the others were scored"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        ({"--images": "empty"}, 7, "holds no images"),
+        ({"--images": "nothing"}, 7, "no folder of pictures at"),
+        ({"--labels": "nothing"}, 7, "no folder of label maps at"),
+        ({"--labels": "empty"}, 7, "3 of 3 pictures have no label map in"),
+        ({"--labels": "images"}, 7, "none of the 3 pictures could be scored; the first: label map"),
+        ({"--target": "openvin"}, 2, "did you mean 'openvino'"),
+        ({"--target": "openvino"}, 5, "exported for ort"),
+        ({"--ignore": "256"}, 2, "--ignore"),
+        ({"--limit": "0"}, 2, "--limit"),
+        ({"--threads": "0"}, 2, "--threads"),
+        ({"--device": "quantum"}, 2, "device 'quantum'"),
+    ],
+)
+def test_bad_input(change: dict[str, str], code: int, told: str, data: Path, edgeseg: Edgeseg) -> None:
+    options = {"--images": "images", "--labels": "labels"} | change
+    words: list[object] = []
+    for flag, value in options.items():
+        words += [flag, data / value if flag in ("--images", "--labels") else value]
+    done = edgeseg("eval", data / "tiny.edgeseg", *words)
+    assert done.code == code, done.err
+    assert told in done.sentence
+    assert done.out == ""

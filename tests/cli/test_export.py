@@ -1,0 +1,186 @@
+"""`edgeseg export`: files, reports, exit codes, and what is left after it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgeseg.bundle import open_bundle
+from edgeseg.models import create_model
+from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from tests.cli.conftest import Edgeseg
+from tests.export.networks import Tiny
+from tests.runtimes.bundles import picture
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = "tests.export.networks:tiny"
+SIZE = ("--size", "32x48")
+
+
+def test_report_and_next_commands(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    done = edgeseg("export", TINY, *SIZE, "--target", "ort", "openvino", "--out", tmp_path / "b c")
+    assert done.code == 0, done.err
+    path = tmp_path / "b c" / "tiny.edgeseg"
+    assert open_bundle(path).manifest.targets == ("ort", "openvino")
+    assert done.out.splitlines()[0] == str(path)
+    assert "32x48 (height x width), 5 classes" in done.out
+    assert "0 of 4608" in done.out
+    assert "random" not in done.out
+    assert f"edgeseg predict '{path}' IMAGE --target openvino" in done.out
+    assert f"edgeseg benchmark '{path}' --target ort openvino" in done.out
+    assert done.err.splitlines()[:2] == ["folding batch norms", "exporting to ONNX"]
+
+
+def test_every_convention_by_flags(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    words = ["--mean", 1, 2, 3, "--std", 4, 5, 6, "--scale", 0.5, "--channel-order", "bgr", "--resize", "letterbox"]
+    words += ["--resize-filter", "area", "--align-corners", "--labels", "generic", "--name", "n", "--fixed-batch", 2]
+    words += ["--target", "trt", "--label-size", "16x24", "--no-fuse", "--json"]
+    done = edgeseg("export", TINY, *SIZE, *words, "--out", tmp_path)
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["path"] == str(tmp_path / "n.edgeseg")
+    assert report["fusion"] is None
+    assert [entry["target"] for entry in report["parity"]] == ["ort", "trt"]
+    assert [entry["ran"] for entry in report["parity"]] == [True, False]
+    manifest = open_bundle(tmp_path / "n.edgeseg").manifest
+    assert manifest.input == InputSpec("bgr", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 0.5)
+    assert manifest.resize == ResizeRule("letterbox", "area")
+    assert manifest.tail == TailSpec(True)
+    assert (manifest.batch, manifest.label_size) == (2, (16, 24))
+
+
+def test_random_weights_are_told(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    done = edgeseg("export", "espnet_c_p2_q3", "--size", "32x64", "--out", tmp_path)
+    assert "The weights are random" in done.out
+    assert open_bundle(tmp_path / "espnet_c_p2_q3.edgeseg").manifest.facts["weights"] == "random (seed 0)"
+
+
+def test_pictures_of_ones_own(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    import cv2
+
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture((40, 60)))
+    out, mine = tmp_path / "out", tmp_path / "a.png"
+    done = edgeseg("export", TINY, *SIZE, "--parity-images", tmp_path, "--sample", mine, "--out", out, "--json")
+    assert json.loads(done.out)["parity"][0]["images"] == 5
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """Checkpoints that do not do."""
+    torch.save({"state": [Tiny()]}, tmp_path / "pickle.pth")
+    torch.save(create_model("espnet_c_p2_q5").state_dict(), tmp_path / "c_q5.pth")
+    torch.save({"nothing.weight": torch.zeros(3)}, tmp_path / "foreign.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "c_q5.pth").read_bytes()[:5000])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "no_pictures").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("espnet_p2_q88", 2, "unknown network 'espnet_p2_q88': did you mean 'espnet_p2_q8'"),
+        ("espnet_c_p2_q3 --target opnvino", 2, "unknown target 'opnvino': did you mean 'openvino'"),
+        ("espnet_c_p2_q3 --target ort opnvino", 2, "unknown target 'opnvino': did you mean 'openvino'"),
+        ("espnet_c_p2_q3 --size 60x96", 2, "multiples of 8, got 60x96; use 56x96 or 64x96"),
+        ("espnet_c_p2_q3 --size big", 2, "size 'big' is not HEIGHTxWIDTH"),
+        ("espnet_c_p2_q3 --size 0x8", 2, "size '0x8' is not HEIGHTxWIDTH"),
+        ("espnet_c_p2_q3 --dynamic --target trt", 2, "--dynamic was asked for with trt"),
+        ("TINY --classes 3", 2, "num_classes (--classes) is for registered networks"),
+        ("TINY --channel-order gbr", 2, "channel order 'gbr' is neither"),
+        ("TINY --std 0 1 1", 2, "must not be zero"),
+        ("TINY --mean nan 1 1", 2, "must be finite numbers"),
+        ("TINY --resize squeeze", 2, "resize mode 'squeeze' is none of"),
+        ("TINY --labels city", 2, "unknown label set 'city'"),
+        ("TINY --name ../x", 2, "cannot name a bundle"),
+        ("no_such_package:make", 2, "cannot import 'no_such_package'"),
+        ("tests.export.networks:broken", 4, "the factory 'tests.export.networks:broken' failed: RuntimeError: no"),
+        ("espnet_c_p2_q3 --weights FILES/nothing.pth", 3, "no checkpoint at"),
+        ("espnet_c_p2_q3 --weights FILES/folder.pth", 3, "no checkpoint at"),
+        ("espnet_c_p2_q3 --weights FILES/empty.pth", 3, "is empty (0 bytes)"),
+        ("espnet_c_p2_q3 --weights FILES/cut.pth", 3, "damaged or truncated"),
+        ("espnet_c_p2_q3 --weights FILES/pickle.pth", 3, "holds pickled objects besides tensors"),
+        ("espnet_c_p2_q3 --weights FILES/c_q5.pth", 3, "unexpected (;it fits 'espnet_c_p2_q5': use that name"),
+        ("espnet_c_p2_q8 --weights FILES/c_q5.pth", 3, "missing (;it fits 'espnet_c_p2_q5': use that name"),
+        ("espnet_c_p2_q3 --weights FILES/foreign.pth", 3, "unexpected (nothing.weight);no registered network"),
+        ("TINY --parity-images FILES/no_pictures", 7, "holds no images"),
+        ("TINY --sample FILES/nothing.png", 7, "nothing.png"),
+        ("TINY --sample FILES/taken", 7, "is not a picture"),
+        ("TINY --out FILES/taken", 8, "cannot write"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    words: str, code: int, told: str, edgeseg: Edgeseg, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files / "here").mkdir()
+    monkeypatch.chdir(files / "here")
+    monkeypatch.syspath_prepend(ROOT)
+    given = words.replace("FILES", str(files)).replace("TINY", TINY).split()
+    size = [] if "--size" in given else ["--size", "32x64"]
+    done = edgeseg("export", *given, *size)
+    assert done.code == code, done.err
+    for part in told.split(";", 1) if code == 3 else [told]:
+        assert part in done.sentence
+    assert done.out == ""
+    assert list((files / "here").iterdir()) == []
+
+
+def test_a_target_that_is_not_installed(edgeseg: Edgeseg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    done = edgeseg("export", TINY, *SIZE, "--target", "openvino", "--out", tmp_path)
+    assert done.code == 6
+    assert "pip install 'edgeseg[openvino]'" in done.sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; nothing half-written was left"),
+        (OSError(28, "No space left on device"), 8, "the disk is full"),
+    ],
+)
+def test_stopped_in_the_middle(
+    error: BaseException, code: int, told: str, edgeseg: Edgeseg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("edgeseg.export.pipeline.cv2.imencode", fail)
+    done = edgeseg("export", TINY, *SIZE, "--out", tmp_path)
+    assert done.code == code
+    assert told in done.sentence
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "code", "step"),
+    [(signal.SIGINT, 130, "exporting to ONNX"), (signal.SIGTERM, 143, "running fp32 PyTorch")],
+)
+def test_a_signal_to_a_running_export(number: signal.Signals, code: int, step: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgeseg", "export", "espnet_c_p2_q3", "--size", "128x256", "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.strip() == step:
+                break
+        time.sleep(0.02)
+        os.kill(process.pid, number)
+        rest = process.stderr.read()
+    assert process.returncode == code, rest
+    assert "Traceback" not in rest
+    assert rest.rstrip().endswith("nothing half-written was left")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,179 @@
+"""`edgeseg verify`: every way a bundle or a machine can be wrong, and what a right one prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+
+from edgeseg.bundle import Bundle, Parity, write_manifest
+from edgeseg.files import sha256_of
+from tests.cli.conftest import Edgeseg
+from tests.runtimes.bundles import make_tiny_bundle, picture
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_tiny_bundle(tmp_path, targets=("ort", "openvino", "torch"))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two good pictures and, between them, a broken one."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "c"):
+        cv2.imwrite(str(folder / f"{name}.png"), picture((40, 60)))
+    (folder / "b.png").write_bytes(b"not a picture")
+    return folder
+
+
+def test_every_runtime_that_is_here(bundle: Bundle, edgeseg: Edgeseg) -> None:
+    done = edgeseg("verify", bundle.path)
+    assert done.code == 0, done.err
+    assert "every SHA-256 as exported" in done.out
+    for target in ("ort", "openvino", "torch"):
+        (line,) = [line for line in done.out.splitlines() if line.startswith(target)]
+        assert " ok " in line
+        assert "0 of 1536" in line
+
+
+def test_json_is_json(bundle: Bundle, edgeseg: Edgeseg) -> None:
+    done = edgeseg("verify", bundle.path, "--target", "ov", "ort", "--json")
+    found = json.loads(done.out)
+    assert [(row["target"], row["status"], row["differing"]) for row in found["here"]] == [
+        ("openvino", "ok", 0),
+        ("ort", "ok", 0),
+    ]
+    assert done.err == ""
+
+
+def _flip(bundle: Bundle) -> None:
+    data = bytearray((bundle.path / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle.path / "model.onnx").write_bytes(data)
+
+
+def _truncate(bundle: Bundle) -> None:
+    file = bundle.path / "model.onnx"
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def _truncate_and_sign(bundle: Bundle) -> None:
+    """As if the export itself had written half a graph."""
+    _truncate(bundle)
+    bundle.manifest.files["model.onnx"] = sha256_of(bundle.path / "model.onnx")
+    write_manifest(bundle.path, bundle.manifest)
+
+
+def _newer(bundle: Bundle) -> None:
+    data = bundle.manifest.to_json() | {"schema_version": 2}
+    (bundle.path / "manifest.json").write_text(json.dumps(data))
+
+
+def _lose(bundle: Bundle) -> None:
+    (bundle.path / "sample_labels.png").unlink()
+
+
+def _garble(bundle: Bundle) -> None:
+    (bundle.path / "manifest.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_flip, r"model\.onnx in bundle .*its SHA-256 differs.; copy or export it again"),
+        (_truncate, r"model\.onnx in bundle .*its SHA-256 differs"),
+        (_truncate_and_sign, r"cannot .*model\.onnx.*copy or export"),
+        (_newer, "schema version 2, this edgeseg reads up to 1; update edgeseg"),
+        (_lose, r"has lost sample_labels\.png; copy or export it again"),
+        (_garble, "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["verify", "predict", "benchmark"])
+def test_a_damaged_bundle(damage: Any, told: str, command: str, bundle: Bundle, edgeseg: Edgeseg) -> None:
+    damage(bundle)
+    more: dict[str, list[object]] = {
+        "verify": ["--target", "ort"],
+        "predict": [bundle.path / "sample.png"],
+        "benchmark": ["--in-process"],
+    }
+    out = ["--out", bundle.path.parent / "out"] if command == "predict" else []
+    done = edgeseg(command, bundle.path, *more[command], *out)
+    assert done.code == 5, done.err
+    assert re.search(told, done.sentence)
+    assert not (bundle.path.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--target", "openvin"], 2, "did you mean 'openvino'"),
+        (["--target", "trt-rtx"], 6, "; "),
+        (["--min-agreement", "-1"], 2, "--min-agreement"),
+        (["--images", "nothing"], 7, "nothing"),
+    ],
+)
+def test_bad_input(words: list[str], code: int, told: str, bundle: Bundle, edgeseg: Edgeseg) -> None:
+    done = edgeseg("verify", bundle.path, *words)
+    assert done.code == code
+    assert told in done.sentence
+
+
+def test_no_bundle(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    done = edgeseg("verify", tmp_path / "nothing")
+    assert (done.code, done.out) == (5, "")
+    assert "no bundle at" in done.sentence
+
+
+def test_a_missing_engine_is_told_and_the_rest_is_done(
+    bundle: Bundle, edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    done = edgeseg("verify", bundle.path)
+    assert done.code == 0
+    assert "absent" in done.out
+    assert "edgeseg[openvino]" in done.out
+    asked = edgeseg("verify", bundle.path, "--target", "openvino")
+    assert asked.code == 6
+    assert "edgeseg[openvino]" in asked.sentence
+
+
+def test_a_target_that_fails_does_not_hide_the_others(
+    bundle: Bundle, edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.runtimes.bundles.tiny_network", "no longer a function")
+    done = edgeseg("verify", bundle.path)
+    assert done.code == 5
+    assert "cannot be rebuilt in PyTorch" in done.sentence
+    assert [line.split()[1] for line in done.out.splitlines()[2:5]] == ["ok", "ok", "failed"]
+
+
+def test_masks_that_differ(bundle: Bundle, edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeseg.predictor.Predictor.self_test", lambda self: Parity("x", 100, 5))
+    done = edgeseg("verify", bundle.path, "--target", "ort")
+    assert done.code == 4
+    assert done.sentence == "the masks of this machine are not those of PyTorch: ort (5 of 100 labels)"
+    assert edgeseg("verify", bundle.path, "--target", "ort", "--min-agreement", "0.95").code == 0
+
+
+def test_targets_against_one_another(bundle: Bundle, pictures: Path, edgeseg: Edgeseg) -> None:
+    good = edgeseg("verify", bundle.path, "--images", pictures / "a.png", "--json")
+    assert good.code == 0
+    rows = json.loads(good.out)["here"]
+    assert [row["reason"] for row in rows[3:]] == ["against ort on 1 pictures"] * 2
+    done = edgeseg("verify", bundle.path, "--images", pictures, "--json")
+    assert done.code == 9
+    assert done.sentence == "1 of the pictures failed (named above); the others were compared"
+    assert "b.png" in done.err.splitlines()[0]
+    assert json.loads(done.out)["here"][3]["pixels"] == 2 * 32 * 48
+    (pictures / "a.png").unlink()
+    (pictures / "c.png").unlink()
+    assert edgeseg("verify", bundle.path, "--images", pictures).code == 7
+    (pictures / "b.png").unlink()
+    assert "holds no images" in edgeseg("verify", bundle.path, "--images", pictures).sentence
