@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.layers.context import DAPPM, PAPPM, bn_relu_conv
+from edgeseg.models.layers.dual_resolution import SegmentHead, conv_bn, stem
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, residual_layer
 from edgeseg.models.layers.resize import resize_like
 from edgeseg.models.registry import register
@@ -19,11 +20,6 @@ from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec, TailSpec
 
 __all__ = ["PIDNet", "pidnet_l", "pidnet_m", "pidnet_s"]
-
-
-def conv_bn(cin: int, cout: int, kernel: int) -> nn.Sequential:
-    """Convolution without bias, and BN."""
-    return nn.Sequential(nn.Conv2d(cin, cout, kernel, 1, kernel // 2, bias=False), nn.BatchNorm2d(cout))
 
 
 class PixelAttention(nn.Module):
@@ -67,28 +63,6 @@ class Bag(nn.Module):
         return y
 
 
-class SegmentHead(nn.Module):
-    """BN, ReLU, 3x3, BN, ReLU, 1x1 with bias."""
-
-    def __init__(self, cin: int, inner: int, num_classes: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(cin)
-        self.conv1 = nn.Conv2d(cin, inner, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, num_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(torch.relu(self.bn1(x)))
-        y: Tensor = self.conv2(torch.relu(self.bn2(x)))
-        return y
-
-    def fuse(self) -> None:
-        """Fold the second BN into the 3x3; the first stands before its ReLU and stays."""
-        from edgeseg.export.fusion import fold_bn_pair
-
-        fold_bn_pair(self, "conv1", "bn2")
-
-
 class PIDNet(nn.Module):
     """The network.
 
@@ -121,7 +95,7 @@ class PIDNet(nn.Module):
     ) -> None:
         super().__init__()
         c = planes
-        self.conv1 = _stem(c)
+        self.conv1 = stem(c)
         self.layer1 = residual_layer(BasicBlock, c, c, m)
         self.layer2 = residual_layer(BasicBlock, c, 2 * c, m, stride=2)
         self.layer3 = residual_layer(BasicBlock, 2 * c, 4 * c, n, stride=2)
@@ -159,14 +133,6 @@ class PIDNet(nn.Module):
         p, d = self.layer5_(torch.relu(p)), self.layer5_d(torch.relu(d))
         logits: Tensor = self.final_layer(self.dfm(p, i, d))
         return logits
-
-
-def _stem(planes: int) -> nn.Sequential:
-    """Two strided 3x3 convolutions with bias, BN, ReLU."""
-    layers: list[nn.Module] = []
-    for cin in (3, planes):
-        layers += [nn.Conv2d(cin, planes, 3, 2, 1), nn.BatchNorm2d(planes), nn.ReLU()]
-    return nn.Sequential(*layers)
 
 
 _SPEC = ModelSpec(

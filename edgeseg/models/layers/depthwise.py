@@ -5,9 +5,24 @@ Every block holds its layers in one ``nn.Sequential``, so BN folding needs no re
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
+import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvBNReLU", "DepthwiseBNReLU", "InvertedResidual", "SeparableConvReLU", "inverted_residuals"]
+from edgeseg.models.layers.resize import resize_like
+
+__all__ = [
+    "ConvBNReLU",
+    "DepthwiseBNReLU",
+    "FeatureFusion",
+    "InvertedResidual",
+    "ResidualRow",
+    "SeparableClassifier",
+    "SeparableConvReLU",
+    "inverted_residual",
+    "inverted_residuals",
+]
 
 
 class _Row(nn.Module):
@@ -60,7 +75,45 @@ class SeparableConvReLU(_Row):
         )
 
 
-class InvertedResidual(nn.Module):
+class ResidualRow(nn.Module):
+    """Layers in a row, plus the input where `add`.
+
+    Args:
+        key: Name of the Sequential.
+        layers: The row.
+        add: Needs a row that keeps the shape.
+    """
+
+    def __init__(self, key: str, layers: Iterable[nn.Module], *, add: bool) -> None:
+        super().__init__()
+        self.row, self.add = key, add
+        self.add_module(key, nn.Sequential(*layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        y: Tensor = self.get_submodule(self.row)(x)
+        return x + y if self.add else y
+
+
+def inverted_residual(
+    key: str, conv: Callable[..., nn.Module], cin: int, cout: int, *, stride: int = 1, expand: int = 6
+) -> ResidualRow:
+    """An inverted residual of three blocks of a family's own.
+
+    Args:
+        key: Name of the Sequential.
+        conv: Builds convolution, BN and ReLU from cin, cout, kernel, and keywords stride, groups and relu.
+        cin: Input channels.
+        cout: Output channels.
+        stride: Of the depthwise convolution.
+        expand: Factor of the inner width.
+    """
+    inner = cin * expand
+    widen, deepen = conv(cin, inner, 1), conv(inner, inner, 3, stride=stride, groups=inner)
+    return ResidualRow(key, (widen, deepen, conv(inner, cout, 1, relu=False)), add=stride == 1 and cin == cout)
+
+
+class InvertedResidual(ResidualRow):
     """1x1 to `expand` times the width, depthwise 3x3, linear 1x1; plus the input where shape allows.
 
     Sandler et al., "MobileNetV2", CVPR 2018, arXiv 1801.04381. The expansion is present for `expand` 1 too.
@@ -70,26 +123,55 @@ class InvertedResidual(nn.Module):
         cout: Output channels.
         stride: Of the depthwise convolution.
         expand: Factor of the inner width.
+        flat: All eight layers stand in one Sequential ``conv`` in place of a nested one, ``block``.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1, expand: int = 6) -> None:
-        super().__init__()
+    def __init__(self, cin: int, cout: int, *, stride: int = 1, expand: int = 6, flat: bool = False) -> None:
         inner = cin * expand
-        self.add = stride == 1 and cin == cout
-        self.block = nn.Sequential(
-            ConvBNReLU(cin, inner, 1),
-            DepthwiseBNReLU(inner, stride=stride),
-            nn.Conv2d(inner, cout, 1, bias=False),
-            nn.BatchNorm2d(cout),
-        )
+        widen, deepen = ConvBNReLU(cin, inner, 1), DepthwiseBNReLU(inner, stride=stride)
+        first = (*widen.conv, *deepen.conv) if flat else (widen, deepen)
+        row = (*first, nn.Conv2d(inner, cout, 1, bias=False), nn.BatchNorm2d(cout))
+        super().__init__("conv" if flat else "block", row, add=stride == 1 and cin == cout)
+
+
+def inverted_residuals(
+    cin: int, cout: int, blocks: int, *, stride: int, expand: int = 6, flat: bool = False
+) -> nn.Sequential:
+    """`blocks` inverted residuals in a row; the first widens and strides."""
+    first = InvertedResidual(cin, cout, stride=stride, expand=expand, flat=flat)
+    rest = (InvertedResidual(cout, cout, expand=expand, flat=flat) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)
+
+
+class FeatureFusion(nn.Module):
+    """ReLU of a detail map's 1x1 and an enlarged context map's depthwise 3x3 and 1x1, both 1x1s with bias and BN.
+
+    Args:
+        high: Channels of the detail map; the context map has 128.
+    """
+
+    def __init__(self, high: int) -> None:
+        super().__init__()
+        self.dwconv = DepthwiseBNReLU(128)
+        self.conv_lower_res = nn.Sequential(nn.Conv2d(128, 128, 1), nn.BatchNorm2d(128))
+        self.conv_higher_res = nn.Sequential(nn.Conv2d(high, 128, 1), nn.BatchNorm2d(128))
+
+    def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        """Detail map (N, high, H, W) and context map (N, 128, h, w) to (N, 128, H, W)."""
+        low = self.conv_lower_res(self.dwconv(resize_like(low, high, align_corners=True)))
+        return torch.relu(self.conv_higher_res(high) + low)
+
+
+class SeparableClassifier(nn.Module):
+    """Two separable convolutions of 128 channels, dropout, 1x1 with bias."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.dsconv1 = SeparableConvReLU(128, 128)
+        self.dsconv2 = SeparableConvReLU(128, 128)
+        self.conv = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(128, num_classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
-        y: Tensor = self.block(x)
-        return x + y if self.add else y
-
-
-def inverted_residuals(cin: int, cout: int, blocks: int, *, stride: int, expand: int = 6) -> nn.Sequential:
-    """`blocks` inverted residuals in a row; the first widens and strides."""
-    first = InvertedResidual(cin, cout, stride=stride, expand=expand)
-    return nn.Sequential(first, *(InvertedResidual(cout, cout, expand=expand) for _ in range(blocks - 1)))
+        """Maps (N, 128, H, W) to logits (N, num_classes, H, W)."""
+        y: Tensor = self.conv(self.dsconv2(self.dsconv1(x)))
+        return y

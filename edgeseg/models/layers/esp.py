@@ -45,18 +45,19 @@ class ESPStyle:
 OFFICIAL = ESPStyle()
 
 
-def hierarchical_sums(x: Tensor, branches: Sequence[nn.Module]) -> Tensor:
-    """Concatenate branch 0, branch 1, and running sums from branch 1 on.
+def hierarchical_sums(x: Tensor, branches: Sequence[nn.Module], *, first: int = 1) -> Tensor:
+    """Concatenate the branches' outputs, those after branch `first` as running sums that begin there.
 
     Args:
         x: Reduced map (N, n, H, W), read by every branch.
         branches: Convolutions in order of dilation.
+        first: 1 in ESPNet, whose branch 0 stands alone; 0 in ESPNetv2.
 
     Returns:
         (N, sum of the branches' channels, H, W).
     """
     outputs: list[Tensor] = [branch(x) for branch in branches]
-    for k in range(2, len(outputs)):
+    for k in range(first + 1, len(outputs)):
         outputs[k] = outputs[k] + outputs[k - 1]
     return torch.cat(outputs, dim=1)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-__all__ = ["fold_distant", "linear_to_conv", "split_bn"]
+__all__ = ["fold_distant", "linear_to_conv", "merge_convs", "split_bn"]
 
 
 def fold_distant(owner: nn.Module, conv: str, bn: str) -> None:
@@ -50,3 +52,13 @@ def linear_to_conv(linear: nn.Linear) -> nn.Conv2d:
         if conv.bias is not None:
             conv.bias.copy_(linear.bias)
     return conv.train(linear.training)
+
+
+def merge_convs(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
+    """The 1x1 convolution whose output is the concatenated outputs of several on the same input, all with a bias."""
+    first = convs[0]
+    merged = nn.Conv2d(first.in_channels, sum(conv.out_channels for conv in convs), 1)
+    merged = merged.to(first.weight.device, first.weight.dtype)
+    state = {key: torch.cat([conv.state_dict()[key] for conv in convs]) for key in ("weight", "bias")}
+    merged.load_state_dict(state)
+    return merged

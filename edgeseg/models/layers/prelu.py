@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-__all__ = ["EPS", "BNPReLU", "Conv", "ConvBNPReLU", "as_pair"]
+__all__ = ["EPS", "BNPReLU", "Conv", "ConvBN", "ConvBNPReLU", "as_pair"]
 
 EPS = 1e-3
 """BN eps of the ESPNet line."""
@@ -52,21 +52,25 @@ class Conv(nn.Module):
 
 
 class BNPReLU(nn.Module):
-    """BN and a PReLU with one slope per channel ("BR"), for sums and concatenations that no convolution precedes."""
+    """BN and a PReLU with one slope per channel ("BR"), for sums and concatenations that no convolution precedes.
 
-    def __init__(self, channels: int, *, eps: float = EPS) -> None:
+    `act` is the activation's key.
+    """
+
+    def __init__(self, channels: int, *, eps: float = EPS, act: str = "act") -> None:
         super().__init__()
+        self.act_name = act
         self.bn: nn.Module = nn.BatchNorm2d(channels, eps=eps)
-        self.act = nn.PReLU(channels)
+        self.add_module(act, nn.PReLU(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise and activate maps (N, C, H, W)."""
-        y: Tensor = self.act(self.bn(x))
+        y: Tensor = self.get_submodule(self.act_name)(self.bn(x))
         return y
 
 
-class ConvBNPReLU(Conv):
-    """Convolution, BN, PReLU ("CBR"). Arguments as `Conv`, and the BN's `eps`."""
+class ConvBN(Conv):
+    """Convolution, BN ("CB"). Arguments as `Conv` without the dilation, and the BN's `eps`."""
 
     def __init__(
         self,
@@ -80,11 +84,10 @@ class ConvBNPReLU(Conv):
     ) -> None:
         super().__init__(cin, cout, kernel, stride=stride, groups=groups)
         self.bn = nn.BatchNorm2d(cout, eps=eps)
-        self.act = nn.PReLU(cout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, normalise and activate maps (N, cin, H, W)."""
-        y: Tensor = self.act(self.bn(self.conv(x)))
+        """Convolve and normalise maps (N, cin, H, W)."""
+        y: Tensor = self.bn(self.conv(x))
         return y
 
     def fuse(self) -> None:
@@ -92,3 +95,27 @@ class ConvBNPReLU(Conv):
         from edgeseg.export.fusion import fold_bn_pair
 
         fold_bn_pair(self, "conv", "bn")
+
+
+class ConvBNPReLU(ConvBN):
+    """Convolution, BN, PReLU ("CBR"). Arguments as `ConvBN`, and the activation's key `act`."""
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int | tuple[int, int],
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        eps: float = EPS,
+        act: str = "act",
+    ) -> None:
+        super().__init__(cin, cout, kernel, stride=stride, groups=groups, eps=eps)
+        self.act_name = act
+        self.add_module(act, nn.PReLU(cout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve, normalise and activate maps (N, cin, H, W)."""
+        y: Tensor = self.get_submodule(self.act_name)(self.bn(self.conv(x)))
+        return y

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["resize_bilinear", "resize_like", "upsample"]
+__all__ = ["expand_like", "resize_bilinear", "resize_like", "upsample"]
 
 
 def resize_bilinear(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
@@ -21,3 +21,8 @@ def resize_like(x: Tensor, other: Tensor, *, align_corners: bool = False) -> Ten
 def upsample(x: Tensor, factor: int, *, align_corners: bool = False) -> Tensor:
     """Resize maps (N, C, h, w) to (N, C, factor * h, factor * w)."""
     return resize_bilinear(x, (x.shape[-2] * factor, x.shape[-1] * factor), align_corners=align_corners)
+
+
+def expand_like(x: Tensor, other: Tensor) -> Tensor:
+    """Resize maps (N, C, 1, 1) to the height and width of `other`: every place has the one value."""
+    return x.expand(-1, -1, other.shape[-2], other.shape[-1])

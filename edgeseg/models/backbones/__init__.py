@@ -1,0 +1,1 @@
+"""Networks whose maps other networks build on, one backbone per file; registered where they are published alone."""

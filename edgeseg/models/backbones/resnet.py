@@ -1,0 +1,145 @@
+"""ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385), as a backbone.
+
+Keys are torchvision's (``conv1``, ``bn1``, ``layer1.0.conv1``, ...) below whatever prefix the owner gives; a deep stem
+lies under ``stem``, as in mmsegmentation's ResNetV1c. The classifier is not built. Networks that vary the stem or the
+number of stages put `resnet_stage` and `deep_stem` together themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from edgeseg.models.features import FeatureInfo
+from edgeseg.models.layers.residual import BasicBlock, Bottleneck, Norm, WideBottleneck, activate
+
+__all__ = ["RESNET_BLOCKS", "ResNet", "deep_stem", "resnet_stage"]
+
+RESNET_BLOCKS: dict[int, tuple[int, int, int, int]] = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+}
+"""Blocks per stage by depth; from 50 on they are bottlenecks."""
+
+
+def deep_stem(first: int, last: int, *, norm: Norm = nn.BatchNorm2d) -> tuple[nn.Module, ...]:
+    """Layers in place of the 7x7: 3x3 with stride 2 to `first`, 3x3, 3x3 to `last`, each with norm and ReLU."""
+    layers: list[nn.Module] = []
+    for cin, cout, stride in ((3, first, 2), (first, first, 1), (first, last, 1)):
+        layers += [nn.Conv2d(cin, cout, 3, stride, 1, bias=False), norm(cout), nn.ReLU()]
+    return tuple(layers)
+
+
+def resnet_stage(
+    block: type[BasicBlock] | type[Bottleneck],
+    cin: int,
+    width: int,
+    blocks: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    contract: bool = True,
+    norm: Norm = nn.BatchNorm2d,
+    slope: float = 0.0,
+    avg_down: bool = False,
+) -> nn.Sequential:
+    """`blocks` residual blocks in a row, each ending in a ReLU; the first strides.
+
+    Args:
+        block: Kind of block.
+        cin: Input channels.
+        width: Of the blocks; bottlenecks put out `block.expansion` times as many channels.
+        blocks: How many.
+        stride: Of the first.
+        dilation: Of the (first) 3x3 of every block.
+        contract: The first block of a dilated stage has half the dilation.
+        norm: Makes the normalisations.
+        slope: Of the inner activations; 0 is ReLU.
+        avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
+    """
+    early = max(1, dilation // 2) if contract else dilation
+    first = block(cin, width, stride=stride, dilation=early, relu=True, norm=norm, slope=slope, avg_down=avg_down)
+    cout = width * block.expansion
+    rest = (block(cout, width, dilation=dilation, relu=True, norm=norm, slope=slope) for _ in range(blocks - 1))
+    return nn.Sequential(first, *rest)
+
+
+class ResNet(nn.Module):
+    """The backbone.
+
+    Args:
+        depth: 18, 34, 50 or 101.
+        stem: ``"plain"`` is a 7x7 with stride 2, ``"deep"`` three 3x3 (ResNet-C, ResNet-D).
+        strides: Of the four stages.
+        dilations: Of the four stages; stride 8 is strides (1, 2, 1, 1) with dilations (1, 1, 2, 4).
+        contract: As in `resnet_stage`.
+        avg_down: As in `resnet_stage`.
+        ceil_mode: Of the max pool (Caffe).
+        norm: Makes the normalisations.
+        slope: Of all activations but those after the sums; 0 is ReLU.
+
+    Shape:
+        image (N, 3, H, W) -> four maps, as `feature_info` declares; any height and width, sizes rounded up.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        *,
+        stem: Literal["plain", "deep"] = "plain",
+        strides: tuple[int, int, int, int] = (1, 2, 2, 2),
+        dilations: tuple[int, int, int, int] = (1, 1, 1, 1),
+        contract: bool = True,
+        avg_down: bool = False,
+        ceil_mode: bool = False,
+        norm: Norm = nn.BatchNorm2d,
+        slope: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.slope, self.plain = slope, stem == "plain"
+        if self.plain:
+            self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+            self.bn1 = norm(64)
+        else:
+            self.stem = nn.Sequential(*deep_stem(32, 64, norm=norm))
+        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_mode)
+        block = BasicBlock if depth < 50 else WideBottleneck
+        cin, reduction, info = 64, 4, []
+        for k in range(4):
+            width = 64 * 2**k
+            stage = resnet_stage(
+                block, cin, width, RESNET_BLOCKS[depth][k], stride=strides[k], dilation=dilations[k],
+                contract=contract, norm=norm, slope=slope, avg_down=avg_down,
+            )  # fmt: skip
+            self.add_module(f"layer{k + 1}", stage)
+            cin, reduction = width * block.expansion, reduction * strides[k]
+            info.append(FeatureInfo(cin, reduction))
+        self.feature_info = tuple(info)
+
+    def stem_map(self, image: Tensor) -> Tensor:
+        """The map (N, 64, H / 4, W / 4) that the first stage reads."""
+        x = activate(self.bn1(self.conv1(image)), self.slope) if self.plain else self.stem(image)
+        y: Tensor = self.maxpool(x)
+        return y
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Four maps of an image (N, 3, H, W); see the class."""
+        x, maps = self.stem_map(image), []
+        for k in range(1, 5):
+            x = self.get_submodule(f"layer{k}")(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The same as `features`."""
+        return self.features(image)
+
+    def fuse(self) -> None:
+        """Fold the BN of a plain stem; a deep stem is a Sequential, and the blocks fold themselves."""
+        from edgeseg.export.fusion import fold_bn_pair
+
+        if self.plain:
+            fold_bn_pair(self, "conv1", "bn1")

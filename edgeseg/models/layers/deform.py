@@ -1,0 +1,158 @@
+"""Deformable convolution, v1 and v2, written so that every engine has the operators.
+
+Dai et al., "Deformable Convolutional Networks", ICCV 2017, arXiv 1703.06211 (v1); Zhu et al., "Deformable ConvNets v2",
+CVPR 2019, arXiv 1811.11168 (v2, with a mask). Layout and keys are those of torchvision, mmcv and ONNX ``DeformConv``,
+which only ONNX Runtime runs. Here every tap of a deform group is sampled by one ``grid_sample`` per group (ONNX
+``GridSample``, opset 16), and the kernel becomes a grouped 1x1 convolution over the sampled taps: the same numbers, at
+the cost of a map nine times the size for a 3x3 kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgeseg.errors import UsageError
+
+__all__ = ["DeformConv", "deform_conv2d"]
+
+
+def _tap_rows(count: int, stride: int, padding: int, dilation: int, kernel: int, like: Tensor) -> Tensor:
+    """Undisplaced sampling places of one axis in input pixels, (kernel, count)."""
+    taps = torch.arange(kernel, device=like.device, dtype=like.dtype) * dilation - padding
+    return taps[:, None] + torch.arange(count, device=like.device, dtype=like.dtype) * stride
+
+
+def _grid(offset: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sampling grid of one deform group for ``align_corners=False``, where pixel p of n lies at (2 p + 1) / n - 1.
+
+    Args:
+        offset: (N, 2 k k, h, w), dy before dx for every tap.
+        rows: Undisplaced rows, (k, h).
+        columns: Undisplaced columns, (k, w).
+        size: Height and width of the map that is sampled.
+
+    Returns:
+        (N, k k h, w, 2), x before y.
+    """
+    n, doubled, h, w = offset.shape
+    k = rows.shape[0]
+    moved = offset.reshape(n, k, k, 2, h, w)
+    y = (moved[:, :, :, 0] + rows[:, None, :, None]) * (2.0 / size[0]) + (1.0 / size[0] - 1.0)
+    x = (moved[:, :, :, 1] + columns[None, :, None, :]) * (2.0 / size[1]) + (1.0 / size[1] - 1.0)
+    return torch.stack((x, y), dim=-1).reshape(n, doubled // 2 * h, w, 2)
+
+
+def deform_conv2d(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    *,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    deform_groups: int = 1,
+) -> Tensor:
+    """Convolve with a square kernel whose taps are displaced pixel by pixel; bilinear, zero outside the map.
+
+    Args:
+        x: Map (N, cin, H, W).
+        offset: (N, 2 * deform_groups * k * k, h, w) in pixels; channel 2 (d k k + t) is dy of tap t, the next one dx.
+        weight: (cout, cin / groups, k, k).
+        mask: (N, deform_groups * k * k, h, w), a factor per tap (v2); None is v1.
+        bias: (cout,).
+        stride: Of both axes.
+        padding: Zeros on each side.
+        dilation: Distance of the undisplaced taps.
+        groups: Of the convolution.
+        deform_groups: Groups of input channels with offsets of their own.
+
+    Returns:
+        (N, cout, h, w).
+    """
+    n, cin, height, width = x.shape
+    cout, _, k, _ = weight.shape
+    h, w = offset.shape[-2], offset.shape[-1]
+    taps, per_group = k * k, cin // deform_groups
+    rows = _tap_rows(h, stride, padding, dilation, k, x)
+    columns = _tap_rows(w, stride, padding, dilation, k, x)
+    sampled = []
+    for d in range(deform_groups):
+        grid = _grid(offset[:, 2 * d * taps : 2 * (d + 1) * taps], rows, columns, (height, width))
+        part = x if deform_groups == 1 else x[:, d * per_group : (d + 1) * per_group]
+        part = F.grid_sample(part, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        part = part.reshape(n, per_group, taps, h, w)
+        sampled.append(part if mask is None else part * mask[:, d * taps : (d + 1) * taps].unsqueeze(1))
+    columns_of_taps = (sampled[0] if deform_groups == 1 else torch.cat(sampled, dim=1)).reshape(n, cin * taps, h, w)
+    return F.conv2d(columns_of_taps, weight.reshape(cout, cin // groups * taps, 1, 1), bias, groups=groups)
+
+
+class DeformConv(nn.Conv2d):
+    """A deformable convolution with the plain convolution that predicts its offsets (and mask).
+
+    Being a ``nn.Conv2d``, a BN after it folds into it. The offsets start at zero, so v2 starts as half a convolution.
+
+    Args:
+        cin: Input channels.
+        cout: Output channels.
+        kernel: Odd kernel size.
+        stride: Of both axes.
+        padding: Zeros on each side; None keeps the size at stride 1.
+        dilation: Of both axes.
+        groups: Of the convolution; the predicting one has one group.
+        deform_groups: Groups of input channels with offsets of their own.
+        modulated: v2: a sigmoid mask per tap, and a bias.
+
+    Raises:
+        UsageError: `deform_groups` does not divide `cin`.
+    """
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        deform_groups: int = 1,
+        modulated: bool = True,
+    ) -> None:
+        if cin % deform_groups:
+            raise UsageError(f"{deform_groups} deform groups do not divide {cin} input channels; choose a divisor")
+        pad = dilation * (kernel // 2) if padding is None else padding
+        super().__init__(cin, cout, kernel, stride, pad, dilation, groups, bias=modulated)
+        self.modulated, self.deform_groups = modulated, deform_groups
+        self.geometry = (stride, pad, dilation)
+        predicted = (3 if modulated else 2) * deform_groups * kernel * kernel
+        self.conv_offset = nn.Conv2d(cin, predicted, kernel, stride, pad, dilation)
+        nn.init.zeros_(self.conv_offset.weight)
+        if self.conv_offset.bias is not None:
+            nn.init.zeros_(self.conv_offset.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (N, cin, H, W) to (N, cout, h, w)."""
+        offset: Tensor = self.conv_offset(input)
+        mask = None
+        if self.modulated:
+            coordinates = offset.shape[1] // 3 * 2
+            offset, mask = offset[:, :coordinates], torch.sigmoid(offset[:, coordinates:])
+        stride, padding, dilation = self.geometry
+        return deform_conv2d(
+            input,
+            offset,
+            self.weight,
+            mask=mask,
+            bias=self.bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=self.groups,
+            deform_groups=self.deform_groups,
+        )

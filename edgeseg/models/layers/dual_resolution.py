@@ -1,0 +1,54 @@
+"""What the DDRNet line (DDRNet, PIDNet, RTFormer) shares besides its residual blocks: stem, projections and head.
+
+Hong et al., "Deep Dual-resolution Networks for Real-time and Accurate Semantic Segmentation of Road Scenes", 2021,
+arXiv 2101.06085.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["SegmentHead", "conv_bn", "stem"]
+
+
+def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, and BN."""
+    return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout))
+
+
+def stem(planes: int) -> nn.Sequential:
+    """Two 3x3 convolutions with stride 2 and bias, each with BN and ReLU."""
+    layers: list[nn.Module] = []
+    for cin in (3, planes):
+        layers += [nn.Conv2d(cin, planes, 3, 2, 1), nn.BatchNorm2d(planes), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+class SegmentHead(nn.Module):
+    """BN, ReLU, 3x3, BN, ReLU, 1x1 with bias.
+
+    Args:
+        cin: Input channels.
+        inner: Channels between.
+        num_classes: Output channels.
+    """
+
+    def __init__(self, cin: int, inner: int, num_classes: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(cin)
+        self.conv1 = nn.Conv2d(cin, inner, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, cin, H, W) to logits (N, num_classes, H, W)."""
+        x = self.conv1(torch.relu(self.bn1(x)))
+        y: Tensor = self.conv2(torch.relu(self.bn2(x)))
+        return y
+
+    def fuse(self) -> None:
+        """Fold the second BN into the 3x3; the first stands before its ReLU and stays."""
+        from edgeseg.export.fusion import fold_bn_pair
+
+        fold_bn_pair(self, "conv1", "bn2")
