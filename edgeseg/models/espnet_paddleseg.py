@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgeseg.models.layers.esp import DownSampler, ESPBlock, ESPStyle
 from edgeseg.models.layers.folding import fold_distant
+from edgeseg.models.layers.paddleseg import EPS, PaddleConv
 from edgeseg.models.layers.pooling import adaptive_avg_pool
 from edgeseg.models.layers.prelu import BNPReLU
 from edgeseg.models.registry import register
@@ -25,43 +25,7 @@ from edgeseg.specs import InputSpec
 
 __all__ = ["ESPNetPaddleSeg", "espnet_paddleseg"]
 
-_EPS = 1e-5
-_STYLE = ESPStyle(reduce="conv1", branch="d_conv{}", bare=True, eps=_EPS)
-
-
-class SharedPReLU(nn.Module):
-    """PReLU with one slope for all channels, under Paddle's key ``act_func``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.act_func = nn.PReLU(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.act_func(x)
-        return y
-
-
-class ConvBNAct(nn.Module):
-    """Convolution with bias, BN, single-slope PReLU; "same" padding, which at stride 2 is below and right only."""
-
-    def __init__(self, cin: int, cout: int, kernel: int, *, stride: int = 1) -> None:
-        super().__init__()
-        self.stride = stride
-        self._conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2 if stride == 1 else 0)
-        self._batch_norm = nn.BatchNorm2d(cout, eps=_EPS)
-        self._prelu = SharedPReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.stride == 2:
-            x = F.pad(x, (0, 1, 0, 1))
-        y: Tensor = self._prelu(self._batch_norm(self._conv(x)))
-        return y
-
-    def fuse(self) -> None:
-        """Fold the BN into the convolution."""
-        from edgeseg.export.fusion import fold_bn_pair
-
-        fold_bn_pair(self, "_conv", "_batch_norm")
+_STYLE = ESPStyle(reduce="conv1", branch="d_conv{}", bare=True, eps=EPS)
 
 
 def image_like(image: Tensor, x: Tensor) -> Tensor:
@@ -72,17 +36,17 @@ def image_like(image: Tensor, x: Tensor) -> Tensor:
 class _Encoder(nn.Module):
     def __init__(self, num_classes: int, p: int, q: int) -> None:
         super().__init__()
-        self.level1 = ConvBNAct(3, 16, 3, stride=2)
-        self.br1 = BNPReLU(19, eps=_EPS)
-        self.proj1 = ConvBNAct(19, num_classes, 1)
+        self.level1 = PaddleConv(3, 16, 3, stride=2)
+        self.br1 = BNPReLU(19, eps=EPS)
+        self.proj1 = PaddleConv(19, num_classes, 1)
         self.level2_0 = DownSampler(19, 64, style=_STYLE)
         self.level2 = nn.Sequential(*(ESPBlock(64, 64, style=_STYLE) for _ in range(p)))
-        self.br2 = BNPReLU(131, eps=_EPS)
-        self.proj2 = ConvBNAct(131, num_classes, 1)
+        self.br2 = BNPReLU(131, eps=EPS)
+        self.proj2 = PaddleConv(131, num_classes, 1)
         self.level3_0 = DownSampler(131, 128, style=_STYLE)
         self.level3 = nn.Sequential(*(ESPBlock(128, 128, style=_STYLE) for _ in range(q)))
-        self.br3 = BNPReLU(256, eps=_EPS)
-        self.proj3 = ConvBNAct(256, num_classes, 1)
+        self.br3 = BNPReLU(256, eps=EPS)
+        self.proj3 = PaddleConv(256, num_classes, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.level1(image)
@@ -113,12 +77,12 @@ class ESPNetPaddleSeg(nn.Module):
         c = num_classes
         self.encoder = _Encoder(c, p, q)
         self.level3_up = nn.ConvTranspose2d(c, c, 2, 2, bias=False)
-        self.br3 = nn.BatchNorm2d(c, eps=_EPS)
+        self.br3 = nn.BatchNorm2d(c, eps=EPS)
         self.level2_proj = nn.Conv2d(131, c, 1, bias=False)
         block = ESPBlock(2 * c, c, residual=False, style=_STYLE)
-        self.combine_l2_l3 = nn.Sequential(BNPReLU(2 * c, eps=_EPS), block)
-        self.level2_up = nn.Sequential(nn.ConvTranspose2d(c, c, 2, 2, bias=False), BNPReLU(c, eps=_EPS))
-        self.out_proj = ConvBNAct(2 * c, c, 3)
+        self.combine_l2_l3 = nn.Sequential(BNPReLU(2 * c, eps=EPS), block)
+        self.level2_up = nn.Sequential(nn.ConvTranspose2d(c, c, 2, 2, bias=False), BNPReLU(c, eps=EPS))
+        self.out_proj = PaddleConv(2 * c, c, 3)
         self.out_up = nn.ConvTranspose2d(c, c, 2, 2, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:

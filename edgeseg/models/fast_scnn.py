@@ -10,16 +10,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeseg.models.layers.depthwise import ConvBNReLU, DepthwiseBNReLU, SeparableConvReLU, inverted_residuals
-from edgeseg.models.layers.pooling import adaptive_avg_pool
-from edgeseg.models.layers.resize import resize_like, upsample
+from edgeseg.models.layers.depthwise import (
+    ConvBNReLU,
+    FeatureFusion,
+    SeparableClassifier,
+    SeparableConvReLU,
+    inverted_residuals,
+)
+from edgeseg.models.layers.pyramid import BINS, pyramid_maps
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec, TailSpec
 
 __all__ = ["FastSCNN", "fast_scnn"]
-
-_BINS = (1, 2, 3, 6)
 
 
 class LearningToDownsample(nn.Module):
@@ -41,16 +44,14 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        for k in range(len(_BINS)):
-            self.add_module(f"conv{k + 1}", ConvBNReLU(channels, channels // len(_BINS), 1))
+        self.names = [f"conv{k + 1}" for k in range(len(BINS))]
+        for name in self.names:
+            self.add_module(name, ConvBNReLU(channels, channels // len(BINS), 1))
         self.out = ConvBNReLU(2 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = [x]
-        for k, bins in enumerate(_BINS):
-            pooled = self.get_submodule(f"conv{k + 1}")(adaptive_avg_pool(x, (bins, bins)))
-            maps.append(resize_like(pooled, x, align_corners=True))
-        y: Tensor = self.out(torch.cat(maps, dim=1))
+        convs = [self.get_submodule(name) for name in self.names]
+        y: Tensor = self.out(torch.cat((x, *pyramid_maps(x, convs, align_corners=True)), dim=1))
         return y
 
 
@@ -66,34 +67,6 @@ class GlobalFeatureExtractor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.ppm(self.bottleneck3(self.bottleneck2(self.bottleneck1(x))))
-        return y
-
-
-class FeatureFusion(nn.Module):
-    """Sum of the detail map and the global map, four times enlarged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dwconv = DepthwiseBNReLU(128)
-        self.conv_lower_res = nn.Sequential(nn.Conv2d(128, 128, 1), nn.BatchNorm2d(128))
-        self.conv_higher_res = nn.Sequential(nn.Conv2d(64, 128, 1), nn.BatchNorm2d(128))
-
-    def forward(self, high: Tensor, low: Tensor) -> Tensor:
-        low = self.conv_lower_res(self.dwconv(upsample(low, 4, align_corners=True)))
-        return torch.relu(self.conv_higher_res(high) + low)
-
-
-class Classifier(nn.Module):
-    """Two separable convolutions, dropout, 1x1 with bias."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.dsconv1 = SeparableConvReLU(128, 128)
-        self.dsconv2 = SeparableConvReLU(128, 128)
-        self.conv = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(128, num_classes, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(self.dsconv2(self.dsconv1(x)))
         return y
 
 
@@ -114,8 +87,8 @@ class FastSCNN(nn.Module):
         super().__init__()
         self.learning_to_downsample = LearningToDownsample()
         self.global_feature_extractor = GlobalFeatureExtractor()
-        self.feature_fusion = FeatureFusion()
-        self.classifier = Classifier(num_classes)
+        self.feature_fusion = FeatureFusion(64)
+        self.classifier = SeparableClassifier(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at stride 8; see the class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -40,7 +41,8 @@ class Features(nn.Module):
     """A backbone whose forward returns its maps.
 
     Args:
-        network: A network with ``features`` and ``feature_info``.
+        network: A network with ``features`` and ``feature_info``. One whose published state dict holds a module named
+            ``features`` calls its method ``feature_maps`` instead.
 
     Shape:
         image (N, 3, H, W) -> list of maps (N, channels, H / reduction, W / reduction), as `feature_info` declares.
@@ -52,7 +54,7 @@ class Features(nn.Module):
             raise UsageError(f"{type(network).__name__} declares no features; choose a backbone")
         self.network = network
         self.feature_info: tuple[FeatureInfo, ...] = network.feature_info
-        self._compute = network.features
+        self._compute: Callable[[Tensor], list[Tensor]] = getattr(network, "feature_maps", network.features)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         return self._compute(image)

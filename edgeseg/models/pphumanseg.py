@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.layers.paddleseg import PaddleConv, PaddleSeparable
 from edgeseg.models.layers.resize import resize_like
 from edgeseg.models.layers.shuffle import channel_shuffle
 from edgeseg.models.registry import register
@@ -23,37 +24,14 @@ from edgeseg.specs import InputSpec
 __all__ = ["PPHumanSegLite", "pphumanseg_lite"]
 
 
-class ConvBN(nn.Module):
+def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, act: bool = True) -> PaddleConv:
     """Convolution without bias, BN, and ReLU where `act`."""
-
-    def __init__(self, cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1, act: bool = True) -> None:
-        super().__init__()
-        self._conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self._batch_norm = nn.BatchNorm2d(cout)
-        self.act = act
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self._batch_norm(self._conv(x))
-        return torch.relu(x) if self.act else x
-
-    def fuse(self) -> None:
-        """Fold the BN into the convolution."""
-        from edgeseg.export.fusion import fold_bn_pair
-
-        fold_bn_pair(self, "_conv", "_batch_norm")
+    return PaddleConv(cin, cout, kernel, stride=stride, bias=False, act="relu" if act else "none", same=False)
 
 
-class SeparableConv(nn.Module):
-    """Depthwise 3x3 and BN, then 1x1, BN, and ReLU where `act`. ``piontwise`` is the published spelling."""
-
-    def __init__(self, cin: int, cout: int, *, stride: int = 1, act: bool = True) -> None:
-        super().__init__()
-        self.depthwise_conv = ConvBN(cin, cin, 3, stride=stride, groups=cin, act=False)
-        self.piontwise_conv = ConvBN(cin, cout, 1, act=act)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.piontwise_conv(self.depthwise_conv(x))
-        return y
+def separable(cin: int, cout: int, *, stride: int = 1, act: bool = True) -> PaddleSeparable:
+    """Depthwise 3x3 and BN, then 1x1, BN, and ReLU where `act`."""
+    return PaddleSeparable(cin, cout, stride=stride, bias=False, relu=act, same=False)
 
 
 class ShuffleBlock(nn.Module):
@@ -64,9 +42,9 @@ class ShuffleBlock(nn.Module):
         branch = cin if stride == 2 else cin // 2
         half = branch if cout is None else cout // 2
         self.stride = stride
-        self._depthwise_separable_0 = SeparableConv(cin, half, stride=stride)
-        self._conv = ConvBN(branch, half, 1)
-        self._depthwise_separable_1 = SeparableConv(half, half, stride=stride)
+        self._depthwise_separable_0 = separable(cin, half, stride=stride)
+        self._conv = conv_bn(branch, half, 1)
+        self._depthwise_separable_1 = separable(half, half, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride == 1:
@@ -91,14 +69,14 @@ class PPHumanSegLite(nn.Module):
 
     def __init__(self, num_classes: int = 2) -> None:
         super().__init__()
-        self.conv_bn0 = ConvBN(3, 36, 3, stride=2)
-        self.conv_bn1 = ConvBN(36, 18, 1)
+        self.conv_bn0 = conv_bn(3, 36, 3, stride=2)
+        self.conv_bn1 = conv_bn(36, 18, 1)
         first = ShuffleBlock(36, stride=2, cout=72)
         self.block1 = nn.Sequential(first, *(ShuffleBlock(72, stride=1) for _ in range(3)))
         self.block2 = nn.Sequential(ShuffleBlock(72, stride=2), *(ShuffleBlock(144, stride=1) for _ in range(7)))
-        self.depthwise_separable0 = SeparableConv(144, 64)
-        self.depthwise_separable1 = SeparableConv(82, 64)
-        self.depthwise_separable2 = SeparableConv(64, num_classes, act=False)
+        self.depthwise_separable0 = separable(144, 64)
+        self.depthwise_separable1 = separable(82, 64)
+        self.depthwise_separable2 = separable(64, num_classes, act=False)
         self.pool = nn.MaxPool2d(3, 2, 1)
 
     def stages(self, image: Tensor) -> list[Tensor]:

@@ -9,6 +9,8 @@ align_corners True. Nothing is training-only. With one class the information blo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,18 @@ from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
 
-__all__ = ["PORTRAIT_INPUT", "SINet", "blocking_gate", "sinet", "sinet_1class"]
+__all__ = [
+    "PORTRAIT_INPUT",
+    "BlockPlan",
+    "S2Module",
+    "SINet",
+    "SpatialSqueeze",
+    "SqueezeDown",
+    "blocking_gate",
+    "s2_stage",
+    "sinet",
+    "sinet_1class",
+]
 
 PORTRAIT_INPUT = InputSpec("bgr", (107.304565, 115.69884, 132.35703), (63.97182, 65.1337, 68.29726), scale=1 / 255)
 """Input of the portrait weights of clovaai: BGR, mean and std on 0..255, then divided by 255 as well."""
@@ -53,10 +66,15 @@ class SpatialSqueeze(nn.Module):
         self.act_conv1x1 = nn.Sequential(nn.PReLU(channels), nn.Conv2d(channels, channels, 1, bias=False))
         self.bn = nn.BatchNorm2d(channels, eps=EPS)
 
+    def mix(self, x: Tensor) -> Tensor:
+        """The depthwise convolution and its BN."""
+        y: Tensor = self.conv(x)
+        return y
+
     def forward(self, x: Tensor) -> Tensor:
         if self.pooling > 1:
             x = nn.functional.avg_pool2d(x, self.pooling, self.pooling)
-        x = self.act_conv1x1(self.conv(x))
+        x = self.act_conv1x1(self.mix(x))
         if self.pooling > 1:
             x = upsample(x, self.pooling, align_corners=True)
         out: Tensor = self.bn(x)
@@ -67,16 +85,20 @@ class SpatialSqueeze(nn.Module):
         fold_distant(self, "act_conv1x1.1", "bn")
 
 
+Block = Callable[[int, int, int], SpatialSqueeze]
+"""Builds an S2-block from channels, kernel and pooling."""
+
+
 class S2Module(nn.Module):
     """Grouped 1x1, shuffle, two S2-blocks on the whole map, concatenation, plus the input where widths agree."""
 
-    def __init__(self, cin: int, cout: int, plan: BlockPlan) -> None:
+    def __init__(self, cin: int, cout: int, plan: BlockPlan, block: Block = SpatialSqueeze) -> None:
         super().__init__()
         half = cout // 2
         self.add = cin == cout
         self.c1 = Conv(cin, half, 1, groups=2)
-        self.d1 = SpatialSqueeze(half, *plan[0])
-        self.d2 = SpatialSqueeze(half, *plan[1])
+        self.d1 = block(half, *plan[0])
+        self.d2 = block(half, *plan[1])
         self.BR = BNPReLU(cout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,9 +142,9 @@ class SqueezeDown(nn.Module):
         fold_distant(self, "conv.2", "bn")
 
 
-def s2_stage(cin: int, cout: int, plans: tuple[BlockPlan, ...]) -> nn.Sequential:
+def s2_stage(cin: int, cout: int, plans: tuple[BlockPlan, ...], block: Block = SpatialSqueeze) -> Iterator[S2Module]:
     """S2-modules in a row; the first widens."""
-    return nn.Sequential(*(S2Module(cout if k else cin, cout, plan) for k, plan in enumerate(plans)))
+    return (S2Module(cout if k else cin, cout, plan, block) for k, plan in enumerate(plans))
 
 
 def blocking_gate(logits: Tensor) -> Tensor:
@@ -145,10 +167,10 @@ class _Encoder(nn.Module):
         super().__init__()
         self.level1 = ConvBNPReLU(3, 12, 3, stride=2)
         self.level2_0 = SqueezeDown(12, 16, divide=1)
-        self.level2 = s2_stage(16, 48, _LEVEL2)
+        self.level2 = nn.Sequential(*s2_stage(16, 48, _LEVEL2))
         self.BR2 = BNPReLU(64)
         self.level3_0 = SqueezeDown(64, 48, divide=2)
-        self.level3 = s2_stage(48, 96, _LEVEL3)
+        self.level3 = nn.Sequential(*s2_stage(48, 96, _LEVEL3))
         self.BR3 = BNPReLU(144)
         self.classifier = Conv(144, num_classes, 1)
 
