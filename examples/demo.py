@@ -22,7 +22,7 @@ def main() -> None:
     report = edgeseg.export_model(
         "pphumanseg_lite",
         weights=WEIGHTS,
-        size=(192, 192),
+        size=(240, 240),
         targets=[options.target],
         out=options.out,
         progress=lambda step: print(f"  {step}"),
