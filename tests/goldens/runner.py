@@ -1,7 +1,8 @@
 """Runs golden records against this package: builds what a record names, loads its published state, computes.
 
 A record's name before ``@`` is a registry name, or a registry name with a suffix of `_SUFFIXES` (another method of the
-same network). Records of heads, necks and blocks name a class instead; `part` registers how to build one.
+same network, or its maps as a backbone). Records of heads, necks and blocks name a class instead: `parts` holds how to
+build one, `part` registers more. Records of bare operators hold cases and have tests of their own.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from torch import Tensor, nn
 
 from edgeseg.models import create_model, list_models, model_spec
 from edgeseg.models.checkpoints import held_classes, load_state, state_from_arrays
+from edgeseg.models.features import Features
 from edgeseg.models.layers.resize import resize_bilinear
 from edgeseg.models.spec import ModelSpec
 
-__all__ = ["count_params", "load_record", "part", "record_files", "run_record"]
+__all__ = ["count_params", "load_record", "part", "record_files", "registry_name", "run_record"]
 
 Record = dict[str, Any]
 Array = NDArray[np.float64]
 PartBuilder = Callable[[Mapping[str, Any]], nn.Module]
 
 FOLDER = Path(__file__).resolve().parent
-_SUFFIXES = {"_stages": "stages"}
+_SUFFIXES = {"_stages": "stages", "_features": "features"}
 _PARTS: dict[str, PartBuilder] = {}
 
 
@@ -66,8 +68,8 @@ def part(class_name: str) -> Callable[[PartBuilder], PartBuilder]:
 
 
 def record_files(folder: Path = FOLDER) -> list[Path]:
-    """Every record of a folder."""
-    return sorted(folder.glob("*.json"))
+    """Every record of a network, head or block in a folder; those of bare operators hold cases instead of outputs."""
+    return sorted(path for path in folder.glob("*.json") if not path.stem.endswith("_operator"))
 
 
 def load_record(path: Path) -> Record:
@@ -81,20 +83,43 @@ def count_params(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
+for _class_name, _builder in _beside("parts").BUILDERS.items():
+    part(_class_name)(_builder)
+
+
+def _split_name(record: Record) -> tuple[str, str]:
+    """The registered network a record names, "" for none, and the suffix of the name."""
+    name = str(record["name"]).split("@")[0]
+    for suffix in ("", *_SUFFIXES):
+        base = name.removesuffix(suffix)
+        if name.endswith(suffix) and base in list_models():
+            return base, suffix
+    return "", ""
+
+
+def registry_name(record: Record) -> str:
+    """The registered network a record names; "" for a record of a head or block."""
+    return _split_name(record)[0]
+
+
+def _run_of(module: nn.Module, suffix: str) -> Callable[..., Any]:
+    if not suffix:
+        return module
+    return Features(module) if _SUFFIXES[suffix] == "features" else getattr(module, _SUFFIXES[suffix])
+
+
 def build(record: Record) -> Subject:
     """Build what the record names, with the number of classes its state holds, in eval mode.
 
     Raises:
         LookupError: Neither a registered network nor a class with a registered builder.
     """
-    name = str(record["name"]).split("@")[0]
-    for suffix, method in {"": "forward", **_SUFFIXES}.items():
-        base = name.removesuffix(suffix) if name.endswith(suffix) else ""
-        if base in list_models():
-            spec = model_spec(base)
-            state = state_from_arrays(golden.published_state(record))
-            module = create_model(base, num_classes=held_classes(state, spec.classes_key))
-            return Subject(module, module if method == "forward" else getattr(module, method), spec)
+    base, suffix = _split_name(record)
+    if base:
+        spec = model_spec(base)
+        state = state_from_arrays(golden.published_state(record))
+        module = create_model(base, num_classes=held_classes(state, spec.classes_key))
+        return Subject(module, _run_of(module, suffix), spec)
     class_name = record.get("source", {}).get("class", "")
     if class_name not in _PARTS:
         raise LookupError(f"record '{record['name']}': no network of that name and no builder for class '{class_name}'")

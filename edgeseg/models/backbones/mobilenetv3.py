@@ -172,8 +172,8 @@ class Block(nn.Module):
         y = self.get_submodule(self.style.depthwise)(pad_same(y, self.kernel, self.stride) if self.same else y)
         if self.squeeze:
             y = self.get_submodule(self.style.squeeze)(y)
-        y = self.linear_conv(y)
-        return x + y if self.add else y
+        out: Tensor = self.linear_conv(y)
+        return x + out if self.add else out
 
 
 def _strides(rows: tuple[Row, ...], output_stride: int) -> list[tuple[int, int, int]]:

@@ -8,7 +8,7 @@ __all__ = ["put_module"]
 
 
 def put_module(owner: nn.Module, path: str, module: nn.Module) -> None:
-    """Add `module` to `owner` under a dotted path; what lies on the way and does not exist becomes a plain container."""
+    """Add `module` to `owner` under a dotted path; what is missing on the way becomes a plain container."""
     *parents, leaf = path.split(".")
     for name in parents:
         if name not in owner._modules:

@@ -1,4 +1,4 @@
-"""A transformer's linear layers, norms and position convolutions on maps (N, C, H, W), without going to tokens and back.
+"""A transformer's linear layers, norms and position convolutions on maps (N, C, H, W), without tokens in between.
 
 The weights have the shapes of ``nn.Linear`` and ``nn.LayerNorm``, as in published state dicts.
 """

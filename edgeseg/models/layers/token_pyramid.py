@@ -22,7 +22,7 @@ Row = tuple[int, int, int, int]
 
 
 class MobileBlock(nn.Module):
-    """1x1 to `expand` times the width (left out for 1), depthwise convolution, linear 1x1; plus the input where possible.
+    """1x1 to `expand` times the width (none for 1), depthwise convolution, linear 1x1; plus the input where possible.
 
     Args:
         cin: Input channels.
