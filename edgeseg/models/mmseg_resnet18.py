@@ -184,7 +184,7 @@ def mmseg_semfpn_r18(*, num_classes: int = 19) -> Segmentor:
         notes="mmsegmentation's configuration of ResNet-50 with ResNet-18 in its place; no published weights. "
         "The logits have the size of the picture, rounded up to a multiple of 4. Which pixels are predicted again is a "
         "hard choice: engines round differently, so at large sizes the logits of a few pixels in a million differ by "
-        "more than the export's max_logit_error allows, though hardly a label does; raise it there (1.0).",
+        "far, though hardly a label does: logit_tolerance lets them.",
     )
 )
 def mmseg_pointrend_r18(*, num_classes: int = 19) -> Segmentor:
