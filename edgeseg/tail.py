@@ -10,17 +10,17 @@ float32. There are two ways to it:
   corner's winner beats at all four corners.
 
 Both differ from exact arithmetic by float32 rounding alone. numpy only; every buffer belongs to its call, so calls may
-run side by side. Threads: as many as ``cv2.getNumThreads()`` says.
+run side by side. One thread per call: pieces small enough for the cache are numpy calls so short that a second thread
+spends its time waiting for the interpreter lock (dense, 19 classes to 512x1024: 5.6 ms with one, 15 ms with two).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,14 +34,12 @@ Method = Literal["auto", "dense", "sparse"]
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 Index = NDArray[np.intp]
-T = TypeVar("T")
 _Band = tuple[slice, slice, F32]
 
 _RUN = 64  # longest stretch of rows or columns handled as one cell, so that huge strides keep memory bounded
 _PIXELS = 1 << 16  # interpolated at once in the sparse way: 256 KiB of float32
 _GEMM = 250_000  # multiply-adds per product; OpenBLAS starts its own (spinning) threads above 262144
 _STRIP = 32  # output rows per tile of the dense way; 8 where all classes are kept for the scores
-_SERIAL = 3e6  # estimated nanoseconds of one thread below which more threads cost more than they save
 
 # What `auto` goes by: nanoseconds of one thread, fitted to CPU times on an AVX-512 Xeon (2 cores, 2.6 GHz) over maps of
 # rising disagreement. Dense, per pixel and class (plus two): 19 classes to 512x1024 take 5.3 ms, 150 to 512x512 24 ms.
@@ -336,12 +334,8 @@ def _sparse(field: F32, coarse: U8, cells: _Cells, tail: TailSpec) -> U8:
     if len(field) == 1:  # a constant second class turns the threshold into an argmax; ties go to label 0
         field = np.concatenate((np.full_like(field, tail.threshold), field))
     step = max(1, min(_PIXELS // cells.area, _PIXELS // len(field)))
-    pieces = range(0, len(cells.y), step)
-
-    def fill(start: int) -> None:
+    for start in range(0, len(cells.y), step):
         _fill(field, coarse, cells, slice(start, start + step), labels)
-
-    _each(fill, pieces, parallel=cells.nanoseconds(len(field)) > _SERIAL)
     return labels
 
 
@@ -425,15 +419,10 @@ def _dense(field: F32, rows: _Axis, columns: _Axis, tail: TailSpec, scores: F32 
     block = int(np.clip(_GEMM // (10 * len(field) * band), 16, 64))
     acrosses = [_bands(columns, block, x, x + tile_width) for x in range(0, width, tile_width)]
     labels = np.zeros((height, width), np.uint8)
-
-    def fill(tile: tuple[_Band, list[_Band]]) -> None:
-        (y, inputs, down), across = tile
+    for across, (y, inputs, down) in itertools.product(acrosses, downs):
         x = slice(across[0][0].start, across[-1][0].stop)
         part = _Tile(np.ascontiguousarray(down.T), _across(field[:, inputs], across))
         part.label(labels[y, x], tail, None if scores is None else scores[y, x])
-
-    tiles = [(down, across) for across in acrosses for down in downs]
-    _each(fill, tiles, parallel=_DENSE * height * width * len(field) > _SERIAL)
     return labels
 
 
@@ -503,15 +492,3 @@ def _across(field: F32, blocks: list[_Band]) -> F32:
 
 def _sigmoid(values: F32) -> F32:
     return np.asarray(1 / (1 + np.exp(np.minimum(-values, 80))), np.float32)
-
-
-def _each(function: Callable[[T], Any], items: Iterable[T], *, parallel: bool) -> None:
-    """Call `function` for every item, on several threads where that pays; numpy lets go of the interpreter lock."""
-    threads = cv2.getNumThreads()
-    if not parallel or threads < 2:
-        for item in items:
-            function(item)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(function, items):
-            pass
