@@ -89,7 +89,7 @@ def _fuse_in_place(network: nn.Module) -> None:
         if type(module) is nn.Sequential:
             _fold_sequential(module)
         rewrite = getattr(module, "fuse", None)
-        if callable(rewrite):
+        if callable(rewrite) and not isinstance(rewrite, nn.Module):  # a submodule may have this name too
             rewrite()
 
 

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgeseg.models.backbones.stdc import STDC, STDC1_BLOCKS, STDC2_BLOCKS
-from edgeseg.models.layers.bisenet import AttentionRefinement, OutputHead
+from edgeseg.models.layers.bisenet import ContextRefinement, OutputHead
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
@@ -36,31 +35,17 @@ def plain_bn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.abs() + _EPS if key in head_bn else value for key, value in state.items()}
 
 
-def resize_nearest(x: Tensor, other: Tensor) -> Tensor:
-    """Repeat the pixels of `x` (N, C, h, w) up to the height and width of `other`."""
-    return F.interpolate(x, size=(other.shape[-2], other.shape[-1]), mode="nearest")
-
-
-class ContextPath(nn.Module):
+class ContextPath(ContextRefinement):
     """The backbone, and its two deepest maps refined by attention and brought to stride 8."""
 
     def __init__(self, blocks: tuple[int, int, int], *, tail: int | None) -> None:
-        super().__init__()
+        super().__init__(512, 1024)
         self.backbone = STDC(blocks, aliases=True, tail=tail)
-        self.arm16 = AttentionRefinement(512, 128)
-        self.arm32 = AttentionRefinement(1024, 128)
-        self.conv_head32 = ConvBN(128, 128, 3)
-        self.conv_head16 = ConvBN(128, 128, 3)
-        self.conv_avg = ConvBN(1024, 128, 1)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Image to the backbone's five maps, and the context at strides 8 and 16."""
         maps = self.backbone.feature_maps(image)
-        eighth, sixteenth, last = maps[2:]
-        x = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
-        coarse = self.conv_head32(resize_nearest(x, sixteenth))
-        fine = self.conv_head16(resize_nearest(self.arm16(sixteenth) + coarse, eighth))
-        return maps, fine, coarse
+        return maps, *self.refine(*maps[2:])
 
 
 class FeatureFusion(nn.Module):

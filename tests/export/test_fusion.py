@@ -100,3 +100,21 @@ class _Wrong(nn.Module):
 def test_fuse_refuses_a_rewrite_that_is_not_exact() -> None:
     with pytest.raises(ExportError, match="--no-fuse"):
         fuse(_Wrong(), torch.randn(1, 3, 4, 4))
+
+
+class _HoldsFuse(nn.Module):
+    """Has a submodule named as the method that fusion looks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fuse = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+    def forward(self, image: Tensor) -> Tensor:
+        y: Tensor = self.fuse(image)
+        return y
+
+
+def test_a_submodule_named_fuse_is_no_rewrite() -> None:
+    fused, report = fuse(_HoldsFuse().eval(), torch.ones(1, 3, 4, 4))
+    assert report.batch_norms == (1, 0)
+    assert fused(torch.ones(1, 3, 4, 4)).shape == (1, 4, 4, 4)

@@ -1,4 +1,4 @@
-"""Blocks of the BiSeNet line (BiSeNet, STDC, ShelfNet, FANet): channel attention and the output head.
+"""Blocks of the BiSeNet line (BiSeNet, STDC, ShelfNet, FANet): channel attention, context path and output head.
 
 Yu et al., "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation", ECCV 2018, arXiv 1808.00897.
 """
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.layers.conv_bn import ConvBN
+from edgeseg.models.layers.resize import repeat_like
 
-__all__ = ["AttentionRefinement", "OutputHead"]
+__all__ = ["AttentionRefinement", "ContextRefinement", "OutputHead"]
 
 
 class AttentionRefinement(nn.Module):
@@ -50,14 +51,39 @@ class AttentionRefinement(nn.Module):
         fold_bn_pair(self, "conv_atten", "bn_atten")
 
 
+class ContextRefinement(nn.Module):
+    """The two deepest maps of a backbone refined by attention, joined with the global average, brought to stride 8.
+
+    Args:
+        middle: Channels of the backbone's map at stride 16.
+        deep: Channels of its map at stride 32.
+    """
+
+    def __init__(self, middle: int, deep: int) -> None:
+        super().__init__()
+        self.arm16 = AttentionRefinement(middle, 128)
+        self.arm32 = AttentionRefinement(deep, 128)
+        self.conv_head32 = ConvBN(128, 128, 3)
+        self.conv_head16 = ConvBN(128, 128, 3)
+        self.conv_avg = ConvBN(deep, 128, 1)
+
+    def refine(self, eighth: Tensor, sixteenth: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Context (N, 128, ...) at strides 8 and 16, of the backbone's maps at strides 8, 16 and 32."""
+        x = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
+        coarse: Tensor = self.conv_head32(repeat_like(x, sixteenth))
+        fine: Tensor = self.conv_head16(repeat_like(self.arm16(sixteenth) + coarse, eighth))
+        return fine, coarse
+
+
 class OutputHead(nn.Module):
-    """3x3, BN, activation, then the classifier without bias.
+    """3x3, BN, activation, then the classifier.
 
     Args:
         cin: Input channels.
         inner: Channels between.
         num_classes: Output channels.
         kernel: Of the classifier.
+        bias: Of the classifier.
         norm: Makes the normalisation.
         act: Activation.
     """
@@ -69,12 +95,13 @@ class OutputHead(nn.Module):
         num_classes: int,
         *,
         kernel: int = 1,
+        bias: bool = False,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         act: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
         self.conv = ConvBN(cin, inner, 3, norm=norm, act=act)
-        self.conv_out = nn.Conv2d(inner, num_classes, kernel, 1, kernel // 2, bias=False)
+        self.conv_out = nn.Conv2d(inner, num_classes, kernel, 1, kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, cin, H, W) to logits (N, num_classes, H, W)."""

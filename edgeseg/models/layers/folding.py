@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-__all__ = ["fold_distant", "linear_to_conv", "merge_convs", "split_bn"]
+__all__ = ["fold_backwards", "fold_distant", "linear_to_conv", "merge_convs", "split_bn"]
 
 
 def fold_distant(owner: nn.Module, conv: str, bn: str) -> None:
@@ -27,6 +27,26 @@ def fold_distant(owner: nn.Module, conv: str, bn: str) -> None:
     fold_bn_pair(pair, "0", "1")
     owner.set_submodule(conv, pair[0])
     owner.set_submodule(bn, pair[1])
+
+
+def fold_backwards(owner: nn.Module, bn: str, conv: str) -> None:
+    """Fold a BN into the 1x1 convolution with bias that directly follows it; harmless where already folded.
+
+    Args:
+        owner: Module that runs the one directly after the other.
+        bn: Dotted path of the BN, replaced by ``nn.Identity``.
+        conv: Dotted path of the convolution.
+    """
+    first, second = owner.get_submodule(bn), owner.get_submodule(conv)
+    if not isinstance(first, nn.BatchNorm2d) or not isinstance(second, nn.Conv2d) or second.bias is None:
+        return
+    state = first.state_dict()
+    scale = state["weight"] / torch.sqrt(state["running_var"] + first.eps)
+    shift = state["bias"] - state["running_mean"] * scale
+    with torch.no_grad():
+        second.bias.add_(second.weight[:, :, 0, 0] @ shift)
+        second.weight.mul_(scale[None, :, None, None])
+    owner.set_submodule(bn, nn.Identity())
 
 
 def split_bn(bn: nn.BatchNorm2d, sizes: tuple[int, ...]) -> list[nn.BatchNorm2d]:

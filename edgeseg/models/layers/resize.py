@@ -1,11 +1,11 @@
-"""Bilinear resizing with explicit sizes: constants in a fixed-size export, symbols in a dynamic one."""
+"""Resizing with explicit sizes: constants in a fixed-size export, symbols in a dynamic one."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["expand_like", "resize_bilinear", "resize_like", "upsample"]
+__all__ = ["expand_like", "repeat_like", "resize_bilinear", "resize_like", "upsample"]
 
 
 def resize_bilinear(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
@@ -26,3 +26,8 @@ def upsample(x: Tensor, factor: int, *, align_corners: bool = False) -> Tensor:
 def expand_like(x: Tensor, other: Tensor) -> Tensor:
     """Resize maps (N, C, 1, 1) to the height and width of `other`: every place has the one value."""
     return x.expand(-1, -1, other.shape[-2], other.shape[-1])
+
+
+def repeat_like(x: Tensor, other: Tensor) -> Tensor:
+    """Repeat the pixels of `x` (N, C, h, w), nearest first, up to the height and width of `other`."""
+    return F.interpolate(x, size=(other.shape[-2], other.shape[-1]), mode="nearest")

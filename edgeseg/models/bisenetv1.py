@@ -1,0 +1,127 @@
+"""BiSeNet.
+
+Yu et al., "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation", ECCV 2018, arXiv 1808.00897.
+Equals CoinCheung/BiSeNet, ``bisenetv1.py`` (third-party, the usual PyTorch implementation) number for number: a
+ResNet-18 for context beside a shallow path for detail. Its head is much thinner than the paper's Res18 model, maps grow
+by repetition, and the fusion's attention has one 1x1 with BN where the paper has two. ``conv_out16`` and
+``conv_out32`` serve training only and are built with `aux`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.models.backbones.resnet import ResNet
+from edgeseg.models.layers.bisenet import ContextRefinement, OutputHead
+from edgeseg.models.layers.conv_bn import ConvBN
+from edgeseg.models.registry import register
+from edgeseg.models.spec import ModelSpec
+from edgeseg.specs import InputSpec
+
+__all__ = ["BiSeNetV1", "bisenetv1"]
+
+
+class ContextPath(ContextRefinement):
+    """ResNet-18, and its two deepest maps refined by attention and brought to stride 8."""
+
+    def __init__(self) -> None:
+        super().__init__(256, 512)
+        self.resnet = ResNet(18)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Context at strides 8 and 16."""
+        return self.refine(*self.resnet(image)[1:])
+
+
+class SpatialPath(nn.Module):
+    """Three strided convolutions and a 1x1: image to (N, 128, H / 8, W / 8)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = ConvBN(3, 64, 7, stride=2)
+        self.conv2 = ConvBN(64, 64, 3, stride=2)
+        self.conv3 = ConvBN(64, 64, 3, stride=2)
+        self.conv_out = ConvBN(64, 128, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        y: Tensor = self.conv_out(self.conv3(self.conv2(self.conv1(image))))
+        return y
+
+
+class FeatureFusion(nn.Module):
+    """Joins two maps by a 1x1 and raises each channel by a weight from its average."""
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        self.convblk = ConvBN(cin, cout, 1)
+        self.conv = nn.Conv2d(cout, cout, 1, bias=False)
+        self.bn = nn.BatchNorm2d(cout)
+
+    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
+        x: Tensor = self.convblk(torch.cat((detail, context), dim=1))
+        return x * torch.sigmoid(self.bn(self.conv(x.mean((2, 3), keepdim=True)))) + x
+
+    def fuse(self) -> None:
+        """Fold the attention's BN."""
+        from edgeseg.export.fusion import fold_bn_pair
+
+        fold_bn_pair(self, "conv", "bn")
+
+
+class BiSeNetV1(nn.Module):
+    """The network.
+
+    Args:
+        num_classes: Output channels.
+        aux: Build the two heads that serve training only.
+
+    Shape:
+        image (N, 3, H, W) -> logits (N, num_classes, ceil(H / 8), ceil(W / 8)); the published code takes multiples of
+        32 and then resizes bilinearly to the input size (align_corners False).
+    """
+
+    def __init__(self, num_classes: int = 19, *, aux: bool = False) -> None:
+        super().__init__()
+        self.cp = ContextPath()
+        self.sp = SpatialPath()
+        self.ffm = FeatureFusion(256, 256)
+        self.conv_out = OutputHead(256, 256, num_classes, bias=True)
+        if aux:
+            self.conv_out16 = OutputHead(128, 64, num_classes, bias=True)
+            self.conv_out32 = OutputHead(128, 64, num_classes, bias=True)
+        self.checkpoint_ignores = () if aux else (r"^conv_out(16|32)\.",)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits at stride 8; see the class."""
+        logits: Tensor = self.conv_out(self.ffm(self.sp(image), self.cp(image)[0]))
+        return logits
+
+    def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Logits at stride 8, and those of the training heads at strides 8 and 16; needs `aux`."""
+        fine, coarse = self.cp(image)
+        return self.conv_out(self.ffm(self.sp(image), fine)), self.conv_out16(fine), self.conv_out32(coarse)
+
+
+@register(
+    ModelSpec(
+        system="BiSeNet",
+        year=2018,
+        paper="BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation (ECCV 2018, arXiv "
+        "1808.00897)",
+        source="CoinCheung/BiSeNet, third-party",
+        num_classes=19,
+        labels="cityscapes",
+        input_size=(1024, 2048),
+        divisor=32,
+        input=InputSpec.unit_scale((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115)),
+        classes_key="conv_out.conv_out.weight",
+        params=13_275_539,
+        accuracy="Cityscapes val mIoU 75.44 at 1024x2048 (CoinCheung's README, retrained)",
+        weights_licence="MIT",
+        notes="Mean and std are those of the Cityscapes weights; the ADE20K and COCO-Stuff weights have others.",
+    )
+)
+def bisenetv1(*, num_classes: int = 19, aux: bool = False) -> BiSeNetV1:
+    """BiSeNet on ResNet-18."""
+    return BiSeNetV1(num_classes, aux=aux)
