@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeseg.bundle import Bundle, open_bundle
 from edgeseg.errors import InputError, UsageError
+from edgeseg.labels import LabelMap
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.predictor import Predictor
 from edgeseg.runtimes import RuntimeOptions
@@ -82,8 +82,8 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if value != value else value for key, value in values.items()}
 
 
-def read_labels(path: Path, *, one: int | None = None) -> NDArray[np.uint8]:
-    """Read a label map: single-channel PNG, class index per pixel. With a colour table it is refused.
+def read_labels(path: Path, *, one: int | None = None) -> LabelMap:
+    """Read a label map: single-channel PNG, class index per pixel, 8 or 16 bits. With a colour table it is refused.
 
     Args:
         path: The file.
@@ -95,13 +95,13 @@ def read_labels(path: Path, *, one: int | None = None) -> NDArray[np.uint8]:
     data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
     if data is None:
         raise InputError(f"label map '{path}' cannot be read as a picture; expected a single-channel PNG")
-    if data.ndim != 2 or data.dtype != np.uint8:
+    if data.ndim != 2 or data.dtype not in (np.uint8, np.uint16):
         shape = "x".join(map(str, data.shape))
         raise InputError(
-            f"label map '{path}' is {data.dtype} {shape}; expected one 8-bit channel with a class per pixel, "
+            f"label map '{path}' is {data.dtype} {shape}; expected one 8-bit or 16-bit channel with a class per pixel, "
             "without a colour table"
         )
-    labels: NDArray[np.uint8] = data.astype(np.uint8, copy=False)
+    labels: LabelMap = np.asarray(data)
     return labels if one is None else (labels == one).astype(np.uint8)
 
 
@@ -124,7 +124,7 @@ def evaluate_bundle(
         images: Folder of pictures.
         labels: Folder of label maps with the same stems.
         target: Where to run.
-        ignore: Label value of void pixels, 0..255; where the network has an output for it, that class is not scored
+        ignore: Label value of void pixels, 0..65535; where the network has an output for it, that class is not scored
             and a prediction of it is a miss.
         one: Label value that means class 1.
         options: How to run.
@@ -137,7 +137,7 @@ def evaluate_bundle(
     Raises:
         InputError: No pictures, none that can be read, a picture without label map, sizes that differ, or a label
             outside the classes.
-        UsageError: A label value outside 0..255, or a limit below 1.
+        UsageError: A label value outside 0..65535, or a limit below 1.
     """
     _check_numbers(ignore, one, limit)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -164,15 +164,13 @@ def evaluate_bundle(
 
 def _check_numbers(ignore: int | None, one: int | None, limit: int | None) -> None:
     for name, value in (("ignore", ignore), ("one", one)):
-        if value is not None and not 0 <= value <= 255:
-            raise UsageError(f"{name} is {value}; a label value is between 0 and 255")
+        if value is not None and not 0 <= value <= 65535:
+            raise UsageError(f"{name} is {value}; a label value is between 0 and 65535")
     if limit is not None and limit < 1:
         raise UsageError(f"limit is {limit}; it must be at least 1")
 
 
-def _count(
-    matrix: ConfusionMatrix, file: Path, truth: NDArray[np.uint8], labels: NDArray[np.uint8], ignore: int | None
-) -> None:
+def _count(matrix: ConfusionMatrix, file: Path, truth: LabelMap, labels: LabelMap, ignore: int | None) -> None:
     try:
         matrix.update(truth, labels, ignore=ignore)
     except InputError as error:

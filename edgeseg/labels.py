@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeseg.errors import UnknownNameError, UsageError
 
-__all__ = ["LABEL_SETS", "LabelSet", "label_set"]
+__all__ = ["LABEL_SETS", "LabelMap", "LabelSet", "as_label_map", "label_dtype", "label_set"]
+
+LabelMap: TypeAlias = NDArray[np.unsignedinteger[Any]]
+"""Class index per pixel: uint8 (H, W), or uint16 where a network has more than 255 classes."""
+
+MOST_CLASSES = 65535
 
 Color = tuple[int, int, int]
 _Table = tuple[tuple[str, Color], ...]
@@ -116,18 +125,29 @@ def label_set(name: str, num_classes: int) -> LabelSet:
 
     Raises:
         UnknownNameError: No such set.
-        UsageError: Fewer than 1 or more than 255 classes.
+        UsageError: Fewer than 1 or more than 65535 classes.
     """
     if name not in _SETS:
         raise UnknownNameError("label set", name, LABEL_SETS)
-    if not 1 <= num_classes <= 255:
-        raise UsageError(f"labels are uint8, so a network has 1 to 255 classes, got {num_classes}")
+    if not 1 <= num_classes <= MOST_CLASSES:
+        raise UsageError(f"labels are uint16 at most, so a network has 1 to {MOST_CLASSES} classes, got {num_classes}")
     count = max(2, num_classes)
     tables, ignore = _SETS[name]
     for table in tables:
         if len(table) == count:
             return LabelSet(name, tuple(name for name, _ in table), tuple(color for _, color in table), ignore)
     return LabelSet("generic", tuple(f"class {i}" for i in range(count)), _palette(count))
+
+
+def label_dtype(num_classes: int) -> type[np.unsignedinteger[Any]]:
+    """uint8 for up to 255 classes (so that 255 can mean void), uint16 above."""
+    return np.uint8 if num_classes <= 255 else np.uint16
+
+
+def as_label_map(found: NDArray[Any]) -> LabelMap:
+    """Labels as an engine gives them: uint8 as they are; int32, used above 255 classes, as uint16."""
+    labels: LabelMap = found if found.dtype == np.uint8 else found.astype(np.uint16)
+    return labels
 
 
 def _palette(count: int) -> tuple[Color, ...]:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError, UsageError
+from edgeseg.labels import LabelMap
 
 __all__ = ["ConfusionMatrix", "agreement"]
 
-U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
@@ -26,7 +26,7 @@ class ConfusionMatrix:
     classes (a 12-output network saying "void") is a miss of the true class.
 
     Args:
-        num_classes: Scored classes, 1 to 255.
+        num_classes: Scored classes, 1 to 4096 (the counts of that many fill 128 MB).
         count_void_as_error: Which reading the scores give.
 
     Attributes:
@@ -36,41 +36,51 @@ class ConfusionMatrix:
     """
 
     def __init__(self, num_classes: int, *, count_void_as_error: bool = False) -> None:
-        if not 1 <= num_classes <= 255:
-            raise UsageError(f"labels are uint8, so 1 to 255 classes can be scored, got {num_classes}")
+        if not 1 <= num_classes <= 4096:
+            raise UsageError(f"1 to 4096 classes can be scored, got {num_classes}")
         self.num_classes = num_classes
         self.count_void_as_error = count_void_as_error
         self.counts: I64 = np.zeros((num_classes, num_classes + 1), np.int64)
         self.void: I64 = np.zeros(num_classes + 1, np.int64)
 
-    def update(self, labels_true: U8, labels_pred: U8, ignore: int | None = None) -> None:
+    def update(self, labels_true: LabelMap, labels_pred: LabelMap, ignore: int | None = None) -> None:
         """Add one picture.
 
         Args:
-            labels_true: uint8 (H, W).
-            labels_pred: uint8 (H, W).
+            labels_true: uint8 or uint16 (H, W).
+            labels_pred: uint8 or uint16 (H, W).
             ignore: Label of void in `labels_true`. Where it is one of the classes, that class is not scored.
 
         Raises:
-            InputError: Sizes differ, not uint8, or a true label that is neither a class nor `ignore`.
+            InputError: Sizes differ, not uint8 or uint16, or a true label that is neither a class nor `ignore`.
         """
         _check_pair(labels_true, labels_pred)
         n = self.num_classes
-        joint = np.bincount(labels_true.ravel().astype(np.intp) * 256 + labels_pred.ravel(), minlength=1 << 16)
-        pairs = joint.reshape(256, 256).astype(np.int64, copy=False)
-        void = np.zeros(256, np.int64)
-        if ignore is not None and 0 <= ignore < 256:
+        if labels_true.dtype == np.uint16:
+            labels_true, ignore = self._narrowed(labels_true, ignore)
+        side = max(256, n + 1)
+        predicted = np.minimum(labels_pred, side - 1)
+        joint = np.bincount(labels_true.ravel().astype(np.intp) * side + predicted.ravel(), minlength=side * side)
+        pairs = joint.reshape(side, side).astype(np.int64, copy=False)
+        void = np.zeros(side, np.int64)
+        if ignore is not None and 0 <= ignore < side:
             void = pairs[ignore].copy()
             pairs[ignore] = 0
-        self._refuse_unknown(pairs, ignore)
+        self._refuse(np.flatnonzero(pairs[n:].sum(axis=1)) + n, ignore)
         known = np.arange(n)[np.arange(n) != ignore]
         self.counts[:, known] += pairs[:n, known]
         self.counts[:, n] += pairs[:n].sum(axis=1) - pairs[:n, known].sum(axis=1)
         self.void[known] += void[known]
         self.void[n] += void.sum() - void[known].sum()
 
-    def _refuse_unknown(self, pairs: I64, ignore: int | None) -> None:
-        outside = np.flatnonzero(pairs[self.num_classes :].sum(axis=1)) + self.num_classes
+    def _narrowed(self, labels: LabelMap, ignore: int | None) -> tuple[LabelMap, int | None]:
+        """A 16-bit map with void right behind the classes, so that its counts stay small."""
+        n = self.num_classes
+        strange = labels >= n if ignore is None else (labels >= n) & (labels != ignore)
+        self._refuse(np.unique(labels[strange]), ignore)
+        return (labels, ignore) if ignore is None or ignore < n else (np.minimum(labels, n), n)
+
+    def _refuse(self, outside: NDArray[Any], ignore: int | None) -> None:
         if len(outside):
             values = ", ".join(map(str, outside[:5]))
             known = f"0..{self.num_classes - 1}" + ("" if ignore is None else f" and void ({ignore})")
@@ -147,25 +157,25 @@ class ConfusionMatrix:
         }
 
 
-def agreement(labels_a: U8, labels_b: U8) -> tuple[int, int]:
+def agreement(labels_a: LabelMap, labels_b: LabelMap) -> tuple[int, int]:
     """How many pixels of two label maps differ, and how many there are.
 
     Raises:
-        InputError: Their sizes differ, or they are not uint8 (H, W).
+        InputError: Their sizes differ, or they are not uint8 or uint16 (H, W).
     """
     _check_pair(labels_a, labels_b)
     return int(np.count_nonzero(labels_a != labels_b)), int(labels_a.size)
 
 
-def _check_pair(a: U8, b: U8) -> None:
+def _check_pair(a: LabelMap, b: LabelMap) -> None:
     for labels in (a, b):
-        if labels.dtype != np.uint8 or labels.ndim != 2:
-            raise InputError(f"a label map must be uint8 (height, width), got {labels.dtype} {labels.shape}")
+        if labels.dtype not in (np.uint8, np.uint16) or labels.ndim != 2:
+            raise InputError(f"a label map must be uint8 or uint16 (height, width), got {labels.dtype} {labels.shape}")
     if a.shape != b.shape:
         raise InputError(f"label maps of {_size(a)} and {_size(b)} cannot be compared; their sizes must agree")
 
 
-def _size(labels: U8) -> str:
+def _size(labels: LabelMap) -> str:
     return f"{labels.shape[0]}x{labels.shape[1]}"
 
 

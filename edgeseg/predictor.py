@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from edgeseg.bundle import SAMPLE, SAMPLE_LABELS, Bundle, Manifest, Parity, open_bundle
 from edgeseg.errors import BundleError, EdgesegError, SizeError, UsageError
 from edgeseg.images import as_rgb, fit_image, read_image
+from edgeseg.labels import as_label_map
 from edgeseg.results import Result
 from edgeseg.runtimes import RuntimeOptions, SessionInfo, open_session
 from edgeseg.sources import Frame, Source, open_iterable, open_source
@@ -210,7 +211,7 @@ class Predictor:
         Raises:
             BundleError: The bundle holds no sample, or its labels do not fit.
         """
-        expected = cv2.imread(str(self._bundle.file(SAMPLE_LABELS)), cv2.IMREAD_GRAYSCALE)
+        expected = cv2.imread(str(self._bundle.file(SAMPLE_LABELS)), cv2.IMREAD_UNCHANGED)
         image = read_image(self._bundle.file(SAMPLE))
         (job,) = self._infer([self._prepare(image, SAMPLE, {}, output="network", keep=False)])
         labels = self._finish(job).labels
@@ -313,7 +314,7 @@ class Predictor:
         scores: NDArray[np.float32] | None = None
         tail = self.manifest.tail
         if job.output == "labels":
-            labels = job.found
+            labels = as_label_map(job.found)
         elif self._scores:
             labels, scores = scores_from_logits(job.found, job.size, tail=tail, region=job.region)
         else:

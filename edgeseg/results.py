@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
 from edgeseg.files import write_bytes
+from edgeseg.labels import LabelMap
 
 __all__ = ["Result"]
 
@@ -22,7 +23,7 @@ class Result:
     """One image's prediction.
 
     Attributes:
-        labels: uint8 (H, W): class index per pixel.
+        labels: uint8 (H, W), uint16 above 255 classes: class index per pixel.
         names: Class names in index order.
         palette: RGB colour per class.
         image: uint8 (H, W, 3) RGB at the labels' size, or None where it was not kept.
@@ -31,7 +32,7 @@ class Result:
         source: Path, URL or frame number the image came from.
     """
 
-    labels: NDArray[np.uint8]
+    labels: LabelMap
     names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     image: NDArray[np.uint8] | None = None
@@ -52,7 +53,7 @@ class Result:
 
     def color(self) -> NDArray[np.uint8]:
         """Labels as an RGB picture in the palette: uint8 (H, W, 3)."""
-        table = np.zeros((256, 3), np.uint8)
+        table = np.zeros((max(256, len(self.palette)), 3), np.uint8)
         table[: len(self.palette)] = np.array(self.palette, np.uint8)
         return table[self.labels]
 
@@ -98,7 +99,7 @@ class Result:
 
         Args:
             path: Ends in ``.png`` (or, for ``overlay``, any format OpenCV writes).
-            kind: ``labels`` (class index per pixel), ``color``, ``overlay`` or ``cutout``.
+            kind: ``labels`` (class index per pixel, 16 bits above 255 classes), ``color``, ``overlay`` or ``cutout``.
 
         Returns:
             The path written.

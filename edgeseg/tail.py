@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
+from edgeseg.labels import MOST_CLASSES, LabelMap, label_dtype
 from edgeseg.specs import Size, TailSpec
 
 __all__ = ["Method", "Region", "labels_from_logits", "scores_from_logits"]
@@ -32,7 +33,6 @@ __all__ = ["Method", "Region", "labels_from_logits", "scores_from_logits"]
 Method = Literal["auto", "dense", "sparse"]
 
 F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
 Index = NDArray[np.intp]
 _Band = tuple[slice, slice, F32]
 
@@ -99,14 +99,14 @@ class _Runs:
 
 def labels_from_logits(
     logits: F32, size: Size, *, tail: TailSpec, region: Region | None = None, method: Method = "auto"
-) -> U8:
+) -> LabelMap:
     """Resize logits bilinearly to `size` and take the argmax, exactly.
 
     Source positions are those of ``torch.nn.functional.interpolate``: ``(y + 0.5) * h / H - 0.5`` clamped to
     ``[0, h - 1]``, or ``y * (h - 1) / (H - 1)`` with `tail.align_corners`; shrinking has no antialias, as there.
 
     Args:
-        logits: float32 (or float16) (C, h, w), finite, 1 to 255 classes. One class means two labels: 1 where the
+        logits: float32 (or float16) (C, h, w), finite, 1 to 65535 classes. One class means two labels: 1 where the
             resized logit is above `tail.threshold`.
         size: Height x width of the labels.
         tail: The recorded tail of the network.
@@ -115,7 +115,7 @@ def labels_from_logits(
         method: ``auto`` takes the faster way for these logits.
 
     Returns:
-        uint8 (H, W), class index per pixel; equal logits go to the lowest index.
+        uint8 (H, W), uint16 above 255 classes: class index per pixel; equal logits go to the lowest index.
 
     Raises:
         UsageError: Wrong shape, type, number of classes or size; NaN or infinity among the logits.
@@ -135,15 +135,15 @@ def labels_from_logits(
 
 def scores_from_logits(
     logits: F32, size: Size, *, tail: TailSpec, region: Region | None = None, method: Method = "auto"
-) -> tuple[U8, F32]:
+) -> tuple[LabelMap, F32]:
     """Labels as `labels_from_logits` gives them, and how sure the network is of each.
 
     Arguments and errors are those of `labels_from_logits`. All classes are needed at all pixels here, so this takes
     the dense way for the scores whatever `method` says of the labels.
 
     Returns:
-        Labels, uint8 (H, W), and scores, float32 (H, W) in 0..1: the softmax probability of the label, computed from
-        the resized logits. One class: ``sigmoid(logit)`` where the label is 1, else one minus that.
+        Labels as `labels_from_logits` gives them, and scores, float32 (H, W) in 0..1: the softmax probability of the
+        label, computed from the resized logits. One class: ``sigmoid(logit)`` where the label is 1, else one minus it.
     """
     field, rows, columns = _prepare(logits, size, tail, region)
     scores = np.empty((len(rows.low), len(columns.low)), np.float32)
@@ -178,8 +178,8 @@ def _checked(logits: Any) -> F32:
         raise UsageError(f"logits must be a numpy array of shape (classes, height, width), got {got}")
     if logits.dtype not in (np.float32, np.float16):
         raise UsageError(f"logits must be float32, got {logits.dtype}; convert them with .astype(numpy.float32)")
-    if logits.shape[0] > 255:
-        raise UsageError(f"labels are uint8, so at most 255 classes fit; the logits have {logits.shape[0]}")
+    if logits.shape[0] > MOST_CLASSES:
+        raise UsageError(f"labels are uint16, so at most {MOST_CLASSES} classes fit; the logits have {logits.shape[0]}")
     field = np.ascontiguousarray(logits, np.float32)
     if not (np.isfinite(field.min()) and np.isfinite(field.max())):  # 1 % of the tail's time
         raise UsageError("the logits hold NaN or infinity; an fp16 network that overflows does this: use fp32")
@@ -244,40 +244,41 @@ def _runs(axis: _Axis) -> _Runs:
 # --- argmax at the logits' own resolution ------------------------------------------------------------------------
 
 
-def _argmax(field: F32, tail: TailSpec) -> U8:
+def _argmax(field: F32, tail: TailSpec) -> LabelMap:
     """uint8 (h, w): argmax over the classes, a running maximum in pieces that stay in cache."""
     classes, h, w = field.shape
     if classes == 1:
         above: NDArray[np.bool_] = field[0] > np.float32(tail.threshold)
         return above.view(np.uint8)
     flat = field.reshape(classes, -1)
-    labels = np.zeros(h * w, np.uint8)
+    labels = np.zeros(h * w, label_dtype(classes))
     for start in range(0, h * w, _PIXELS):
         part = flat[:, start : start + _PIXELS]
         _run_maximum(part[0].copy(), labels[start : start + _PIXELS], enumerate(part[1:], 1))
     return labels.reshape(h, w)
 
 
-def _run_maximum(best: F32, labels: U8, values: Iterable[tuple[int, F32]]) -> None:
+def _run_maximum(best: F32, labels: LabelMap, values: Iterable[tuple[int, F32]]) -> None:
     """Fill `labels` (zeros at first) with the class of the largest value, the lowest winning ties; `best` changes.
 
     Classes come in rising order, so the label of a new maximum is above every label before it and the update is the
     maximum of two uint8 arrays: four times less memory traffic than a masked copy, and vectorised by numpy.
     """
     above = np.empty(best.shape, bool)
-    stamp = above.view(np.uint8)
+    flags = above.view(np.uint8)
+    stamp = flags if labels.dtype == np.uint8 else np.empty(best.shape, labels.dtype)
     for label, value in values:
         np.greater(value, best, out=above)
         np.maximum(best, value, out=best)
-        np.multiply(stamp, np.uint8(label), out=stamp)
+        np.multiply(flags, labels.dtype.type(label), out=stamp)
         np.maximum(labels, stamp, out=labels)
 
 
-def _spread(coarse: U8, rows: _Axis, columns: _Axis) -> U8:
+def _spread(coarse: LabelMap, rows: _Axis, columns: _Axis) -> LabelMap:
     """Look up labels where every output pixel falls on a logit; the map itself where the sizes agree."""
     if (len(rows.low), len(columns.low)) == coarse.shape:  # unused rows are gone, so this is the identity
         return coarse
-    spread: U8 = coarse[rows.low][:, columns.low]
+    spread: LabelMap = coarse[rows.low][:, columns.low]
     return spread
 
 
@@ -291,19 +292,19 @@ class _Cells:
     Attributes:
         rows: Runs of output rows.
         columns: Runs of output columns.
-        labels: uint8 (row runs, column runs): label of the upper left corner.
+        labels: uint8 or uint16 (row runs, column runs): label of the upper left corner.
         y: Row run of each disagreeing cell.
         x: Column run of each disagreeing cell.
     """
 
     rows: _Runs
     columns: _Runs
-    labels: U8
+    labels: LabelMap
     y: Index
     x: Index
 
     @classmethod
-    def find(cls, coarse: U8, row_axis: _Axis, column_axis: _Axis) -> _Cells:
+    def find(cls, coarse: LabelMap, row_axis: _Axis, column_axis: _Axis) -> _Cells:
         """Compare the four corners of every cell."""
         rows, columns = _runs(row_axis), _runs(column_axis)
         upper, lower = coarse[rows.low], coarse[rows.high]
@@ -329,7 +330,7 @@ class _Cells:
         return int(self.rows.pixels.shape[0] * self.columns.pixels.shape[0])
 
 
-def _sparse(field: F32, coarse: U8, cells: _Cells, tail: TailSpec) -> U8:
+def _sparse(field: F32, coarse: LabelMap, cells: _Cells, tail: TailSpec) -> LabelMap:
     labels = cells.labels.repeat(cells.columns.lengths, axis=1).repeat(cells.rows.lengths, axis=0)
     if len(field) == 1:  # a constant second class turns the threshold into an argmax; ties go to label 0
         field = np.concatenate((np.full_like(field, tail.threshold), field))
@@ -339,7 +340,7 @@ def _sparse(field: F32, coarse: U8, cells: _Cells, tail: TailSpec) -> U8:
     return labels
 
 
-def _fill(field: F32, coarse: U8, cells: _Cells, part: slice, labels: U8) -> None:
+def _fill(field: F32, coarse: LabelMap, cells: _Cells, part: slice, labels: LabelMap) -> None:
     """Label the pixels of some disagreeing cells."""
     y, x = cells.y[part], cells.x[part]
     width = field.shape[2]
@@ -356,21 +357,21 @@ def _fill(field: F32, coarse: U8, cells: _Cells, part: slice, labels: U8) -> Non
     first = np.cumsum(counts) - counts
     ty, tx = rows.t[:, y][:, None], columns.t[:, x][None]
     best: F32 = np.empty(0, np.float32)
-    found: U8 = np.empty(0, np.uint8)
+    found: LabelMap = np.empty(0, labels.dtype)
     for turn in range(int(counts[0])):
         n = int(np.searchsorted(-counts, -turn, side="left"))
         classes = candidates[first[:n] + turn]
         values = _between(corners[classes, :, order[:n]], ty[..., :n], tx[..., :n])
         if turn == 0:
-            best, found = values, np.empty(values.shape, np.uint8)
+            best, found = values, np.empty(values.shape, labels.dtype)
             found[:] = classes
         else:
-            _update(best[..., :n], found[..., :n], values, classes.astype(np.uint8))
+            _update(best[..., :n], found[..., :n], values, classes.astype(found.dtype))
     target = (rows.pixels[:, y] * labels.shape[1])[:, None] + columns.pixels[:, x][None]
     labels.reshape(-1)[target] = found
 
 
-def _possible(corners: F32, winners: U8) -> NDArray[np.bool_]:
+def _possible(corners: F32, winners: LabelMap) -> NDArray[np.bool_]:
     """Bool (C, K): classes that no corner's winner beats at all four corners of the cell.
 
     Args:
@@ -399,18 +400,19 @@ def _between(corners: F32, ty: F32, tx: F32) -> F32:
     return values
 
 
-def _update(best: F32, found: U8, values: F32, classes: U8) -> None:
+def _update(best: F32, found: LabelMap, values: F32, classes: LabelMap) -> None:
     above = values > best
     np.maximum(best, values, out=best)
-    stamp = above.view(np.uint8)
-    np.multiply(stamp, classes, out=stamp)
+    flags = above.view(np.uint8)
+    stamp = flags if found.dtype == np.uint8 else np.empty(found.shape, found.dtype)
+    np.multiply(flags, classes, out=stamp)
     np.maximum(found, stamp, out=found)
 
 
 # --- dense -------------------------------------------------------------------------------------------------------
 
 
-def _dense(field: F32, rows: _Axis, columns: _Axis, tail: TailSpec, scores: F32 | None = None) -> U8:
+def _dense(field: F32, rows: _Axis, columns: _Axis, tail: TailSpec, scores: F32 | None = None) -> LabelMap:
     height, width = len(rows.low), len(columns.low)
     strip = _STRIP if scores is None else _STRIP // 4
     downs = _bands(rows, strip)
@@ -418,7 +420,7 @@ def _dense(field: F32, rows: _Axis, columns: _Axis, tail: TailSpec, scores: F32 
     tile_width = min(1024, max(32, _GEMM // (strip * band)))
     block = int(np.clip(_GEMM // (10 * len(field) * band), 16, 64))
     acrosses = [_bands(columns, block, x, x + tile_width) for x in range(0, width, tile_width)]
-    labels = np.zeros((height, width), np.uint8)
+    labels = np.zeros((height, width), label_dtype(len(field)))
     for across, (y, inputs, down) in itertools.product(acrosses, downs):
         x = slice(across[0][0].start, across[-1][0].stop)
         part = _Tile(np.ascontiguousarray(down.T), _across(field[:, inputs], across))
@@ -458,7 +460,7 @@ class _Tile:
         value: F32 = np.matmul(self._down, self._across[label], out=out)
         return value
 
-    def label(self, labels: U8, tail: TailSpec, scores: F32 | None) -> None:
+    def label(self, labels: LabelMap, tail: TailSpec, scores: F32 | None) -> None:
         """Fill `labels` (zeros at first), and `scores` where wanted."""
         classes = len(self._across)
         best = self.value(0)

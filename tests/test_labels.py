@@ -66,6 +66,6 @@ def test_names_and_colours_are_plain_values() -> None:
 def test_unknown_names_and_counts_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'cityscapes'"):
         label_set("cityscape", 19)
-    for count in (0, 256):
-        with pytest.raises(UsageError, match="1 to 255 classes"):
+    for count in (0, 65536):
+        with pytest.raises(UsageError, match="1 to 65535 classes"):
             label_set("voc", count)

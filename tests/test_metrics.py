@@ -148,9 +148,20 @@ def test_what_does_not_fit_is_refused() -> None:
         matrix.update(labels((0, 2, 255)), labels((0, 0, 0)))
     with pytest.raises(InputError, match="int64"):
         matrix.update(wide, labels((0, 0), (0, 0)))
-    with pytest.raises(UsageError, match="got 256"):
-        ConfusionMatrix(256)
+    with pytest.raises(UsageError, match="got 4097"):
+        ConfusionMatrix(4097)
     assert matrix.counts.sum() == 0
+
+
+def test_sixteen_bit_maps_count_as_eight_bit_ones() -> None:
+    wide = [np.array(rows, np.uint16) for rows in ([[0, 300, 999, 65535]], [[0, 300, 7, 12]])]
+    matrix = ConfusionMatrix(1000)
+    matrix.update(wide[0], wide[1], 65535)
+    assert (matrix.counts[0, 0], matrix.counts[300, 300], matrix.counts[999, 7]) == (1, 1, 1)
+    assert matrix.counts.sum() == 3
+    assert matrix.void[12] == 1
+    with pytest.raises(InputError, match=r"holds 1000, 65535, expected 0..999;"):
+        matrix.update(np.array([[65535, 1000]], np.uint16), wide[1][:, :2])
 
 
 def test_agreement() -> None:

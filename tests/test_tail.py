@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
+from edgeseg.labels import LabelMap
 from edgeseg.specs import Size, TailSpec
 from edgeseg.tail import Method, Region, labels_from_logits, scores_from_logits
 
@@ -59,13 +60,13 @@ def resized(logits: NDArray[Any], size: Size, align_corners: bool, region: Regio
     return cast(F64, down @ logits.astype(np.float64) @ across.T)
 
 
-def check(labels: NDArray[np.uint8], exact: F64, scale: float, threshold: float = 0.0) -> None:
+def check(labels: LabelMap, exact: F64, scale: float, threshold: float = 0.0) -> None:
     """Labels are those of `exact`, except where its margin is lost in float32."""
     if len(exact) == 1:
         exact = np.concatenate((np.full_like(exact, threshold), exact))
     best = exact.argmax(axis=0)
     mine = np.take_along_axis(exact, labels[None].astype(np.intp), axis=0)[0]
-    assert labels.dtype == np.uint8
+    assert labels.dtype == (np.uint8 if len(exact) <= 255 else np.uint16)
     assert labels.shape == exact.shape[1:]
     assert (exact.max(axis=0) - mine)[labels != best].max(initial=0.0) <= 1e-5 * scale
 
@@ -124,7 +125,13 @@ def test_ties_go_to_the_lowest_class_exactly(
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(
     ("classes", "logit_size", "size"),
-    [(19, (32, 64), (256, 512)), (19, (33, 65), (250, 515)), (150, (16, 16), (128, 130)), (5, (96, 80), (50, 33))],
+    [
+        (19, (32, 64), (256, 512)),
+        (19, (33, 65), (250, 515)),
+        (150, (16, 16), (128, 130)),
+        (1000, (7, 9), (50, 67)),
+        (5, (96, 80), (50, 33)),
+    ],
 )
 @pytest.mark.parametrize("kind", ["smooth", "noise"])
 def test_labels_are_those_of_torch(classes: int, logit_size: Size, size: Size, align_corners: bool, kind: str) -> None:
@@ -275,7 +282,7 @@ ONES = np.ones((2, 3, 4), np.float32)
 @pytest.mark.parametrize(
     ("logits", "size", "region", "words"),
     [
-        (np.ones((256, 2, 2), np.float32), (4, 4), None, "at most 255 classes"),
+        (np.broadcast_to(np.float32(1), (65536, 1, 1)), (4, 4), None, "at most 65535 classes"),
         (ONES[0], (4, 4), None, "shape \\(classes, height, width\\)"),
         (ONES.tolist(), (4, 4), None, "got list"),
         (ONES.astype(np.float64), (4, 4), None, "float64"),

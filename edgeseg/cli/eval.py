@@ -22,8 +22,8 @@ def evaluate(
         Path, typer.Option(help="Folder of label maps: single-channel PNG, class index per pixel, same stem.")
     ],
     target: Annotated[str, typer.Option("--target", "-t", help="Where to run.")] = "ort",
-    ignore: Annotated[int | None, typer.Option(min=0, max=255, help="Label value of void pixels.")] = None,
-    scale_to: Annotated[int | None, typer.Option(min=0, max=255, help="Label value of class 1, such as 255.")] = None,
+    ignore: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void pixels.")] = None,
+    scale_to: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of class 1, such as 255.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     device: Annotated[str | None, typer.Option(help="Device or provider of the engine.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,

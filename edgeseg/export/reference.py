@@ -18,6 +18,7 @@ from edgeseg.bundle import Parity
 from edgeseg.errors import ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.images import fit_image, read_image
+from edgeseg.labels import LabelMap, as_label_map
 from edgeseg.metrics import agreement
 from edgeseg.runtimes import Session
 from edgeseg.specs import ResizeRule, Size, TailSpec
@@ -38,12 +39,12 @@ class ParitySet:
     Attributes:
         images: uint8 (H, W, 3) RGB, the sample first.
         logits: float32 (C, h, w) per picture.
-        labels: uint8 (H, W) per picture, at the network's size.
+        labels: (H, W) per picture, at the network's size.
     """
 
     images: tuple[NDArray[np.uint8], ...]
     logits: tuple[NDArray[np.float32], ...]
-    labels: tuple[NDArray[np.uint8], ...]
+    labels: tuple[LabelMap, ...]
 
     @property
     def logit_range(self) -> float:
@@ -106,7 +107,7 @@ def compare_outputs(
         chosen = [(first + index) % count for index in range(batch)]
         out = run(np.stack([expected.images[i] for i in chosen]))
         for index, i in enumerate(chosen):
-            logits, labels = out["logits"][index], out["labels"][index] if "labels" in out else None
+            logits, labels = out["logits"][index], as_label_map(out["labels"][index]) if "labels" in out else None
             worst = max(worst, logit_error(logits[None], expected.logits[i], tail))
             wrong, total = _differing(logits, labels, expected.labels[i], tail)
             differing, pixels = differing + wrong, pixels + total
@@ -114,7 +115,7 @@ def compare_outputs(
 
 
 def _differing(
-    logits: NDArray[np.float32], labels: NDArray[np.uint8] | None, expected: NDArray[np.uint8], tail: TailSpec
+    logits: NDArray[np.float32], labels: LabelMap | None, expected: LabelMap, tail: TailSpec
 ) -> tuple[int, int]:
     """Differing and compared pixels of one picture."""
     height, width = expected.shape

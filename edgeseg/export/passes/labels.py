@@ -13,9 +13,10 @@ __all__ = ["AppendLabels"]
 
 
 class AppendLabels(Pass):
-    """Add a second output ``labels`` uint8 (N, H, W): bilinear resize of ``logits``, argmax, cast.
+    """Add a second output ``labels`` (N, H, W): bilinear resize of ``logits``, argmax, cast.
 
-    The cast to uint8 is the last node and comes from float: the only form every TensorRT takes. The logits stay an
+    Up to 255 classes they are uint8; the cast to it is the last node and comes from float: the only form every TensorRT
+    takes. Above, they are int32, since no engine returns uint16. The logits stay an
     output, so that labels of another size can be had exactly from the same run.
 
     Args:
@@ -44,8 +45,8 @@ class AppendLabels(Pass):
         logits = next(output for output in graph.output if output.name == "logits")
         batch, classes, height, width = (dim.dim_value for dim in logits.type.tensor_type.shape.dim)
         source = self._resize(graph, (batch, classes, *self.size), (height, width))
-        self._choose(graph, source, classes)
-        labels = helper.make_tensor_value_info("labels", TensorProto.UINT8, (batch, *self.size))
+        kind = self._choose(graph, source, classes)
+        labels = helper.make_tensor_value_info("labels", kind, (batch, *self.size))
         graph.output.append(labels)
         return extended
 
@@ -66,7 +67,7 @@ class AppendLabels(Pass):
         )
         return "labels_logits"
 
-    def _choose(self, graph: onnx.GraphProto, source: str, classes: int) -> None:
+    def _choose(self, graph: onnx.GraphProto, source: str, classes: int) -> int:
         if classes > 1:
             graph.node.append(
                 helper.make_node("ArgMax", [source], ["labels_index"], name="labels_argmax", axis=1, keepdims=0)
@@ -77,5 +78,9 @@ class AppendLabels(Pass):
             graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "labels_axis"))
             graph.node.append(helper.make_node("Squeeze", [source, "labels_axis"], ["labels_plane"]))
             graph.node.append(helper.make_node("Greater", ["labels_plane", "labels_threshold"], ["labels_index"]))
+        if classes > 255:
+            graph.node.append(helper.make_node("Cast", ["labels_index"], ["labels"], to=TensorProto.INT32))
+            return TensorProto.INT32
         graph.node.append(helper.make_node("Cast", ["labels_index"], ["labels_float"], to=TensorProto.FLOAT))
         graph.node.append(helper.make_node("Cast", ["labels_float"], ["labels"], to=TensorProto.UINT8))
+        return TensorProto.UINT8
