@@ -75,7 +75,7 @@ def _count(spec: ModelSpec, size: Size | None) -> tuple[Size, int | None]:
     from edgeseg.models.registry import build_on_meta
 
     at = size or spec.input_size
-    if any(side % spec.divisor for side in at):
+    if any(side % spec.divisor or side < spec.min_side for side in at):
         at = spec.input_size
     try:
         return at, count_macs(build_on_meta(spec.name), at)

@@ -36,6 +36,7 @@ class ModelSpec:
         notes: Anything a user must know: what is uncertain, which weights fit.
         logit_tolerance: Largest difference of a logit between engines that an export accepts, relative to their range.
             Larger for a network with jumps (max-unpool), where rounding moves single values.
+        min_side: Smallest height and width that it takes.
         name: Set by `edgeseg.models.register`.
     """
 
@@ -57,6 +58,7 @@ class ModelSpec:
     weights_licence: str = ""
     notes: str = ""
     logit_tolerance: float = 1e-3
+    min_side: int = 1
     name: str = ""
 
     def but(self, **changes: Any) -> ModelSpec:

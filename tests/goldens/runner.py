@@ -24,8 +24,9 @@ from edgeseg.models.checkpoints import held_classes, load_state, state_from_arra
 from edgeseg.models.features import Features
 from edgeseg.models.layers.resize import resize_bilinear
 from edgeseg.models.spec import ModelSpec
+from edgeseg.specs import Size
 
-__all__ = ["count_params", "load_record", "part", "record_files", "registry_name", "run_record"]
+__all__ = ["count_params", "fitting_size", "load_record", "part", "record_files", "registry_name", "run_record"]
 
 Record = dict[str, Any]
 Array = NDArray[np.float64]
@@ -85,6 +86,13 @@ def count_params(module: nn.Module) -> int:
 
 for _class_name, _builder in _beside("parts").BUILDERS.items():
     part(_class_name)(_builder)
+
+
+def fitting_size(name: str, size: Size) -> Size:
+    """Height x width `size`, enlarged to what the registered network takes."""
+    spec = model_spec(name)
+    height, width = (-(max(side, spec.min_side) // -spec.divisor) * spec.divisor for side in size)
+    return height, width
 
 
 def _split_name(record: Record) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from tests.goldens.runner import (
     build,
     count_params,
     fill_module,
+    fitting_size,
     golden,
     load_record,
     record_files,
@@ -23,13 +24,7 @@ from tests.goldens.runner import (
 
 RECORDS = record_files()
 TOLERANCE = 1e-6
-SMALL = (96, 160)
-
-
-def _fitting(name: str, size: tuple[int, int] = SMALL) -> tuple[int, int]:
-    """`size`, enlarged to what the network takes."""
-    divisor = model_spec(name).divisor
-    return -(size[0] // -divisor) * divisor, -(size[1] // -divisor) * divisor
+SMALL, LARGE = (96, 160), (512, 1024)
 
 
 def _names_of(records: list[Path]) -> list[str]:
@@ -75,15 +70,16 @@ def _has_stride(logits: torch.Tensor, size: tuple[int, int], stride: int) -> boo
 @pytest.mark.parametrize("name", list_models())
 @pytest.mark.parametrize("classes", [None, 7])
 def test_shape_of_the_logits(name: str, classes: int | None) -> None:
+    size = fitting_size(name, SMALL if classes else LARGE)
     network = build_on_meta(name, classes).eval()
     with torch.no_grad():
-        logits = network(torch.empty(2, 3, *_fitting(name), device="meta"))
+        logits = network(torch.empty(2, 3, *size, device="meta"))
     channels = classes or model_spec(name).num_classes
     if model_spec(name).notes.startswith("Classifier"):
         assert logits.shape == (2, channels)
         return
     assert logits.shape[:2] == (2, channels)
-    assert any(_has_stride(logits, _fitting(name), stride) for stride in (1, 2, 4, 8, 16))
+    assert any(_has_stride(logits, size, stride) for stride in (1, 2, 4, 8, 16))
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if name not in ("pidnet_m", "pidnet_l")])
@@ -92,7 +88,7 @@ def test_fused_form_is_exact(name: str) -> None:
     state = network.state_dict()
     shapes = [[key, list(value.shape), "fill"] for key, value in state.items() if value.is_floating_point()]
     fill_module(network, {"name": name, "state": shapes})
-    _, report = fuse(network, torch.from_numpy(golden.make_input((1, 3, *_fitting(name, (64, 96))))))
+    _, report = fuse(network, torch.from_numpy(golden.make_input((1, 3, *fitting_size(name, (64, 96))))))
     assert report.batch_norms[1] < report.batch_norms[0] or report.batch_norms[0] == 0  # ParseNet has none
     assert report.error <= 1e-12
 
