@@ -27,6 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.bench.duel import pair_ratio, run_block
 from edgeseg.specs import Size, TailSpec, parse_size
 from edgeseg.tail import Method, labels_from_logits
 
@@ -160,30 +161,10 @@ def measure(found: dict[str, Contender], logits: F32) -> dict[str, list[list[flo
     for block in range(_BLOCKS):
         for name in names[block % len(names) :] + names[: block % len(names)]:
             time.sleep(_GAP_S)
-            samples[name].append(_block(found[name], logits))
+            frame = functools.partial(found[name], logits)
+            frame()
+            samples[name].append(run_block(frame, _BLOCK_S))
     return samples
-
-
-def _block(run: Contender, logits: F32) -> list[float]:
-    run(logits)
-    times: list[float] = []
-    end = time.perf_counter() + _BLOCK_S
-    while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        run(logits)
-        times.append(round(1e3 * (time.perf_counter() - start), 4))
-    return times
-
-
-def ratio(other: list[list[float]], base: list[list[float]]) -> tuple[float, float, float]:
-    """Median of `other` over that of `base`, and a 95 % interval from resampling the blocks, pairs kept together."""
-    pairs = np.array([[np.median(a), np.median(b)] for a, b in zip(other, base, strict=True)])
-    rng = np.random.default_rng(0)
-    picks = pairs[rng.integers(0, len(pairs), (2000, len(pairs)))]
-    drawn = np.median(picks[..., 0], axis=1) / np.median(picks[..., 1], axis=1)
-    middle = np.median(pairs[:, 0]) / np.median(pairs[:, 1])
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(middle), float(low), float(high)
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -230,11 +211,10 @@ def compare(options: argparse.Namespace, align_corners: bool, kind: str) -> dict
     print(f"{'':34}{'median ms':>10}{'p90 ms':>9}{'over auto (95 % interval)':>28}{'differ':>9}{'wrong':>7}")
     for name, blocks in samples.items():
         pooled = np.concatenate(blocks)
-        middle, low, high = ratio(blocks, samples["edgeseg auto"])
+        found_ratio = pair_ratio(blocks, samples["edgeseg auto"])
         median, p90 = float(np.median(pooled)), float(np.percentile(pooled, 90))
-        interval = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        print(f"{name:34}{median:10.2f}{p90:9.2f}{interval:>28}{checks[name][0]:9}{checks[name][1]:7}")
-        row = {"name": name, "median_ms": median, "p90_ms": p90, "ratio": middle, "ratio_95": [low, high]}
+        print(f"{name:34}{median:10.2f}{p90:9.2f}{found_ratio!s:>28}{checks[name][0]:9}{checks[name][1]:7}")
+        row = {"name": name, "median_ms": median, "p90_ms": p90, **found_ratio.to_json()}
         rows.append(row | {"differ": checks[name][0], "wrong": checks[name][1], "samples_ms": blocks})
     return {"map": kind, "align_corners": align_corners, "rows": rows}
 

@@ -23,7 +23,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError
 from edgeseg.runtimes._base import RuntimeOptions
 
-__all__ = ["measure_in_own_process", "run_worker"]
+__all__ = ["measure_in_own_process", "run_worker", "worker_environment"]
 
 WORKER = (sys.executable, "-m", "edgeseg.bench.worker")
 
@@ -75,7 +75,7 @@ def run_worker(
             stdin=subprocess.PIPE,  # its end tells the worker that the parent is gone
             stdout=stream,
             stderr=stream,
-            env=_environment(),
+            env=worker_environment(),
         )
         try:
             code = process.wait()
@@ -137,7 +137,7 @@ def _picture(image: Path | NDArray[np.uint8], index: int, folder: Path) -> str:
     return str(file)
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """This process's environment; where edgeseg runs from a checkout, the worker finds it there too."""
     root = Path(edgeseg.__file__).resolve().parents[1]
     if root.name in ("site-packages", "dist-packages"):

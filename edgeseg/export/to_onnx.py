@@ -16,7 +16,7 @@ from torch import nn
 from edgeseg.errors import ExportError
 from edgeseg.specs import Size
 
-__all__ = ["IR_VERSION", "OPSET", "check_limits", "export_onnx", "first_reason", "simplify"]
+__all__ = ["IR_VERSION", "OPSET", "check_limits", "export_onnx", "first_reason", "quiet", "simplify"]
 
 OPSET = 18
 """Newest opset that ONNX Runtime's CUDA provider resizes on the GPU, and JetPack 6's ONNX Runtime reads."""
@@ -46,7 +46,7 @@ def export_onnx(
     example = torch.zeros((batch, *size, 3), dtype=torch.uint8)
     shapes = ({1: _free("height", divisor), 2: _free("width", divisor)},) if dynamic else None
     try:
-        with _quiet(), torch.inference_mode():
+        with quiet(), torch.inference_mode():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -122,7 +122,7 @@ def first_reason(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's notices (torchvision is not installed, deprecations) out of the user's terminal."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

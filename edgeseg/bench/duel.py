@@ -1,0 +1,188 @@
+"""Contenders measured against each other: each in a process of its own, taking turns in blocks with idle gaps.
+
+Two engines in one process disturb each other (a spinning pool of an idle session slows the next by up to 30 %), and
+two runs one after the other meet different machines. Here every contender is built once in its own process and waits
+there at no cost. Blocks of a fraction of a second alternate, in an order that changes, so that what the machine does
+meanwhile falls on all of them. What comes out is ratios, with an interval from resampling the blocks.
+
+A contender is a factory, ``package.module:function``, that takes JSON values as keywords and returns a function without
+arguments: one frame.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgeseg.bench.isolated import worker_environment
+from edgeseg.errors import EdgesegError
+
+__all__ = ["Contender", "Ratio", "alternate", "pair_ratio", "run_block"]
+
+Blocks = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one contender takes as another.
+
+    Attributes:
+        value: Ratio of the medians of the blocks' medians.
+        low: Lower end of the 95 % interval from resampling pairs of blocks.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, Any]:
+        """``ratio`` and ``ratio_95``, for a benchmark's file."""
+        return {"ratio": self.value, "ratio_95": [self.low, self.high]}
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+class Contender:
+    """A frame function living in a process of its own. Use as a context manager.
+
+    Args:
+        factory: ``package.module:function``.
+        options: Keywords of the factory; JSON values.
+        path: Folders put before the process's import path.
+
+    Raises:
+        EdgesegError: The factory failed; quotes its last words.
+    """
+
+    def __init__(self, factory: str, options: Mapping[str, Any], *, path: Sequence[Path] = ()) -> None:
+        environment = worker_environment()
+        paths = [*map(str, path), *filter(None, [environment.get("PYTHONPATH")])]
+        self._factory = factory
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgeseg.bench.duel", factory, json.dumps(dict(options))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+            text=True,
+        )
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def block(self, seconds: float) -> list[float]:
+        """Run frames for so long (at least three); milliseconds of each."""
+        stream = self._process.stdin
+        if stream is None or self._process.poll() is not None:
+            raise EdgesegError(f"the process of {self._factory} has ended; measure again")
+        stream.write(f"{seconds}\n")
+        stream.flush()
+        times: list[float] = self._answer()
+        return times
+
+    def _answer(self) -> Any:
+        stream = self._process.stdout
+        line = stream.readline() if stream else ""
+        if not line:
+            raise EdgesegError(f"the process of {self._factory} ended with code {self._process.wait()} and no answer")
+        answer = json.loads(line)
+        if isinstance(answer, dict):
+            raise EdgesegError(f"{self._factory} failed: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._process.terminate()
+        self._process.wait()
+
+    def __enter__(self) -> Contender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def alternate(
+    contenders: Mapping[str, Callable[[float], list[float]]], *, blocks: int = 7, seconds: float = 0.5, gap: float = 0.1
+) -> dict[str, list[list[float]]]:
+    """Let contenders take turns.
+
+    Args:
+        contenders: Name -> `Contender.block`.
+        blocks: Turns of each.
+        seconds: Length of a turn.
+        gap: Idle seconds before each.
+
+    Returns:
+        Milliseconds per frame, by contender and block; the first block of each, the warm-up, is left out.
+    """
+    names = list(contenders)
+    samples: dict[str, list[list[float]]] = {name: [] for name in names}
+    for turn in range(blocks + 1):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            time.sleep(gap)
+            times = contenders[name](seconds)
+            if turn:
+                samples[name].append(times)
+    return samples
+
+
+def pair_ratio(other: Blocks, base: Blocks) -> Ratio:
+    """Median of `other` over that of `base`, and a 95 % interval from resampling the blocks, pairs kept together."""
+    pairs = np.array([[np.median(a), np.median(b)] for a, b in zip(other, base, strict=True)])
+    rng = np.random.default_rng(0)
+    picks = pairs[rng.integers(0, len(pairs), (2000, len(pairs)))]
+    drawn = np.median(picks[..., 0], axis=1) / np.median(picks[..., 1], axis=1)
+    middle = np.median(pairs[:, 0]) / np.median(pairs[:, 1])
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Ratio(float(middle), float(low), float(high))
+
+
+def run_block(frame: Callable[[], Any], seconds: float) -> list[float]:
+    """Milliseconds of each frame in a block of `seconds`, three frames at least."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        frame()
+        times.append(round(1e3 * (time.perf_counter() - start), 4))
+    return times
+
+
+def _serve(factory: str, options: dict[str, Any]) -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what engines print must not end up among the answers
+    try:
+        module, _, name = factory.partition(":")
+        frame = getattr(importlib.import_module(module), name)(**options)
+        frame()
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}), file=answers)
+        return
+    print(json.dumps([]), file=answers)
+    for line in sys.stdin:
+        print(json.dumps(run_block(frame, float(line))), file=answers)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], json.loads(sys.argv[2]))
