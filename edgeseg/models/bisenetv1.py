@@ -4,22 +4,26 @@ Yu et al., "BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segme
 Equals CoinCheung/BiSeNet, ``bisenetv1.py`` (third-party, the usual PyTorch implementation) number for number: a
 ResNet-18 for context beside a shallow path for detail. Its head is much thinner than the paper's Res18 model, maps grow
 by repetition, and the fusion's attention has one 1x1 with BN where the paper has two. ``conv_out16`` and
-``conv_out32`` serve training only and are built with `aux`.
+``conv_out32`` serve training only and are built with `aux`. mmsegmentation's form, with one ReLU more in the
+attention, is `edgeseg.models.backbones.mmseg_bilateral`.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from edgeseg.models.backbones.resnet import ResNet
+from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.bisenet import ContextRefinement, OutputHead
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
 
-__all__ = ["BiSeNetV1", "bisenetv1"]
+__all__ = ["COINCHEUNG", "BiSeNetV1", "BiSeNetV1Trunk", "bisenetv1"]
 
 
 class ContextPath(ContextRefinement):
@@ -50,17 +54,25 @@ class SpatialPath(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Joins two maps by a 1x1 and raises each channel by a weight from its average."""
+    """Joins two maps by a 1x1 and raises each channel by a weight from its average.
 
-    def __init__(self, cin: int, cout: int) -> None:
+    Args:
+        cin: Channels of both maps.
+        cout: Output channels.
+        relu: Activate before the weight's sigmoid.
+    """
+
+    def __init__(self, cin: int, cout: int, *, relu: bool = False) -> None:
         super().__init__()
+        self.relu = relu
         self.convblk = ConvBN(cin, cout, 1)
         self.conv = nn.Conv2d(cout, cout, 1, bias=False)
         self.bn = nn.BatchNorm2d(cout)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         x: Tensor = self.convblk(torch.cat((detail, context), dim=1))
-        return x * torch.sigmoid(self.bn(self.conv(x.mean((2, 3), keepdim=True)))) + x
+        weights = self.bn(self.conv(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(torch.relu(weights) if self.relu else weights) + x
 
     def fuse(self) -> None:
         """Fold the attention's BN."""
@@ -69,7 +81,32 @@ class FeatureFusion(nn.Module):
         fold_bn_pair(self, "conv", "bn")
 
 
-class BiSeNetV1(nn.Module):
+class BiSeNetV1Trunk(nn.Module):
+    """Both paths and their fusion.
+
+    Args:
+        relu: Of the fusion; see `FeatureFusion`.
+
+    Shape:
+        image (N, 3, H, W) -> the fused map (256 channels, stride 8) and the context at strides 8 and 16; any H and W,
+        sizes rounded up.
+    """
+
+    feature_info: tuple[FeatureInfo, ...] = (FeatureInfo(256, 8, main=True), FeatureInfo(128, 8), FeatureInfo(128, 16))
+
+    def __init__(self, *, relu: bool = False) -> None:
+        super().__init__()
+        self.cp = ContextPath()
+        self.sp = SpatialPath()
+        self.ffm = FeatureFusion(256, 256, relu=relu)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Three maps of an image; see the class."""
+        fine, coarse = self.cp(image)
+        return [self.ffm(self.sp(image), fine), fine, coarse]
+
+
+class BiSeNetV1(BiSeNetV1Trunk):
     """The network.
 
     Args:
@@ -83,9 +120,6 @@ class BiSeNetV1(nn.Module):
 
     def __init__(self, num_classes: int = 19, *, aux: bool = False) -> None:
         super().__init__()
-        self.cp = ContextPath()
-        self.sp = SpatialPath()
-        self.ffm = FeatureFusion(256, 256)
         self.conv_out = OutputHead(256, 256, num_classes, bias=True)
         if aux:
             self.conv_out16 = OutputHead(128, 64, num_classes, bias=True)
@@ -94,32 +128,38 @@ class BiSeNetV1(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at stride 8; see the class."""
-        logits: Tensor = self.conv_out(self.ffm(self.sp(image), self.cp(image)[0]))
+        logits: Tensor = self.conv_out(self.features(image)[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits at stride 8, and those of the training heads at strides 8 and 16; needs `aux`."""
-        fine, coarse = self.cp(image)
-        return self.conv_out(self.ffm(self.sp(image), fine)), self.conv_out16(fine), self.conv_out32(coarse)
+        fused, fine, coarse = self.features(image)
+        return self.conv_out(fused), self.conv_out16(fine), self.conv_out32(coarse)
+
+
+COINCHEUNG = partial(
+    ModelSpec,
+    source="CoinCheung/BiSeNet, third-party",
+    num_classes=19,
+    labels="cityscapes",
+    input_size=(1024, 2048),
+    divisor=32,
+    input=InputSpec.unit_scale((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115)),
+    weights_licence="MIT",
+    notes="Mean and std are those of the Cityscapes weights; the ADE20K and COCO-Stuff weights have others.",
+)
+"""What the specs of both versions have in common."""
 
 
 @register(
-    ModelSpec(
+    COINCHEUNG(
         system="BiSeNet",
         year=2018,
         paper="BiSeNet: Bilateral Segmentation Network for Real-time Semantic Segmentation (ECCV 2018, arXiv "
         "1808.00897)",
-        source="CoinCheung/BiSeNet, third-party",
-        num_classes=19,
-        labels="cityscapes",
-        input_size=(1024, 2048),
-        divisor=32,
-        input=InputSpec.unit_scale((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115)),
         classes_key="conv_out.conv_out.weight",
         params=13_275_539,
         accuracy="Cityscapes val mIoU 75.44 at 1024x2048 (CoinCheung's README, retrained)",
-        weights_licence="MIT",
-        notes="Mean and std are those of the Cityscapes weights; the ADE20K and COCO-Stuff weights have others.",
     )
 )
 def bisenetv1(*, num_classes: int = 19, aux: bool = False) -> BiSeNetV1:

@@ -4,7 +4,8 @@ Yu et al., "BiSeNet V2: Bilateral Network with Guided Aggregation for Real-time 
 2004.02147. Equals CoinCheung/BiSeNet, ``bisenetv2.py`` (third-party, the usual PyTorch implementation) number for
 number. Where the paper draws depthwise convolutions that multiply the channels, a ReLU follows in the stride-1 blocks;
 the aggregation repeats pixels where the paper resizes bilinearly. ``aux2`` .. ``aux5_4`` serve training only and are
-built with `aux`; their keys follow the published class but no record here holds them.
+built with `aux`; their keys follow the published class but no record here holds them. mmsegmentation's form, which
+resizes bilinearly, is `edgeseg.models.backbones.mmseg_bilateral`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeseg.models.bisenetv1 import COINCHEUNG
+from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.folding import fold_backwards
-from edgeseg.models.layers.resize import repeat_like
+from edgeseg.models.layers.resize import repeat_like, resize_like
 from edgeseg.models.registry import register
-from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec
 
-__all__ = ["BiSeNetV2", "bisenetv2"]
+__all__ = ["BiSeNetV2", "BiSeNetV2Trunk", "bisenetv2"]
 
 _EXPAND = 6
 _SEMANTIC = (16, 32, 64, 128)
@@ -137,21 +138,34 @@ class SemanticBranch(nn.Module):
 
 
 class Aggregation(nn.Module):
-    """Bilateral guided aggregation: each branch gates the other, at stride 8 and at stride 32."""
+    """Bilateral guided aggregation: each branch gates the other, at stride 8 and at stride 32.
 
-    def __init__(self, channels: int = 128) -> None:
+    Args:
+        channels: Of both maps.
+        bilinear: Enlarge bilinearly, the gate before its sigmoid, and give the 1x1s a bias, as mmsegmentation does.
+    """
+
+    def __init__(self, channels: int = 128, *, bilinear: bool = False) -> None:
         super().__init__()
-        pointwise = [nn.Conv2d(channels, channels, 1, bias=False) for _ in range(2)]
+        self.bilinear = bilinear
+        pointwise = [nn.Conv2d(channels, channels, 1, bias=bilinear) for _ in range(2)]
         self.left1 = nn.Sequential(*depthwise_bn(channels, channels), pointwise[0])
         self.left2 = nn.Sequential(*conv_bn(channels, channels, 3, stride=2), nn.AvgPool2d(3, 2, 1))
         self.right1 = nn.Sequential(*conv_bn(channels, channels, 3))
         self.right2 = nn.Sequential(*depthwise_bn(channels, channels), pointwise[1])
         self.conv = nn.Sequential(*conv_bn(channels, channels, 3), nn.ReLU())
 
+    def _gate(self, semantic: Tensor, detail: Tensor) -> Tensor:
+        gate: Tensor = self.right1(semantic)
+        if self.bilinear:
+            return torch.sigmoid(resize_like(gate, detail))
+        return repeat_like(torch.sigmoid(gate), detail)
+
     def forward(self, detail: Tensor, semantic: Tensor) -> Tensor:
-        gate = repeat_like(torch.sigmoid(self.right1(semantic)), detail)
+        enlarge = resize_like if self.bilinear else repeat_like
+        gate = self._gate(semantic, detail)
         deep = self.left2(detail) * torch.sigmoid(self.right2(semantic))
-        y: Tensor = self.conv(self.left1(detail) * gate + repeat_like(deep, detail))
+        y: Tensor = self.conv(self.left1(detail) * gate + enlarge(deep, detail))
         return y
 
 
@@ -183,7 +197,35 @@ class Head(nn.Module):
         return logits
 
 
-class BiSeNetV2(nn.Module):
+class BiSeNetV2Trunk(nn.Module):
+    """Both branches and their aggregation.
+
+    Args:
+        bilinear: Of the aggregation; see `Aggregation`.
+
+    Shape:
+        image (N, 3, H, W) -> the aggregated map (128 channels, stride 8) and the semantic branch's at strides 4, 8, 16
+        and 32; any H and W, sizes rounded up.
+    """
+
+    feature_info: tuple[FeatureInfo, ...] = (
+        FeatureInfo(128, 8, main=True),
+        *(FeatureInfo(channels, 4 << k) for k, channels in enumerate(_SEMANTIC)),
+    )
+
+    def __init__(self, *, bilinear: bool = False) -> None:
+        super().__init__()
+        self.detail = detail_branch()
+        self.segment = SemanticBranch()
+        self.bga = Aggregation(bilinear=bilinear)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Five maps of an image; see the class."""
+        maps = self.segment(image)
+        return [self.bga(self.detail(image), maps[-1]), *maps[:-1]]
+
+
+class BiSeNetV2(BiSeNetV2Trunk):
     """The network.
 
     Args:
@@ -197,9 +239,6 @@ class BiSeNetV2(nn.Module):
 
     def __init__(self, num_classes: int = 19, *, aux: bool = False) -> None:
         super().__init__()
-        self.detail = detail_branch()
-        self.segment = SemanticBranch()
-        self.bga = Aggregation()
         self.head = Head(128, 1024, num_classes)
         if aux:
             for (name, stride), cin in zip(_AUX.items(), _SEMANTIC, strict=True):
@@ -208,33 +247,24 @@ class BiSeNetV2(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at stride 8; see the class."""
-        logits: Tensor = self.head(self.bga(self.detail(image), self.segment(image)[-1]))
+        logits: Tensor = self.head(self.features(image)[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits at stride 8, and those of the training heads at strides 2, 4, 8, 16; needs `aux`."""
-        maps = self.segment(image)
-        logits = self.head(self.bga(self.detail(image), maps[-1]))
-        return logits, *(self.get_submodule(name)(x) for name, x in zip(_AUX, maps[:-1], strict=True))
+        fused, *maps = self.features(image)
+        return self.head(fused), *(self.get_submodule(name)(x) for name, x in zip(_AUX, maps, strict=True))
 
 
 @register(
-    ModelSpec(
+    COINCHEUNG(
         system="BiSeNet V2",
         year=2021,
         paper="BiSeNet V2: Bilateral Network with Guided Aggregation for Real-time Semantic Segmentation (IJCV 2021, "
         "arXiv 2004.02147)",
-        source="CoinCheung/BiSeNet, third-party",
-        num_classes=19,
-        labels="cityscapes",
-        input_size=(1024, 2048),
-        divisor=32,
-        input=InputSpec.unit_scale((0.3257, 0.3690, 0.3223), (0.2112, 0.2148, 0.2115)),
         classes_key="head.conv_out.1.weight",
         params=3_358_627,
         accuracy="Cityscapes val mIoU 74.95 at 1024x2048 (CoinCheung's README, retrained)",
-        weights_licence="MIT",
-        notes="Mean and std are those of the Cityscapes weights; the ADE20K and COCO-Stuff weights have others.",
     )
 )
 def bisenetv2(*, num_classes: int = 19, aux: bool = False) -> BiSeNetV2:

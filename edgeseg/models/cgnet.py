@@ -11,16 +11,54 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.context_guided import ContextGuided, ContextGuidedDown
 from edgeseg.models.layers.prelu import BNPReLU, Conv, ConvBNPReLU
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
 
-__all__ = ["CGNet", "cgnet_m3n15", "cgnet_m3n21"]
+__all__ = ["CGNet", "CGNetTrunk", "cgnet_m3n15", "cgnet_m3n21"]
 
 
-class CGNet(nn.Module):
+class CGNetTrunk(nn.Module):
+    """Everything before the classifier.
+
+    Args:
+        m: Blocks of stage 2.
+        n: Blocks of stage 3.
+
+    Shape:
+        image (N, 3, H, W) -> maps of 35, 131 and 256 channels at strides 2, 4 and 8, sizes rounded up; any H and W.
+    """
+
+    feature_info: tuple[FeatureInfo, ...] = (FeatureInfo(35, 2), FeatureInfo(131, 4), FeatureInfo(256, 8))
+
+    def __init__(self, *, m: int = 3, n: int = 21) -> None:
+        super().__init__()
+        self.level1_0 = ConvBNPReLU(3, 32, 3, stride=2)
+        self.level1_1 = ConvBNPReLU(32, 32, 3)
+        self.level1_2 = ConvBNPReLU(32, 32, 3)
+        self.pool = nn.AvgPool2d(3, 2, 1)
+        self.b1 = BNPReLU(35)
+        self.level2_0 = ContextGuidedDown(35, 64, 2, 8)
+        self.level2 = nn.Sequential(*(ContextGuided(64, 2, 8) for _ in range(m - 1)))
+        self.bn_prelu_2 = BNPReLU(131)
+        self.level3_0 = ContextGuidedDown(131, 128, 4, 16)
+        self.level3 = nn.Sequential(*(ContextGuided(128, 4, 16) for _ in range(n - 1)))
+        self.bn_prelu_3 = BNPReLU(256)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Three maps of an image; see the class."""
+        half = self.pool(image)
+        first = self.b1(torch.cat((self.level1_2(self.level1_1(self.level1_0(image))), half), dim=1))
+        down = self.level2_0(first)
+        second = self.bn_prelu_2(torch.cat((self.level2(down), down, self.pool(half)), dim=1))
+        down = self.level3_0(second)
+        return [first, second, self.bn_prelu_3(torch.cat((down, self.level3(down)), dim=1))]
+
+
+class CGNet(CGNetTrunk):
     """The network.
 
     Args:
@@ -34,28 +72,12 @@ class CGNet(nn.Module):
     """
 
     def __init__(self, num_classes: int = 19, *, m: int = 3, n: int = 21) -> None:
-        super().__init__()
-        self.level1_0 = ConvBNPReLU(3, 32, 3, stride=2)
-        self.level1_1 = ConvBNPReLU(32, 32, 3)
-        self.level1_2 = ConvBNPReLU(32, 32, 3)
-        self.pool = nn.AvgPool2d(3, 2, 1)
-        self.b1 = BNPReLU(35)
-        self.level2_0 = ContextGuidedDown(35, 64, 2, 8)
-        self.level2 = nn.Sequential(*(ContextGuided(64, 2, 8) for _ in range(m - 1)))
-        self.bn_prelu_2 = BNPReLU(131)
-        self.level3_0 = ContextGuidedDown(131, 128, 4, 16)
-        self.level3 = nn.Sequential(*(ContextGuided(128, 4, 16) for _ in range(n - 1)))
-        self.bn_prelu_3 = BNPReLU(256)
+        super().__init__(m=m, n=n)
         self.classifier = nn.Sequential(Conv(256, num_classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at stride 8; see the class."""
-        half = self.pool(image)
-        x = self.b1(torch.cat((self.level1_2(self.level1_1(self.level1_0(image))), half), dim=1))
-        down = self.level2_0(x)
-        x = self.bn_prelu_2(torch.cat((self.level2(down), down, self.pool(half)), dim=1))
-        down = self.level3_0(x)
-        logits: Tensor = self.classifier(self.bn_prelu_3(torch.cat((down, self.level3(down)), dim=1)))
+        logits: Tensor = self.classifier(self.features(image)[-1])
         return logits
 
 

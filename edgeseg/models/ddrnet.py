@@ -25,6 +25,8 @@ from edgeseg.specs import InputSpec
 __all__ = [
     "DDRNet",
     "DDRNetClassifier",
+    "DDRNetTrunk",
+    "Plan",
     "ddrnet_23",
     "ddrnet_23_cls",
     "ddrnet_23_slim",
@@ -46,6 +48,7 @@ class Plan:
         last: Blocks at stride 32, and of the detail branch beside them.
         head: Inner channels of the segmentation head.
         classifier: Channels before the classifier.
+        stem_bias: Of the first two convolutions.
     """
 
     planes: int
@@ -55,6 +58,7 @@ class Plan:
     last: tuple[int, int] = (2, 2)
     head: int = 128
     classifier: int = 2048
+    stem_bias: bool = True
 
 
 SLIM = Plan(32, head=64, classifier=1024)
@@ -77,7 +81,7 @@ class DualResolution(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         c = plan.planes
-        self.conv1 = stem(c)
+        self.conv1 = stem(c, bias=plan.stem_bias)
         self.layer1 = residual_layer(BasicBlock, c, c, plan.blocks[0])
         self.layer2 = residual_layer(BasicBlock, c, 2 * c, plan.blocks[1], stride=2)
         self.names: list[str] = []
@@ -120,7 +124,30 @@ class DualResolution(nn.Module):
         return [first, *(torch.relu(x) for x in (pairs[-1][1], pairs[-2][0], pairs[-1][0]))]
 
 
-class DDRNet(DualResolution):
+class DDRNetTrunk(DualResolution):
+    """Both branches to their ends, and the pyramid pooling of the context.
+
+    Args:
+        plan: Widths and depths.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        c = plan.planes
+        self.layer5_ = residual_layer(Bottleneck, 2 * c, 2 * c, 1)
+        self.layer5 = residual_layer(Bottleneck, 8 * c, 8 * c, 1, stride=2)
+        self.spp = DAPPM(16 * c, 128, 4 * c)
+
+    def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The detail branch before the last exchange, and the sum of both branches at the end: stride 8."""
+        _, pairs = self.trunk(image)
+        low, high = pairs[-1]
+        high = self.layer5_(torch.relu(high))
+        context = self.spp(self.layer5(torch.relu(low)))
+        return pairs[-2][1], high + resize_like(context, high)
+
+
+class DDRNet(DDRNetTrunk):
     """The segmentation network.
 
     Args:
@@ -136,28 +163,20 @@ class DDRNet(DualResolution):
     def __init__(self, num_classes: int = 19, *, plan: Plan = NORMAL, aux: bool = False) -> None:
         super().__init__(plan)
         c = plan.planes
-        self.layer5_ = residual_layer(Bottleneck, 2 * c, 2 * c, 1)
-        self.layer5 = residual_layer(Bottleneck, 8 * c, 8 * c, 1, stride=2)
-        self.spp = DAPPM(16 * c, 128, 4 * c)
         self.seghead_extra = SegmentHead(2 * c, plan.head, num_classes) if aux else None
         self.final_layer = SegmentHead(4 * c, plan.head, num_classes)
         self.checkpoint_ignores = () if aux else (r"^seghead_extra\.",)
 
-    def _head(self, low: Tensor, high: Tensor) -> Tensor:
-        high = self.layer5_(torch.relu(high))
-        context = self.spp(self.layer5(torch.relu(low)))
-        logits: Tensor = self.final_layer(high + resize_like(context, high))
-        return logits
-
     def forward(self, image: Tensor) -> Tensor:
         """Logits at stride 8; see the class."""
-        return self._head(*self.trunk(image)[1][-1])
+        logits: Tensor = self.final_layer(self.maps(image)[1])
+        return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits, and with `aux` those of the training head, both at stride 8."""
-        _, pairs = self.trunk(image)
-        logits = self._head(*pairs[-1])
-        return (logits,) if self.seghead_extra is None else (logits, self.seghead_extra(pairs[-2][1]))
+        early, last = self.maps(image)
+        logits = self.final_layer(last)
+        return (logits,) if self.seghead_extra is None else (logits, self.seghead_extra(early))
 
 
 class DDRNetClassifier(DualResolution):

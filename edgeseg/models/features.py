@@ -20,10 +20,12 @@ class FeatureInfo:
     Attributes:
         channels: Of the map.
         reduction: Its stride: height and width are those of the image divided by it.
+        main: The map that a head reads alone; where no map says so, it is the last.
     """
 
     channels: int
     reduction: int
+    main: bool = False
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from edgeseg.models.backbones.resnet import ResNet, resnet_stage
 from edgeseg.models.features import Backbone, FeatureInfo
 from edgeseg.models.layers.residual import BasicBlock
-from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.resize import repeat_like, resize_like
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
@@ -194,7 +194,7 @@ class Head(nn.Module):
         super().__init__()
         widths, outs = _PYRAMID[up]
         inner, kernel = _CLASSIFIER[seg]
-        resize = _nearest if nearest else _bilinear
+        resize = repeat_like if nearest else _bilinear
         classify = Classifier(sum(outs), inner, num_classes, kernel)
         self.layers = nn.Sequential(Adapter(channels, widths), Pyramid(widths, outs, resize), Join(resize), classify)
 
@@ -202,10 +202,6 @@ class Head(nn.Module):
         """Logits (N, num_classes, H, W) at the size of the finest map."""
         logits: Tensor = self.layers(maps)
         return logits
-
-
-def _nearest(x: Tensor, other: Tensor) -> Tensor:
-    return F.interpolate(x, size=(other.shape[-2], other.shape[-1]), mode="nearest")
 
 
 def _bilinear(x: Tensor, other: Tensor) -> Tensor:

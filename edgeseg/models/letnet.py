@@ -14,6 +14,7 @@ published resize by two: both orders are the same function.
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,18 @@ from torch.nn import functional as F
 from edgeseg.models.layers.attention import attend
 from edgeseg.models.layers.downsample import ConvPool
 from edgeseg.models.layers.eca import EfficientChannelAttention
-from edgeseg.models.layers.folding import fold_distant
-from edgeseg.models.layers.prelu import EPS, BNPReLU, Conv
+from edgeseg.models.layers.keys import publish_keys
+from edgeseg.models.layers.prelu import EPS, BNPReLU, Conv, ConvBNPReLU
 from edgeseg.models.layers.shuffle import channel_shuffle
 from edgeseg.models.layers.windows import fold_windows, unfold_windows
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from edgeseg.models.layers.prelu import ConvOptions
 
 __all__ = ["LETNet", "letnet"]
 
@@ -41,49 +47,18 @@ _WINDOW = 3
 
 def bn_prelu(channels: int) -> BNPReLU:
     """BN and PReLU under the published keys."""
-    return BNPReLU(channels, act=_ACT)
+    module = BNPReLU(channels)
+    publish_keys(module, ((r"^act\.", f"{_ACT}."),))
+    return module
 
 
-class ConvAct(Conv):
-    """Convolution without bias, BN, PReLU. Arguments as `Conv`."""
-
-    def __init__(
-        self,
-        cin: int,
-        cout: int,
-        kernel: int | tuple[int, int],
-        *,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-    ) -> None:
-        super().__init__(cin, cout, kernel, stride=stride, dilation=dilation, groups=groups)
-        self.bn_prelu = bn_prelu(cout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn_prelu(self.conv(x))
-        return y
-
-    def fuse(self) -> None:
-        """Fold the BN into the convolution."""
-        fold_distant(self, "conv", "bn_prelu.bn")
-
-
-class Narrow(nn.Module):
-    """Strided convolution, BN, PReLU: a step down that has fewer channels than it takes."""
-
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__()
-        self.conv3x3 = Conv(cin, cout, 3, stride=2)
-        self.bn_prelu = bn_prelu(cout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.bn_prelu(self.conv3x3(x))
-        return y
-
-    def fuse(self) -> None:
-        """Fold the BN into the convolution."""
-        fold_distant(self, "conv3x3.conv", "bn_prelu.bn")
+def conv_act(
+    cin: int, cout: int, kernel: int | tuple[int, int], *, key: str = "conv", **options: Unpack[ConvOptions]
+) -> ConvBNPReLU:
+    """Convolution without bias, BN, PReLU under the published keys; the convolution's is `key`."""
+    module = ConvBNPReLU(cin, cout, kernel, **options)
+    publish_keys(module, ((r"^conv\.", f"{key}."), (r"^bn\.", "bn_prelu.bn."), (r"^act\.", f"bn_prelu.{_ACT}.")))
+    return module
 
 
 def widen(cin: int, cout: int) -> ConvPool:
@@ -105,11 +80,11 @@ class DABModule(nn.Module):
         half = channels // 2
         self.bn_relu_1 = bn_prelu(channels)
         self.conv1x1_in = Conv(channels, half, 1)
-        self.conv3x1 = ConvAct(half, half, (3, 1))
-        self.conv1x3 = ConvAct(half, half, (1, 3))
+        self.conv3x1 = conv_act(half, half, (3, 1))
+        self.conv1x3 = conv_act(half, half, (1, 3))
         for prefix, d in (("d", 1), ("dd", dilation)):
-            self.add_module(f"{prefix}conv3x1", ConvAct(half, half, (3, 1), dilation=d, groups=half))
-            self.add_module(f"{prefix}conv1x3", ConvAct(half, half, (1, 3), dilation=d, groups=half))
+            self.add_module(f"{prefix}conv3x1", conv_act(half, half, (3, 1), dilation=d, groups=half))
+            self.add_module(f"{prefix}conv1x3", conv_act(half, half, (1, 3), dilation=d, groups=half))
         self.ca11 = EfficientChannelAttention(half)
         self.ca22 = EfficientChannelAttention(half)
         self.bn_relu_2 = bn_prelu(half)
@@ -238,7 +213,7 @@ class LETNet(nn.Module):
 
     def __init__(self, num_classes: int = 19) -> None:
         super().__init__()
-        self.init_conv = nn.Sequential(ConvAct(3, 32, 3), ConvAct(32, 32, 3), ConvAct(32, 32, 3, stride=2))
+        self.init_conv = nn.Sequential(conv_act(3, 32, 3), conv_act(32, 32, 3), conv_act(32, 32, 3, stride=2))
         self.bn_prelu_1 = bn_prelu(32)
         self.downsample_1 = widen(32, 64)
         self.DAB_Block_1 = dab_block(1, 64, (2, 2, 2))
@@ -246,7 +221,7 @@ class LETNet(nn.Module):
         self.downsample_2 = widen(64, 128)
         self.DAB_Block_2 = dab_block(2, 128, _DILATIONS)
         self.bn_prelu_3 = bn_prelu(128)
-        self.downsample_3 = Narrow(128, 32)
+        self.downsample_3 = conv_act(128, 32, 3, stride=2, key="conv3x3.conv")
         self.DAB_Block_3 = dab_block(3, 32, _DILATIONS)
         self.bn_prelu_4 = bn_prelu(32)
         self.transformer1 = Transformer(32 * _WINDOW**2)

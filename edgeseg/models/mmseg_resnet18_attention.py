@@ -23,6 +23,14 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any], str, int, str, int]] = {
     "mmseg_nonlocal_r18_d8": (
         "nl", {}, "NonLocal", 2018, "Non-local Neural Networks (CVPR 2018, arXiv 1711.07971)", 12_706_739,
     ),
+    "mmseg_psanet_r18_d8": (
+        "psa", {}, "PSANet", 2018,
+        "PSANet: Point-wise Spatial Attention Network for Scene Parsing (ECCV 2018)", 15_083_763,
+    ),
+    "mmseg_ccnet_r18_d8": (
+        "cc", {}, "CCNet", 2019,
+        "CCNet: Criss-Cross Attention for Semantic Segmentation (ICCV 2019, arXiv 1811.11721)", 12_694_164,
+    ),
     "mmseg_danet_r18_d8": (
         "da", {"pam_channels": 16}, "DANet", 2019,
         "Dual Attention Network for Scene Segmentation (CVPR 2019, arXiv 1809.02983)", 12_699_323,

@@ -8,9 +8,12 @@ are not built; published checkpoints hold them. The code's PIDNet-M is smaller t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypedDict
+
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.context import DAPPM, PAPPM, bn_relu_conv
 from edgeseg.models.layers.dual_resolution import SegmentHead, conv_bn, stem
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, residual_layer
@@ -19,7 +22,10 @@ from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec, TailSpec
 
-__all__ = ["PIDNet", "pidnet_l", "pidnet_m", "pidnet_s"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["PIDNet", "PIDNetTrunk", "pidnet_l", "pidnet_m", "pidnet_s"]
 
 
 class PixelAttention(nn.Module):
@@ -63,39 +69,46 @@ class Bag(nn.Module):
         return y
 
 
-class PIDNet(nn.Module):
-    """The network.
+class PIDNetOptions(TypedDict, total=False):
+    """Options of `PIDNetTrunk`."""
+
+    m: int
+    n: int
+    planes: int
+    ppm_planes: int
+    large: bool
+
+
+class PIDNetTrunk(nn.Module):
+    """The three branches and their fusion.
 
     Args:
-        num_classes: Output channels.
         m: Basic blocks of the shallow layers.
         n: Basic blocks of the deep layers.
         planes: Channels of the first layer.
         ppm_planes: Channels per scale of the pyramid pooling.
-        head_planes: Inner channels of the head.
         large: DAPPM, a 3x3 fusion and a wide boundary branch (PIDNet-L) in place of the light ones.
+        stem_bias: Of the first two convolutions.
 
     Shape:
-        image (N, 3, H, W) -> logits (N, num_classes, H / 8, W / 8); H and W are multiples of 8. The published
-        evaluation then resizes bilinearly to the label size (align_corners True).
+        image (N, 3, H, W) -> maps at stride 8: the detail branch after the first fusion (2 planes), the boundary branch
+        after the second (2 planes), and the fusion of all three (4 planes); H and W are multiples of 8.
     """
-
-    checkpoint_ignores = (r"^seghead_[pd]\.",)
 
     def __init__(
         self,
-        num_classes: int = 19,
         *,
         m: int = 2,
         n: int = 3,
         planes: int = 32,
         ppm_planes: int = 96,
-        head_planes: int = 128,
         large: bool = False,
+        stem_bias: bool = True,
     ) -> None:
         super().__init__()
         c = planes
-        self.conv1 = stem(c)
+        self.feature_info = tuple(FeatureInfo(width, 8) for width in (2 * c, 2 * c, 4 * c))
+        self.conv1 = stem(c, bias=stem_bias)
         self.layer1 = residual_layer(BasicBlock, c, c, m)
         self.layer2 = residual_layer(BasicBlock, c, 2 * c, m, stride=2)
         self.layer3 = residual_layer(BasicBlock, 2 * c, 4 * c, n, stride=2)
@@ -116,22 +129,45 @@ class PIDNet(nn.Module):
         self.spp = (DAPPM if large else PAPPM)(16 * c, ppm_planes, 4 * c)
         self.dfm = (Bag if large else LightBag)(4 * c)
         self.layer5_d = residual_layer(Bottleneck, 2 * c, 2 * c, 1)
-        self.final_layer = SegmentHead(4 * c, head_planes, num_classes)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Three maps of an image; see the class."""
         x = torch.relu(self.layer2(torch.relu(self.layer1(self.conv1(image)))))
         p, d = self.layer3_(x), self.layer3_d(x)
         x = torch.relu(self.layer3(x))
         p = self.pag3(p, self.compression3(x))
-        d = d + resize_like(self.diff3(x), p)
+        d, early = d + resize_like(self.diff3(x), p), p
         x = torch.relu(self.layer4(x))
         p, d = self.layer4_(torch.relu(p)), self.layer4_d(torch.relu(d))
         p = self.pag4(p, self.compression4(x))
         d = d + resize_like(self.diff4(x), p)
         i = resize_like(self.spp(self.layer5(x)), p)
-        p, d = self.layer5_(torch.relu(p)), self.layer5_d(torch.relu(d))
-        logits: Tensor = self.final_layer(self.dfm(p, i, d))
+        fused = self.dfm(self.layer5_(torch.relu(p)), i, self.layer5_d(torch.relu(d)))
+        return [early, d, fused]
+
+
+class PIDNet(PIDNetTrunk):
+    """The network.
+
+    Args:
+        num_classes: Output channels.
+        head_planes: Inner channels of the head.
+        options: As `PIDNetTrunk`.
+
+    Shape:
+        image (N, 3, H, W) -> logits (N, num_classes, H / 8, W / 8); H and W are multiples of 8. The published
+        evaluation then resizes bilinearly to the label size (align_corners True).
+    """
+
+    checkpoint_ignores = (r"^seghead_[pd]\.",)
+
+    def __init__(self, num_classes: int = 19, *, head_planes: int = 128, **options: Unpack[PIDNetOptions]) -> None:
+        super().__init__(**options)
+        self.final_layer = SegmentHead(self.feature_info[-1].channels, head_planes, num_classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits at stride 8; see the class."""
+        logits: Tensor = self.final_layer(self.features(image)[-1])
         return logits
 
 

@@ -17,8 +17,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.layers.attention import ConvMLP, QueryKeyValue, attend, conv_bn
-from edgeseg.models.layers.token_pyramid import FuseHead, Inject, Row, add_blocks
+from edgeseg.models.layers.attention import QueryKeyValue, attend, conv_bn
+from edgeseg.models.layers.token_pyramid import (
+    FuseHead,
+    Inject,
+    Row,
+    TokenSegmentor,
+    Transformer,
+    TransformerBlock,
+    add_blocks,
+    stem,
+)
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
@@ -151,39 +160,13 @@ class SeaAttention(QueryKeyValue):
         return out
 
 
-class Block(nn.Module):
-    """Attention and MLP, each added to its input."""
-
-    def __init__(self, channels: int, heads: int, key: int, ratio: int) -> None:
-        super().__init__()
-        self.attn = SeaAttention(channels, heads, key)
-        self.mlp = ConvMLP(channels, ratio * channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(x)
-        y: Tensor = x + self.mlp(x)
-        return y
-
-
-class Transformer(nn.Module):
-    """Blocks in a row."""
-
-    def __init__(self, *blocks: Block) -> None:
-        super().__init__()
-        self.transformer_blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.transformer_blocks(x)
-        return y
-
-
 class Stage(nn.Module):
     """Mobile blocks; the first stage strides once before them."""
 
-    def __init__(self, cin: int, rows: tuple[Row, ...], *, stem: int | None = None) -> None:
+    def __init__(self, cin: int, rows: tuple[Row, ...], *, width: int | None = None) -> None:
         super().__init__()
-        self.stem_block = nn.Identity() if stem is None else nn.Sequential(conv_bn(3, stem, 3, stride=2), nn.ReLU())
-        self.names = add_blocks(self, cin if stem is None else stem, rows)
+        self.stem_block = nn.Identity() if width is None else stem(width)
+        self.names = add_blocks(self, cin if width is None else width, rows)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem_block(x)
@@ -198,14 +181,15 @@ class Backbone(nn.Module):
     def __init__(self, config: _Config) -> None:
         super().__init__()
         channels = [rows[-1][2] for rows in config.stages]
-        self.smb1 = Stage(3, config.stages[0], stem=config.stem)
+        self.smb1 = Stage(3, config.stages[0], width=config.stem)
         for k, (cin, rows) in enumerate(zip(channels, config.stages[1:], strict=False)):
             self.add_module(f"smb{k + 2}", Stage(cin, rows))
         count = len(config.depths)
         for k, (width, key, depth, ratio) in enumerate(
             zip(channels[-count:], config.keys, config.depths, config.ratios, strict=True)
         ):
-            blocks = (Block(width, config.heads, key, ratio) for _ in range(depth))
+            attentions = (SeaAttention(width, config.heads, key) for _ in range(depth))
+            blocks = (TransformerBlock(each, width, ratio=ratio) for each in attentions)
             self.add_module(f"trans{k + 1}", Transformer(*blocks))
         self.plain = _STAGES - count
         self.channels = (channels[1], *channels[-count:])
@@ -238,7 +222,7 @@ class Head(FuseHead):
         return self.classify(x)
 
 
-class SeaFormer(nn.Module):
+class SeaFormer(TokenSegmentor):
     """The network.
 
     Args:
@@ -252,22 +236,14 @@ class SeaFormer(nn.Module):
     """
 
     def __init__(self, config: _Config, num_classes: int = 19) -> None:
-        super().__init__()
-        self.backbone = Backbone(config)
-        self.decode_head = Head(self.backbone.channels, config.head, num_classes)
-        strides = (8, *(4 * 2**k for k in range(self.backbone.plain, _STAGES)))
-        infos = zip(self.backbone.channels, strides, strict=True)
-        self.feature_info = tuple(FeatureInfo(channels, stride) for channels, stride in infos)
-
-    def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image (N, 3, H, W); see the class."""
-        maps: list[Tensor] = self.backbone(image)
-        return maps
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+        backbone = Backbone(config)
+        strides = (8, *(4 * 2**k for k in range(backbone.plain, _STAGES)))
+        infos = zip(backbone.channels, strides, strict=True)
+        super().__init__(
+            backbone,
+            Head(backbone.channels, config.head, num_classes),
+            [FeatureInfo(channels, stride) for channels, stride in infos],
+        )
 
 
 _SPEC = ModelSpec(

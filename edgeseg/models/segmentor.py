@@ -62,8 +62,13 @@ class Segmentor(nn.Module):
         self.neck = neck
         self.decode_head = _one_or_list(decode_head)
         self.auxiliary_head = None if auxiliary_head is None else _one_or_list(auxiliary_head)
-        self.checkpoint_ignores = (r"^auxiliary_head\.",) if auxiliary_head is None else ()
-        if not _several(self.decode_head):
+        heads = _several(self.decode_head)
+        inner = [each for head in heads for each in getattr(head, "checkpoint_ignores", ())]
+        self.checkpoint_ignores = (
+            *((r"^auxiliary_head\.",) if auxiliary_head is None else ()),
+            *(rf"^decode_head\.(\d+\.)?({each})" for each in inner),
+        )
+        if not heads:
             raise UsageError("a Segmentor got an empty list of heads; give at least one")
 
     def maps(self, image: Tensor) -> list[Tensor]:
@@ -83,9 +88,12 @@ class Segmentor(nn.Module):
         return self._decode(self.maps(image))
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The logits, then those of the auxiliary heads, each at its own stride."""
+        """The logits, then those of the auxiliary heads, each at its own stride, then what the heads train with."""
         maps = self.maps(image)
-        return (self._decode(maps), *(head(maps) for head in _several(self.auxiliary_head)))
+        outputs = [self._decode(maps), *(head(maps) for head in _several(self.auxiliary_head))]
+        for head in _several(self.decode_head):
+            outputs += getattr(head, "training_logits", lambda _: [])(maps)
+        return tuple(outputs)
 
 
 def _info_of(module: nn.Module) -> tuple[FeatureInfo, ...]:
@@ -136,7 +144,7 @@ def create_segmentor(
         neck: Name of a neck (``"fpn"``).
         neck_options: Its options; ``in_channels`` follows from the backbone.
         coarse_head: The head whose logits a refining head (``"ocr"``, ``"point"``) starts from; ``"fcn"`` for OCRNet,
-            ``"fpn"`` for PointRend.
+            ``"fpn"`` for PointRend. K-Net (``"knet"``) holds the head that it refines, ``"fcn"`` where none is told.
         coarse_options: Its options.
         output_stride: Of a ResNet; None is the one the head is published with.
         head_options: Published options of the head (``dilations``, ``pool_scales``, ...); ``in_channels``, ``in_index``
@@ -156,7 +164,10 @@ def create_segmentor(
         necked = neck_class(neck)(**{"in_channels": [each.channels for each in info], **(neck_options or {})})
         info = tuple(FeatureInfo(necked.out_channels, each.reduction) for each in info)
     heads: list[nn.Module] = []
-    if coarse_head is not None:
-        heads.append(_build_head(coarse_head, info, num_classes, coarse_options or {}, first=True))
+    inside = head_class(head).contains and "kernel_generate_head" not in head_options
+    if coarse_head is not None or inside:
+        heads.append(_build_head(coarse_head or "fcn", info, num_classes, coarse_options or {}, first=True))
+    if inside:
+        head_options["kernel_generate_head"] = heads.pop()
     heads.append(_build_head(head, info, num_classes, head_options, first=not heads))
     return Segmentor(module, heads if len(heads) > 1 else heads[0], neck=necked).eval()

@@ -16,14 +16,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from edgeseg.models.backbones.stdc import STDC, STDC1_BLOCKS, STDC2_BLOCKS
+from edgeseg.models.backbones.stdc import OFFICIAL, STDC, STDC1_BLOCKS, STDC2_BLOCKS, STDCStyle
+from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.bisenet import ContextRefinement, OutputHead
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec, TailSpec
 
-__all__ = ["STDCClassifier", "STDCSeg", "plain_bn_state", "stdc1_cls", "stdc1_seg", "stdc2_cls", "stdc2_seg"]
+__all__ = [
+    "STDCClassifier",
+    "STDCSeg",
+    "STDCTrunk",
+    "plain_bn_state",
+    "stdc1_cls",
+    "stdc1_seg",
+    "stdc2_cls",
+    "stdc2_seg",
+]
 
 _EPS = 1e-5
 
@@ -38,9 +48,9 @@ def plain_bn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class ContextPath(ContextRefinement):
     """The backbone, and its two deepest maps refined by attention and brought to stride 8."""
 
-    def __init__(self, blocks: tuple[int, int, int], *, tail: int | None) -> None:
+    def __init__(self, blocks: tuple[int, int, int], *, tail: int | None, style: STDCStyle) -> None:
         super().__init__(512, 1024)
-        self.backbone = STDC(blocks, aliases=True, tail=tail)
+        self.backbone = STDC(blocks, style=style, aliases=style is OFFICIAL, tail=tail)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Image to the backbone's five maps, and the context at strides 8 and 16."""
@@ -63,7 +73,44 @@ class FeatureFusion(nn.Module):
         return x * weights + x
 
 
-class STDCSeg(nn.Module):
+class STDCTrunk(nn.Module):
+    """The backbone, the context path and their fusion.
+
+    Args:
+        blocks: Of the backbone: `STDC1_BLOCKS` or `STDC2_BLOCKS`.
+        tail: Classes of the backbone's ImageNet classifier; None leaves it out.
+        style: Of the backbone.
+
+    Shape:
+        image (N, 3, H, W) -> the backbone's map at stride 8 (256 channels), the context at strides 16 and 8, and the
+        fused map (256 channels, stride 8); any H and W, sizes rounded up.
+    """
+
+    feature_info: tuple[FeatureInfo, ...] = (
+        FeatureInfo(256, 8),
+        FeatureInfo(128, 16),
+        FeatureInfo(128, 8),
+        FeatureInfo(256, 8, main=True),
+    )
+
+    def __init__(
+        self,
+        blocks: tuple[int, int, int] = STDC1_BLOCKS,
+        *,
+        tail: int | None = None,
+        style: STDCStyle = OFFICIAL,
+    ) -> None:
+        super().__init__()
+        self.cp = ContextPath(blocks, tail=tail, style=style)
+        self.ffm = FeatureFusion(384, 256)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """Four maps of an image; see the class."""
+        maps, fine, coarse = self.cp(image)
+        return [maps[2], coarse, fine, self.ffm(maps[2], fine)]
+
+
+class STDCSeg(STDCTrunk):
     """The segmentation network.
 
     Args:
@@ -79,9 +126,7 @@ class STDCSeg(nn.Module):
     def __init__(
         self, num_classes: int = 19, *, blocks: tuple[int, int, int] = STDC1_BLOCKS, aux: bool = False
     ) -> None:
-        super().__init__()
-        self.cp = ContextPath(blocks, tail=1000 if aux else None)
-        self.ffm = FeatureFusion(384, 256)
+        super().__init__(blocks, tail=1000 if aux else None)
         self.conv_out = OutputHead(256, 256, num_classes)
         if aux:
             self._add_training_heads(num_classes)
@@ -97,16 +142,14 @@ class STDCSeg(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at stride 8; see the class."""
-        maps, fine, _ = self.cp(image)
-        logits: Tensor = self.conv_out(self.ffm(maps[2], fine))
+        logits: Tensor = self.conv_out(self.features(image)[-1])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
         """Logits, those of the heads at strides 8 and 16, and the detail logit (1 channel, stride 8); needs `aux`."""
-        maps, fine, coarse = self.cp(image)
-        detail = self.get_submodule("conv_out_sp8")(maps[2])
-        logits = self.conv_out(self.ffm(maps[2], fine))
-        return logits, self.conv_out16(fine), self.conv_out32(coarse), detail
+        eighth, coarse, fine, fused = self.features(image)
+        detail = self.get_submodule("conv_out_sp8")(eighth)
+        return self.conv_out(fused), self.conv_out16(fine), self.conv_out32(coarse), detail
 
 
 class STDCClassifier(STDC):

@@ -162,6 +162,8 @@ class LevelBlock(BasicBlock):
     It returns the sum before the last ReLU.
     """
 
+    conv1: nn.Module
+    conv2: nn.Module
     bn1: nn.ModuleList
     bn2: nn.ModuleList
 

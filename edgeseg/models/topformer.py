@@ -17,10 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.layers.attention import ConvMLP, QueryKeyValue, attend, conv_bn
+from edgeseg.models.layers.attention import QueryKeyValue, attend, conv_bn
 from edgeseg.models.layers.pooling import adaptive_avg_pool
 from edgeseg.models.layers.resize import resize_like
-from edgeseg.models.layers.token_pyramid import FuseHead, Inject, Row, add_blocks
+from edgeseg.models.layers.token_pyramid import (
+    FuseHead,
+    Inject,
+    Row,
+    TokenSegmentor,
+    Transformer,
+    TransformerBlock,
+    add_blocks,
+    stem,
+)
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
@@ -87,7 +96,7 @@ class TokenPyramid(nn.Module):
 
     def __init__(self, rows: tuple[Row, ...], taps: tuple[int, ...]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv_bn(3, _STEM, 3, stride=2), nn.ReLU())
+        self.stem = stem(_STEM)
         self.names = add_blocks(self, _STEM, rows)
         self.taps = taps
 
@@ -114,32 +123,6 @@ class Attention(QueryKeyValue):
         return y
 
 
-class Block(nn.Module):
-    """Attention and MLP, each added to its input."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.attn = Attention(channels, heads)
-        self.mlp = ConvMLP(channels, 2 * channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(x)
-        y: Tensor = x + self.mlp(x)
-        return y
-
-
-class Transformer(nn.Module):
-    """Blocks in a row."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.transformer_blocks = nn.Sequential(*(Block(channels, heads) for _ in range(_BLOCKS)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.transformer_blocks(x)
-        return y
-
-
 class Backbone(nn.Module):
     """Pyramid, transformer at stride 64, injection: three maps of one width at strides 8, 16, 32."""
 
@@ -147,8 +130,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.tpm = TokenPyramid(config.rows, config.taps)
         self.widths = [config.rows[tap][2] for tap in config.taps]
-        self.trans = Transformer(sum(self.widths), config.heads)
-        sims = (Inject(width, width, config.channels, add=True) for width in self.widths[1:])
+        width = sum(self.widths)
+        attentions = (Attention(width, config.heads) for _ in range(_BLOCKS))
+        self.trans = Transformer(*(TransformerBlock(each, width, ratio=2) for each in attentions))
+        sims = (Inject(each, each, config.channels, add=True) for each in self.widths[1:])
         self.SIM = nn.ModuleList([nn.Identity(), *sims])
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -167,7 +152,7 @@ class Head(FuseHead):
         return self.classify(sum((resize_like(x, maps[0]) for x in maps[1:]), start=maps[0]))
 
 
-class TopFormer(nn.Module):
+class TopFormer(TokenSegmentor):
     """The network.
 
     Args:
@@ -180,20 +165,8 @@ class TopFormer(nn.Module):
     """
 
     def __init__(self, config: _Config, num_classes: int = 19) -> None:
-        super().__init__()
-        self.backbone = Backbone(config)
-        self.decode_head = Head(config.channels, num_classes, depthwise=config.depthwise)
-        self.feature_info = tuple(FeatureInfo(config.channels, stride) for stride in (8, 16, 32))
-
-    def features(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 8, 16, 32 of an image (N, 3, H, W)."""
-        maps: list[Tensor] = self.backbone(image)
-        return maps
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
-        logits: Tensor = self.decode_head(self.backbone(image))
-        return logits
+        head = Head(config.channels, num_classes, depthwise=config.depthwise)
+        super().__init__(Backbone(config), head, [FeatureInfo(config.channels, stride) for stride in (8, 16, 32)])
 
 
 _SPEC = ModelSpec(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from edgeseg.errors import EdgesegError, UnknownNameError, UsageError
-from edgeseg.models.heads.base import concat_resized, conv_over_levels
+from edgeseg.models.heads.base import concat_resized
 from edgeseg.models.heads.dm import dynamic_depthwise
 from edgeseg.models.heads.enc import Encoding
 from edgeseg.models.heads.fcn import FCNHead
@@ -40,19 +40,6 @@ def _levels() -> list[Tensor]:
 def _worst(got: Tensor, want: Tensor) -> float:
     assert got.shape == want.shape
     return float((got - want).detach().abs().max())
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_1x1_convolution_goes_before_the_resizes(align_corners: bool, bias: bool) -> None:
-    conv = nn.Conv2d(12, 6, 1, bias=bias).double()
-    want = conv(concat_resized(_levels(), align_corners=align_corners))
-    assert _worst(conv_over_levels(conv, _levels(), align_corners=align_corners), want) < EXACT
-
-
-def test_larger_convolution_does_not_go_before_the_resizes() -> None:
-    with pytest.raises(UsageError, match="1x1"):
-        conv_over_levels(nn.Conv2d(12, 6, 3).double(), _levels(), align_corners=False)
 
 
 def test_fcn_head_over_concatenated_levels() -> None:

@@ -15,8 +15,11 @@ from edgeseg.models.heads.registry import head_class
 from edgeseg.models.registry import build_on_meta
 from edgeseg.models.segmentor import Segmentor, create_segmentor
 
-PLAIN = ("ann", "apc", "aspp", "da", "dm", "dnl", "ema", "enc", "fcn", "gc", "isa", "nl", "psp", "sep_aspp", "sep_fcn")
-PYRAMIDS = ("uper", "fpn")
+PLAIN = (
+    "ann", "apc", "aspp", "cc", "da", "ddr", "dm", "dnl", "ema", "enc", "fcn", "gc", "isa", "knet", "nl", "pid", "psa",
+    "psp", "sep_aspp", "sep_fcn", "stdc",
+)  # fmt: skip
+PYRAMIDS = ("uper", "fpn", "segformer")
 
 
 class Small(nn.Module):

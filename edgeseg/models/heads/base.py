@@ -8,14 +8,13 @@ from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgeseg.errors import UsageError
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.resize import resize_like
 
-__all__ = ["ConvBias", "DecodeHead", "HeadOptions", "Neck", "Unit", "concat_resized", "conv_over_levels", "units"]
+__all__ = ["ConvBias", "DecodeHead", "HeadOptions", "Neck", "Unit", "concat_resized", "units"]
 
 Unit = Callable[..., nn.Module]
 """Makes a convolution with BN and ReLU from input channels, output channels and kernel size, such as `ConvBN`."""
@@ -54,31 +53,6 @@ def concat_resized(maps: Sequence[Tensor], *, align_corners: bool) -> Tensor:
     return torch.cat((maps[0], *rest), dim=1)
 
 
-def conv_over_levels(conv: nn.Module, maps: Sequence[Tensor], *, align_corners: bool) -> Tensor:
-    """A 1x1 convolution of maps resized to the size of the first and concatenated, applied before the resizes.
-
-    Exact: bilinear weights sum to one and act on each channel alone, so they commute with a 1x1 convolution. Much
-    cheaper where the maps are small.
-
-    Args:
-        conv: 1x1, over the concatenated channels; with bias or without.
-        maps: Levels (N, C_i, H_i, W_i).
-        align_corners: Of the resizes.
-
-    Returns:
-        (N, conv.out_channels, H_0, W_0).
-    """
-    if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1):
-        raise UsageError(f"{conv} is no 1x1 convolution, which alone commutes with a resize; resize the maps first")
-    start = maps[0].shape[1]
-    total = F.conv2d(maps[0], conv.weight[:, :start], conv.bias)
-    for each in maps[1:]:
-        end = start + each.shape[1]
-        part = F.conv2d(each, conv.weight[:, start:end])
-        total, start = total + resize_like(part, maps[0], align_corners=align_corners), end
-    return total
-
-
 class _Needed(TypedDict):
     in_channels: int | Sequence[int]
     channels: int
@@ -113,10 +87,14 @@ class DecodeHead(nn.Module):
 
     Attributes:
         refines: Needs the logits of a head before it, as the last entry of the list.
+        contains: Holds the head that it refines itself, as its option ``kernel_generate_head``.
         output_stride: Of the ResNet it is published with.
+        checkpoint_ignores: Regular expressions of published keys, below the head, that it does not hold.
     """
 
+    checkpoint_ignores: tuple[str, ...] = ()
     refines: ClassVar[bool] = False
+    contains: ClassVar[bool] = False
     output_stride: ClassVar[int] = 8
     reads_all: ClassVar[bool] = False
     default_transform: ClassVar[Literal["resize_concat", "multiple_select"] | None] = None
@@ -154,9 +132,10 @@ class DecodeHead(nn.Module):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps; the width is a quarter of the last one's, as published."""
+        """Options that follow from a backbone's maps; the width is a quarter of its map's, as published."""
         widths = [each.channels for each in info]
-        options: dict[str, Any] = {"in_channels": widths[-1], "in_index": len(info) - 1, "channels": widths[-1] // 4}
+        main = next((k for k, each in enumerate(info) if each.main), len(info) - 1)
+        options: dict[str, Any] = {"in_channels": widths[main], "in_index": main, "channels": widths[main] // 4}
         if cls.reads_all:
             options |= {"in_channels": widths, "in_index": list(range(len(info)))}
         return options
@@ -185,6 +164,10 @@ class DecodeHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Logits; see the class."""
         return self.classify(self.feature_map(features))
+
+    def training_logits(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Outputs that serve training only, of a head that builds them on request (``aux``)."""
+        return []
 
 
 class Neck(nn.Module):

@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from edgeseg.models.heads.base import DecodeHead, HeadOptions, Unit, conv_over_levels, units
+from edgeseg.models.heads.base import DecodeHead, HeadOptions, Unit, units
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.separable import separable_conv_bn
@@ -58,7 +58,7 @@ class FCNHead(DecodeHead):
         **options: Unpack[HeadOptions],
     ) -> None:
         super().__init__(**options)
-        self.concat_input, self.kernel_size = concat_input, kernel_size
+        self.concat_input = concat_input
         self.convs = units(self.in_channels, self.channels, kernel_size, num_convs, unit=unit, dilation=dilation)
         if concat_input:
             self.conv_cat = unit(self.in_channels + self.channels, self.channels, kernel_size)
@@ -67,22 +67,11 @@ class FCNHead(DecodeHead):
         """What happens after the first block; subclasses put their attention here."""
         return x
 
-    def _first(self, conv: nn.Module, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The input, and the first block's result; a 1x1 over resized levels is applied before the resizes."""
-        levels = self.select_all(features)
-        if len(levels) > 1 and isinstance(conv, ConvBN) and not self.concat_input and self.kernel_size == 1:
-            y = conv_over_levels(conv.get_submodule("conv"), levels, align_corners=self.align_corners)
-            return y, torch.relu(conv.get_submodule("bn")(y))
-        x = self.select(features)
-        return x, conv(x)
-
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
         """The map that is classified."""
-        if not len(self.convs):
-            x = y = self.select(features)
-        else:
-            x, y = self._first(self.convs[0], features)
-            y = self.convs[1:](self.between(y))
+        x = y = self.select(features)
+        if len(self.convs):
+            y = self.convs[1:](self.between(self.convs[0](x)))
         joined: Tensor = self.conv_cat(torch.cat((x, y), dim=1)) if self.concat_input else y
         return joined
 

@@ -11,14 +11,13 @@ from math import log2
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgeseg.errors import UsageError
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.heads.base import ConvBias, DecodeHead, HeadOptions, Neck
 from edgeseg.models.heads.registry import register_head, register_neck
 from edgeseg.models.layers.conv_bn import ConvBN
-from edgeseg.models.layers.resize import upsample
+from edgeseg.models.layers.resize import Upsample, repeat_like
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,21 +49,8 @@ class FPN(Neck):
         """Levels in the order of the input; see the class."""
         levels: list[Tensor] = [lateral(x) for lateral, x in zip(self.lateral_convs, maps, strict=True)]
         for k in reversed(range(len(levels) - 1)):
-            above = F.interpolate(levels[k + 1], size=levels[k].shape[2:], mode="nearest")
-            levels[k] = levels[k] + above
+            levels[k] = levels[k] + repeat_like(levels[k + 1], levels[k])
         return [conv(x) for conv, x in zip(self.fpn_convs, levels, strict=True)]
-
-
-class Double(nn.Module):
-    """Bilinear resize to twice the size."""
-
-    def __init__(self, *, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, C, 2 H, 2 W)."""
-        return upsample(x, 2, align_corners=self.align_corners)
 
 
 @register_head("fpn")
@@ -98,7 +84,7 @@ class FPNHead(DecodeHead):
         for k in range(max(1, doublings)):
             layers.append(ConvBN(self.channels if k else cin, self.channels, 3))
             if doublings:
-                layers.append(Double(align_corners=self.align_corners))
+                layers.append(Upsample(2, align_corners=self.align_corners))
         return nn.Sequential(*layers)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:

@@ -29,7 +29,7 @@ _HEADS: dict[str, type[DecodeHead]] = {}
 _NECKS: dict[str, type[Neck]] = {}
 _DROPPED = {
     "type", "conv_cfg", "norm_cfg", "act_cfg", "init_cfg", "sampler", "ignore_index", "loss_decode", "loss_se_decode",
-    "momentum", "pretrained",
+    "momentum", "pretrained", "drop_rate", "attn_drop_rate", "drop_path_rate", "init_std",
 }  # fmt: skip
 """Published options that say nothing about inference, or what every head here has: BN and ReLU."""
 
@@ -116,11 +116,17 @@ def _find(kind: str, table: Mapping[str, type[_M]], name: str) -> type[_M]:
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that our constructors take: nested configurations stay, ``*_act_cfg`` become flags."""
+    """What our constructors take: nested configurations stay, ``*_act_cfg`` become flags, an eps its own option."""
     kept = {key: value for key, value in config.items() if key not in _DROPPED}
     if "dw_act_cfg" in kept:
         kept["dw_act"] = kept.pop("dw_act_cfg") is not None
-    return kept
+    norm = kept.pop("norm_layer", None) or config.get("norm_cfg")
+    return {**kept, **_norm_eps(norm)}
+
+
+def _norm_eps(norm: Mapping[str, Any] | None) -> dict[str, float]:
+    """The eps of a layer norm's configuration, where it tells one."""
+    return {"norm_eps": norm["eps"]} if norm and norm.get("type") == "LN" and "eps" in norm else {}
 
 
 def build_from_config(config: Mapping[str, Any], **changes: Any) -> nn.Module:

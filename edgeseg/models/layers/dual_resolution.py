@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SegmentHead", "conv_bn", "stem"]
+__all__ = ["SegmentHead", "SegmentMap", "conv_bn", "stem"]
 
 
 def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
@@ -17,16 +17,42 @@ def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1) -> nn.Sequenti
     return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout))
 
 
-def stem(planes: int) -> nn.Sequential:
-    """Two 3x3 convolutions with stride 2 and bias, each with BN and ReLU."""
+def stem(planes: int, *, bias: bool = True) -> nn.Sequential:
+    """Two 3x3 convolutions with stride 2, and with bias as the authors have them, each with BN and ReLU."""
     layers: list[nn.Module] = []
     for cin in (3, planes):
-        layers += [nn.Conv2d(cin, planes, 3, 2, 1), nn.BatchNorm2d(planes), nn.ReLU()]
+        layers += [nn.Conv2d(cin, planes, 3, 2, 1, bias=bias), nn.BatchNorm2d(planes), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
-class SegmentHead(nn.Module):
-    """BN, ReLU, 3x3, BN, ReLU, 1x1 with bias.
+class SegmentMap(nn.Module):
+    """BN, ReLU, 3x3, BN, ReLU: what the head classifies.
+
+    Args:
+        cin: Input channels.
+        cout: Output channels.
+    """
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(cin)
+        self.conv1 = nn.Conv2d(cin, cout, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        x = self.conv1(torch.relu(self.bn1(x)))
+        return torch.relu(self.bn2(x))
+
+    def fuse(self) -> None:
+        """Fold the second BN into the 3x3; the first stands before its ReLU and stays."""
+        from edgeseg.export.fusion import fold_bn_pair
+
+        fold_bn_pair(self, "conv1", "bn2")
+
+
+class SegmentHead(SegmentMap):
+    """`SegmentMap`, and a 1x1 with bias.
 
     Args:
         cin: Input channels.
@@ -35,20 +61,10 @@ class SegmentHead(nn.Module):
     """
 
     def __init__(self, cin: int, inner: int, num_classes: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(cin)
-        self.conv1 = nn.Conv2d(cin, inner, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner)
+        super().__init__(cin, inner)
         self.conv2 = nn.Conv2d(inner, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, cin, H, W) to logits (N, num_classes, H, W)."""
-        x = self.conv1(torch.relu(self.bn1(x)))
-        y: Tensor = self.conv2(torch.relu(self.bn2(x)))
+        y: Tensor = self.conv2(super().forward(x))
         return y
-
-    def fuse(self) -> None:
-        """Fold the second BN into the 3x3; the first stands before its ReLU and stays."""
-        from edgeseg.export.fusion import fold_bn_pair
-
-        fold_bn_pair(self, "conv1", "bn2")

@@ -5,9 +5,14 @@ Published keys are ``conv``, ``bn``, ``act``; BN eps is 1e-3 where the published
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypedDict
+
 from torch import Tensor, nn
 
-__all__ = ["EPS", "BNPReLU", "Conv", "ConvBN", "ConvBNPReLU", "as_pair"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["EPS", "BNPReLU", "Conv", "ConvBN", "ConvBNOptions", "ConvBNPReLU", "ConvOptions", "as_pair"]
 
 EPS = 1e-3
 """BN eps of the ESPNet line."""
@@ -16,6 +21,20 @@ EPS = 1e-3
 def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a kernel given as one number or two."""
     return (value, value) if isinstance(value, int) else value
+
+
+class ConvOptions(TypedDict, total=False):
+    """Options of `Conv`."""
+
+    stride: int
+    dilation: int
+    groups: int
+
+
+class ConvBNOptions(ConvOptions, total=False):
+    """Options of `ConvBN`."""
+
+    eps: float
 
 
 class Conv(nn.Module):
@@ -52,25 +71,21 @@ class Conv(nn.Module):
 
 
 class BNPReLU(nn.Module):
-    """BN and a PReLU with one slope per channel ("BR"), for sums and concatenations that no convolution precedes.
+    """BN and a PReLU with one slope per channel ("BR"), for sums and concatenations that no convolution precedes."""
 
-    `act` is the activation's key.
-    """
-
-    def __init__(self, channels: int, *, eps: float = EPS, act: str = "act") -> None:
+    def __init__(self, channels: int, *, eps: float = EPS) -> None:
         super().__init__()
-        self.act_name = act
         self.bn: nn.Module = nn.BatchNorm2d(channels, eps=eps)
-        self.add_module(act, nn.PReLU(channels))
+        self.act = nn.PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise and activate maps (N, C, H, W)."""
-        y: Tensor = self.get_submodule(self.act_name)(self.bn(x))
+        y: Tensor = self.act(self.bn(x))
         return y
 
 
 class ConvBN(Conv):
-    """Convolution, BN ("CB"). Arguments as `Conv` without the dilation, and the BN's `eps`."""
+    """Convolution, BN ("CB"). Arguments as `Conv`, and the BN's `eps`."""
 
     def __init__(
         self,
@@ -78,11 +93,10 @@ class ConvBN(Conv):
         cout: int,
         kernel: int | tuple[int, int],
         *,
-        stride: int = 1,
-        groups: int = 1,
         eps: float = EPS,
+        **options: Unpack[ConvOptions],
     ) -> None:
-        super().__init__(cin, cout, kernel, stride=stride, groups=groups)
+        super().__init__(cin, cout, kernel, **options)
         self.bn = nn.BatchNorm2d(cout, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,24 +112,13 @@ class ConvBN(Conv):
 
 
 class ConvBNPReLU(ConvBN):
-    """Convolution, BN, PReLU ("CBR"). Arguments as `ConvBN`, and the activation's key `act`."""
+    """Convolution, BN, PReLU ("CBR"). Arguments as `ConvBN`."""
 
-    def __init__(
-        self,
-        cin: int,
-        cout: int,
-        kernel: int | tuple[int, int],
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        eps: float = EPS,
-        act: str = "act",
-    ) -> None:
-        super().__init__(cin, cout, kernel, stride=stride, groups=groups, eps=eps)
-        self.act_name = act
-        self.add_module(act, nn.PReLU(cout))
+    def __init__(self, cin: int, cout: int, kernel: int | tuple[int, int], **options: Unpack[ConvBNOptions]) -> None:
+        super().__init__(cin, cout, kernel, **options)
+        self.act = nn.PReLU(cout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve, normalise and activate maps (N, cin, H, W)."""
-        y: Tensor = self.get_submodule(self.act_name)(self.bn(self.conv(x)))
+        y: Tensor = self.act(self.bn(self.conv(x)))
         return y

@@ -7,12 +7,13 @@ ReLU hands on the sum itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BasicBlock", "Bottleneck", "Norm", "WideBottleneck", "activate", "residual_layer"]
+__all__ = ["BasicBlock", "Bottleneck", "Norm", "ResidualBlock", "WideBottleneck", "activate", "residual_layer"]
 
 Norm = Callable[[int], nn.Module]
 """Makes the normalisation of so many channels."""
@@ -33,71 +34,28 @@ def _shortcut(cin: int, cout: int, stride: int, norm: Norm, avg_down: bool) -> n
     return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), norm(cout))
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
-
-    Args:
-        cin: Input channels.
-        width: Output channels.
-        stride: Of the first convolution.
-        relu: End in a ReLU.
-        dilation: Of the first convolution.
-        norm: Makes the normalisations.
-        slope: Of the inner activation; 0 is ReLU. The last one is always a ReLU.
-        avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
-    """
-
-    expansion = 1
-
-    def __init__(
-        self,
-        cin: int,
-        width: int,
-        *,
-        stride: int = 1,
-        relu: bool = True,
-        dilation: int = 1,
-        norm: Norm = nn.BatchNorm2d,
-        slope: float = 0.0,
-        avg_down: bool = False,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(cin, width, 3, stride, dilation, dilation, bias=False)
-        self.bn1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = norm(width)
-        self.downsample = _shortcut(cin, width, stride, norm, avg_down)
-        self.relu, self.slope = relu, slope
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, width, H / stride, W / stride)."""
-        y = activate(self.bn1(self.conv1(x)), self.slope)
-        y = self.bn2(self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
-        return torch.relu(y) if self.relu else y
-
-    def fuse(self) -> None:
-        """Fold the BNs into their convolutions."""
-        from edgeseg.export.fusion import fold_bn_pair
-
-        fold_bn_pair(self, "conv1", "bn1")
-        fold_bn_pair(self, "conv2", "bn2")
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 to `expansion` times the width, and a shortcut.
+class ResidualBlock(nn.Module):
+    """Convolutions in a row, a norm after each and an activation between, and a shortcut.
 
     Args:
         cin: Input channels.
         width: Inner channels; the output has `expansion` times as many.
-        stride: Of the 3x3.
-        relu: End in a ReLU.
-        dilation: Of the 3x3.
+        stride: Of the first 3x3.
+        relu: End in a ReLU; None is as the kind of block usually does.
+        dilation: Of the first 3x3.
         norm: Makes the normalisations.
         slope: Of the inner activations; 0 is ReLU. The last one is always a ReLU.
         avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
+
+    Attributes:
+        kernels: Of the convolutions.
+        expansion: Output channels over `width`.
+        ends_in_relu: What `relu` usually is.
     """
 
-    expansion = 2
+    kernels: ClassVar[tuple[int, ...]]
+    expansion: ClassVar[int] = 1
+    ends_in_relu: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -105,7 +63,7 @@ class Bottleneck(nn.Module):
         width: int,
         *,
         stride: int = 1,
-        relu: bool = False,
+        relu: bool | None = None,
         dilation: int = 1,
         norm: Norm = nn.BatchNorm2d,
         slope: float = 0.0,
@@ -113,28 +71,45 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         cout = width * self.expansion
-        self.conv1 = nn.Conv2d(cin, width, 1, bias=False)
-        self.bn1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, dilation, dilation, bias=False)
-        self.bn2 = norm(width)
-        self.conv3 = nn.Conv2d(width, cout, 1, bias=False)
-        self.bn3 = norm(cout)
+        widths = [cin, *[width] * (len(self.kernels) - 1), cout]
+        for k, kernel in enumerate(self.kernels):
+            strides = k == self.kernels.index(3)
+            step, spread = (stride, dilation) if strides else (1, 1)
+            pad = spread * (kernel // 2)
+            self.add_module(f"conv{k + 1}", nn.Conv2d(widths[k], widths[k + 1], kernel, step, pad, spread, bias=False))
+            self.add_module(f"bn{k + 1}", norm(widths[k + 1]))
         self.downsample = _shortcut(cin, cout, stride, norm, avg_down)
-        self.relu, self.slope = relu, slope
+        self.relu, self.slope = self.ends_in_relu if relu is None else relu, slope
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (N, cin, H, W) to (N, expansion * width, H / stride, W / stride)."""
-        y = activate(self.bn1(self.conv1(x)), self.slope)
-        y = activate(self.bn2(self.conv2(y)), self.slope)
-        y = self.bn3(self.conv3(y)) + (x if self.downsample is None else self.downsample(x))
+        y = x
+        for k in range(len(self.kernels)):
+            y = activate(y, self.slope) if k else y
+            y = self.get_submodule(f"bn{k + 1}")(self.get_submodule(f"conv{k + 1}")(y))
+        y = y + (x if self.downsample is None else self.downsample(x))
         return torch.relu(y) if self.relu else y
 
     def fuse(self) -> None:
         """Fold the BNs into their convolutions."""
         from edgeseg.export.fusion import fold_bn_pair
 
-        for k in ("1", "2", "3"):
-            fold_bn_pair(self, f"conv{k}", f"bn{k}")
+        for k in range(len(self.kernels)):
+            fold_bn_pair(self, f"conv{k + 1}", f"bn{k + 1}")
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions and a shortcut; ends in a ReLU. Arguments as `ResidualBlock`."""
+
+    kernels = (3, 3)
+
+
+class Bottleneck(ResidualBlock):
+    """1x1, 3x3, 1x1 to twice the width, and a shortcut; ends in the sum. Arguments as `ResidualBlock`."""
+
+    kernels = (1, 3, 1)
+    expansion = 2
+    ends_in_relu = False
 
 
 class WideBottleneck(Bottleneck):

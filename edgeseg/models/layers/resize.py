@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["expand_like", "repeat_like", "resize_bilinear", "resize_like", "upsample"]
+__all__ = ["Upsample", "expand_like", "repeat_like", "resize_bilinear", "resize_like", "upsample"]
 
 
 def resize_bilinear(x: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Tensor:
@@ -21,6 +21,23 @@ def resize_like(x: Tensor, other: Tensor, *, align_corners: bool = False) -> Ten
 def upsample(x: Tensor, factor: int, *, align_corners: bool = False) -> Tensor:
     """Resize maps (N, C, h, w) to (N, C, factor * h, factor * w)."""
     return resize_bilinear(x, (x.shape[-2] * factor, x.shape[-1] * factor), align_corners=align_corners)
+
+
+class Upsample(nn.Module):
+    """`upsample` as a module.
+
+    Args:
+        factor: Of both axes.
+        align_corners: Of the resize.
+    """
+
+    def __init__(self, factor: int, *, align_corners: bool = False) -> None:
+        super().__init__()
+        self.factor, self.align_corners = factor, align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to (N, C, factor * H, factor * W)."""
+        return upsample(x, self.factor, align_corners=self.align_corners)
 
 
 def expand_like(x: Tensor, other: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What TopFormer and SeaFormer share besides their attention: the convolutional rows, the fusion and the head.
+"""What TopFormer and SeaFormer share besides their attention: rows, transformer, fusion, head and the whole.
 
 Zhang et al., "TopFormer", CVPR 2022, arXiv 2204.05525; Wan et al., "SeaFormer", ICLR 2023, arXiv 2301.13156.
 """
@@ -11,11 +11,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgeseg.models.layers.attention import conv_bn
+from edgeseg.models.features import FeatureInfo
+from edgeseg.models.layers.attention import ConvMLP, conv_bn
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.resize import resize_like
 
-__all__ = ["FuseHead", "Inject", "MobileBlock", "Row", "add_blocks"]
+__all__ = [
+    "FuseHead",
+    "Inject",
+    "MobileBlock",
+    "Row",
+    "TokenSegmentor",
+    "Transformer",
+    "TransformerBlock",
+    "add_blocks",
+    "stem",
+]
 
 Row = tuple[int, int, int, int]
 """One block: kernel, expansion, channels, stride."""
@@ -44,6 +55,11 @@ class MobileBlock(nn.Module):
         return x + y if self.add else y
 
 
+def stem(cout: int) -> nn.Sequential:
+    """3x3 with stride 2, BN, ReLU on an image."""
+    return nn.Sequential(conv_bn(3, cout, 3, stride=2), nn.ReLU())
+
+
 def add_blocks(owner: nn.Module, cin: int, rows: Sequence[Row]) -> list[str]:
     """Add the blocks of `rows` to `owner` as ``layer1``, ``layer2``, ...
 
@@ -56,6 +72,40 @@ def add_blocks(owner: nn.Module, cin: int, rows: Sequence[Row]) -> list[str]:
         owner.add_module(names[-1], MobileBlock(cin, row))
         cin = row[2]
     return names
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP, each added to its input.
+
+    Args:
+        attention: Maps (N, channels, H, W) to the same shape.
+        channels: Of the map.
+        ratio: Inner channels of the MLP over `channels`.
+    """
+
+    def __init__(self, attention: nn.Module, channels: int, *, ratio: int) -> None:
+        super().__init__()
+        self.attn = attention
+        self.mlp = ConvMLP(channels, ratio * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, channels, H, W) to the same shape."""
+        x = x + self.attn(x)
+        y: Tensor = x + self.mlp(x)
+        return y
+
+
+class Transformer(nn.Module):
+    """Blocks in a row."""
+
+    def __init__(self, *blocks: TransformerBlock) -> None:
+        super().__init__()
+        self.transformer_blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to the same shape."""
+        y: Tensor = self.transformer_blocks(x)
+        return y
 
 
 class Inject(nn.Module):
@@ -101,3 +151,29 @@ class FuseHead(nn.Module):
         """Logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
         y: Tensor = self.conv_seg(self.dropout(self.linear_fuse(x)))
         return y
+
+
+class TokenSegmentor(nn.Module):
+    """A backbone whose maps are the features, and a head on them.
+
+    Args:
+        backbone: Image to maps.
+        decode_head: Maps to logits.
+        feature_info: Of the maps.
+    """
+
+    def __init__(self, backbone: nn.Module, decode_head: nn.Module, feature_info: Sequence[FeatureInfo]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.decode_head = decode_head
+        self.feature_info = tuple(feature_info)
+
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The maps of an image (N, 3, H, W) that the head takes."""
+        maps: list[Tensor] = self.backbone(image)
+        return maps
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits at stride 8; see the class."""
+        logits: Tensor = self.decode_head(self.backbone(image))
+        return logits
