@@ -28,13 +28,14 @@ from edgeseg.errors import UsageError
 from edgeseg.labels import MOST_CLASSES, LabelMap, label_dtype
 from edgeseg.specs import Size, TailSpec
 
-__all__ = ["Method", "Region", "labels_from_logits", "scores_from_logits"]
+__all__ = ["Band", "Method", "Region", "interpolation_bands", "labels_from_logits", "scores_from_logits"]
 
 Method = Literal["auto", "dense", "sparse"]
 
 F32 = NDArray[np.float32]
 Index = NDArray[np.intp]
-_Band = tuple[slice, slice, F32]
+Band = tuple[slice, slice, F32]
+"""Some outputs of an axis, the inputs they look at, and the (inputs, outputs) matrix between them."""
 
 _RUN = 64  # longest stretch of rows or columns handled as one cell, so that huge strides keep memory bounded
 _PIXELS = 1 << 16  # interpolated at once in the sparse way: 256 KiB of float32
@@ -151,6 +152,18 @@ def scores_from_logits(
     if method != "dense" and method != "auto":
         labels = labels_from_logits(logits, size, tail=tail, region=region, method=method)
     return labels, scores
+
+
+def interpolation_bands(n: int, out: int, align_corners: bool, length: int) -> list[Band]:
+    """Bilinear interpolation along one axis as small matrices.
+
+    Args:
+        n: Inputs.
+        out: Outputs.
+        align_corners: As in `labels_from_logits`.
+        length: Outputs per band.
+    """
+    return _bands(_axis(_positions(n, out, align_corners, None), n), length)
 
 
 # --- positions ---------------------------------------------------------------------------------------------------
@@ -428,13 +441,13 @@ def _dense(field: F32, rows: _Axis, columns: _Axis, tail: TailSpec, scores: F32 
     return labels
 
 
-def _bands(axis: _Axis, length: int, start: int = 0, stop: int | None = None) -> list[_Band]:
+def _bands(axis: _Axis, length: int, start: int = 0, stop: int | None = None) -> list[Band]:
     """Cut an axis into pieces: outputs, the inputs they look at, and the (inputs, outputs) matrix between them."""
     end = min(len(axis.low), len(axis.low) if stop is None else stop)
     return [_band(axis, slice(at, min(at + length, end))) for at in range(start, end, length)]
 
 
-def _band(axis: _Axis, outputs: slice) -> _Band:
+def _band(axis: _Axis, outputs: slice) -> Band:
     low, high, t = axis.low[outputs], axis.high[outputs], axis.t[outputs]
     first, last = int(low[0]), int(high[-1]) + 1
     matrix = np.zeros((last - first, len(low)), np.float32)
@@ -478,7 +491,7 @@ class _Tile:
             np.divide(1, np.exp(values, out=values).sum(axis=0), out=scores)
 
 
-def _across(field: F32, blocks: list[_Band]) -> F32:
+def _across(field: F32, blocks: list[Band]) -> F32:
     """(C, k, w) to (C, k, columns): a banded matrix product, block by block."""
     classes, k, w = field.shape
     flat = field.reshape(classes * k, w)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import onnx
 import pytest
@@ -79,21 +81,33 @@ def test_strip_notes_removes_paths_of_the_export_machine() -> None:
     assert b"somewhere" not in stripped.SerializeToString()
 
 
+@pytest.mark.parametrize("form", ["resize", "bands"])
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("channels", [1, 3, 300])
-def test_labels_graph_equals_resize_and_argmax(align_corners: bool, channels: int) -> None:
+def test_labels_graph_equals_resize_and_argmax(
+    align_corners: bool, channels: int, form: Literal["resize", "bands"]
+) -> None:
     torch = pytest.importorskip("torch")
     model = parse(f"g (float[1,{channels},4,6] x) => (float[1,{channels},4,6] logits) {{ logits = Tanh(x) }}")
     feed = np.random.default_rng(1).normal(size=(1, channels, 4, 6)).astype(np.float32)
-    result = AppendLabels((13, 17), TailSpec(align_corners, threshold=0.1))(model)
+    result = AppendLabels((70, 17), TailSpec(align_corners, threshold=0.1), form=form)(model)
     logits, labels = run_graph(result.model, {"x": feed})
     big = torch.nn.functional.interpolate(
-        torch.from_numpy(logits), (13, 17), mode="bilinear", align_corners=align_corners
+        torch.from_numpy(logits), (70, 17), mode="bilinear", align_corners=align_corners
     )
     expected = big.argmax(1) if channels > 1 else (big[:, 0] > 0.1).long()
     assert labels.dtype == (np.uint8 if channels < 256 else np.int32)
-    assert labels.shape == (1, 13, 17)
+    assert labels.shape == (1, 70, 17)
     assert np.mean(labels != expected.numpy()) <= 1 / labels.size  # one pixel may lie on a boundary
+
+
+def test_labels_graph_may_drop_the_logits() -> None:
+    model = parse("g (float[2,3,4,6] x) => (float[2,3,4,6] logits) { logits = Tanh(x) }")
+    feed = np.random.default_rng(1).normal(size=(2, 3, 4, 6)).astype(np.float32)
+    both = run_graph(AppendLabels((9, 11), TailSpec())(model).model, {"x": feed})
+    alone = run_graph(AppendLabels((9, 11), TailSpec(), form="bands", keep_logits=False)(model).model, {"x": feed})
+    assert len(alone) == 1
+    assert np.array_equal(alone[0], both[1])
 
 
 def test_labels_graph_without_resize_where_the_size_is_the_logits() -> None:

@@ -17,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError
+from edgeseg.export.passes.cost import graph_cost
 
 __all__ = ["Pass", "PassReport", "PassResult", "run_graph", "run_passes"]
 
@@ -34,6 +35,9 @@ class PassReport:
         nodes: Number of nodes before and after.
         reason: Why it declined or was reverted; empty otherwise.
         error: Largest change of an output relative to its range, None where nothing was measured.
+        macs: Multiply-accumulates before and after; None where the pass changed nothing.
+        bytes: Read and written by all nodes, before and after; None likewise.
+        declined: What the pass left as it was, and why; one sentence each.
     """
 
     name: str
@@ -41,6 +45,9 @@ class PassReport:
     nodes: tuple[int, int]
     reason: str = ""
     error: float | None = None
+    macs: tuple[int, int] | None = None
+    bytes: tuple[int, int] | None = None
+    declined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,9 @@ class PassResult:
 
 class Pass(ABC):
     """One rewrite of the graph. Subclasses never change the model they are given."""
+
+    declined: tuple[str, ...] = ()
+    """What the last call left as it was, and why; `rewrite` may set it."""
 
     @property
     def name(self) -> str:
@@ -71,11 +81,14 @@ class Pass(ABC):
     def __call__(self, model: onnx.ModelProto) -> PassResult:
         """Apply the pass without checking numbers."""
         count = len(model.graph.node)
+        self.declined = ()
         reason = self.requires(model)
         rewritten = None if reason else self.rewrite(model)
         if rewritten is None:
-            return PassResult(model, False, PassReport(self.name, False, (count, count), reason))
-        return PassResult(rewritten, True, PassReport(self.name, True, (count, len(rewritten.graph.node))))
+            report = PassReport(self.name, False, (count, count), reason, declined=self.declined)
+            return PassResult(model, False, report)
+        report = PassReport(self.name, True, (count, len(rewritten.graph.node)), declined=self.declined)
+        return PassResult(rewritten, True, report)
 
 
 def run_graph(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -103,6 +116,7 @@ def run_passes(
     feeds: Mapping[str, NDArray[Any]],
     *,
     tolerance: float = TOLERANCE,
+    rounds: int = 1,
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
     """Apply passes in order, each checked on `feeds` and undone where the numbers do not hold.
 
@@ -111,26 +125,45 @@ def run_passes(
         passes: In order.
         feeds: Input name -> array.
         tolerance: Largest change of an output relative to its range.
+        rounds: How often to go through the passes at most; it ends with a round in which none changed anything.
 
     Returns:
-        The rewritten graph and one report per pass.
+        The rewritten graph, and the reports: one per pass, then one per pass that changed something in a later round.
     """
     reports: list[PassReport] = []
     expected = run_graph(model, feeds)
-    for step in passes:
-        result = step(model)
-        if not result.modified:
-            reports.append(result.report)
-            continue
-        error, reason = _largest_change(result.model, feeds, expected)
-        if reason or error > tolerance:
-            before = result.report.nodes[0]
-            why = reason or f"reverted: an output moved by {error:.1e} of its range, at most {tolerance:.0e} is allowed"
-            reports.append(PassReport(step.name, False, (before, before), why, error))
-        else:
-            model = result.model
-            reports.append(replace(result.report, error=error))
+    active = list(passes)
+    for turn in range(rounds):
+        done: list[PassReport] = []
+        for step in active:
+            model, report = _checked(model, step, feeds, expected, tolerance)
+            done.append(report)
+        reports += [report for report in done if turn == 0 or report.modified or report.error is not None]
+        active = [step for step, report in zip(active, done, strict=True) if report.modified or report.error is None]
+        if not any(report.modified for report in done):
+            break
     return model, reports
+
+
+def _checked(
+    model: onnx.ModelProto,
+    step: Pass,
+    feeds: Mapping[str, NDArray[Any]],
+    expected: Sequence[NDArray[Any]],
+    tolerance: float,
+) -> tuple[onnx.ModelProto, PassReport]:
+    """One pass's graph and report, or the graph it was given where its numbers do not hold."""
+    result = step(model)
+    if not result.modified:
+        return model, result.report
+    error, reason = _largest_change(result.model, feeds, expected)
+    if reason or error > tolerance:
+        count = result.report.nodes[0]
+        why = reason or f"reverted: an output moved by {error:.1e} of its range, at most {tolerance:.0e} is allowed"
+        return model, PassReport(step.name, False, (count, count), why, error)
+    before, after = graph_cost(model), graph_cost(result.model)
+    report = replace(result.report, error=error, macs=(before.macs, after.macs), bytes=(before.bytes, after.bytes))
+    return result.model, report
 
 
 def _largest_change(

@@ -1,0 +1,223 @@
+"""The algebraic rewrites: every network exported with and without them, counted, compared and timed.
+
+    python benchmarks/rewrites.py                                        # every registered network; resumable
+    python benchmarks/rewrites.py mmseg_segformer_b0 --size 512x512
+    python benchmarks/rewrites.py pidnet_s --skip-pass PushLinear        # what one pass is worth
+
+Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates and bytes are counted on the graphs
+(`edgeseg.export.passes.cost`); the largest logit difference and the share of equal labels are those of the two graphs
+on one picture in ONNX Runtime. Latency is the engine's alone, on ONNX Runtime and OpenVINO, each contender in a process
+of its own, alternating in blocks with idle gaps (`edgeseg.bench.duel`); the speed-up is the ratio of medians with a
+95 % interval from resampling pairs of blocks. Graphs that no pass changed are not timed. Writes JSON after every
+network, and a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.matrix import lively, matrix_size  # noqa: E402
+from edgeseg import bundle as layout  # noqa: E402
+from edgeseg.bench.duel import Contender, alternate, pair_ratio  # noqa: E402
+from edgeseg.bench.machine import describe_machine  # noqa: E402
+from edgeseg.errors import EdgesegError  # noqa: E402
+from edgeseg.export import export_model  # noqa: E402
+from edgeseg.export.passes import PassReport, run_graph  # noqa: E402
+from edgeseg.export.passes.cost import graph_cost  # noqa: E402
+from edgeseg.export.reference import shipped_sample  # noqa: E402
+from edgeseg.files import write_text  # noqa: E402
+from edgeseg.images import fit_image, read_image  # noqa: E402
+from edgeseg.models import create_model, list_models, model_spec  # noqa: E402
+from edgeseg.specs import ResizeRule, Size, parse_size  # noqa: E402
+
+ENGINES = ("ort", "openvino")
+RESULTS = ROOT / "benchmarks" / "results" / "rewrites.json"
+TABLE = ROOT / "docs" / "rewrites.md"
+Row = dict[str, Any]
+
+
+def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
+    """One network: counts, differences, and times where the graphs differ."""
+    network, spec = lively(create_model(name)).eval(), model_spec(name)
+    with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        frame = Path(folder) / "frame.npy"
+        image = fit_image(read_image(shipped_sample()), size, ResizeRule())[0]
+        np.save(frame, image)
+        bundles: dict[str, Path] = {}
+        row: Row = {"name": name, "size": list(size)}
+        for key, rewrites in (("before", False), ("after", True)):
+            report = export_model(
+                network,
+                spec=spec,
+                size=size,
+                targets=options.engines,
+                out=folder,
+                name=f"{name}_{key}",
+                rewrites=rewrites,
+                skip_passes=options.skip_pass,
+            )
+            bundles[key] = report.path
+            row[key] = counts(report.path / layout.MODEL)
+            row["passes"] = [told(entry) for entry in report.passes if entry.modified or entry.error is not None]
+        row |= difference(bundles["before"] / layout.MODEL, bundles["after"] / layout.MODEL, image)
+        if row["before"] != row["after"] and not options.no_times:
+            row["times"] = {engine: duel(bundles, engine, frame, options) for engine in options.engines}
+    return row
+
+
+def counts(path: Path) -> dict[str, int]:
+    """Nodes, multiply-accumulates and bytes moved per frame."""
+    cost = graph_cost(onnx.load(path))
+    return {"nodes": cost.nodes, "macs": cost.macs, "bytes": cost.bytes}
+
+
+def told(entry: PassReport) -> dict[str, Any]:
+    """A pass's report as JSON values."""
+    return {"name": entry.name, "nodes": entry.nodes, "macs": entry.macs, "bytes": entry.bytes, "error": entry.error}
+
+
+def difference(before: Path, after: Path, image: NDArray[np.uint8]) -> dict[str, float]:
+    """Largest logit difference relative to the logits' range, and the share of equal labels at the logits' size."""
+    old, new = (run_graph(onnx.load(path), {"image": image[None]})[0].astype(np.float64) for path in (before, after))
+    span = float(np.ptp(old)) or 1.0
+    equal = (old > 0) == (new > 0) if old.shape[1] == 1 else old.argmax(axis=1) == new.argmax(axis=1)
+    return {"largest_difference": float(np.abs(new - old).max()) / span, "equal_labels": float(np.mean(equal))}
+
+
+def duel(bundles: dict[str, Path], engine: str, frame: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Medians of both graphs in one engine, and how many times as fast the rewritten one is."""
+    with ExitStack() as stack:
+        running = {
+            key: stack.enter_context(
+                Contender(
+                    "benchmarks.contenders:engine_alone",
+                    {"bundle": str(path), "target": engine, "frame": str(frame)},
+                    path=[ROOT],
+                )
+            ).block
+            for key, path in bundles.items()
+        }
+        samples = alternate(running, blocks=options.blocks, seconds=options.seconds, gap=options.gap)
+    ratio = pair_ratio(samples["before"], samples["after"])
+    medians = {f"{key}_ms": float(np.median(np.concatenate(blocks))) for key, blocks in samples.items()}
+    return {**medians, **ratio.to_json(), "samples_ms": samples}
+
+
+def summary(rows: Sequence[Row], engines: Sequence[str]) -> dict[str, Any]:
+    """Geometric mean of the speed-ups, the slowest network, and the largest difference."""
+    found: dict[str, Any] = {"networks": len(rows)}
+    for engine in engines:
+        ratios = {row["name"]: row["times"][engine]["ratio"] for row in rows if engine in row.get("times", {})}
+        if ratios:
+            worst = min(ratios, key=lambda name: ratios[name])
+            mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
+            found[engine] = {"timed": len(ratios), "mean": mean, "least": [worst, ratios[worst]]}
+    differences = [row["largest_difference"] for row in rows if "largest_difference" in row]
+    found["largest_difference"] = max(differences, default=0.0)
+    return found
+
+
+def write_table(rows: Sequence[Row], machine: str, engines: Sequence[str]) -> str:
+    """Markdown, one line per network."""
+    head = ["network", "size", "operators", "GMACs", "MB moved", "largest difference", "equal labels", *engines]
+    lines = [
+        "# What the rewrites are worth",
+        "",
+        f"Written by `python benchmarks/rewrites.py` on {machine}. Before -> after; times are the engine's alone, in",
+        "ms, with the speed-up and its 95 % interval. The largest logit difference is relative to the logits' range.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + " --- |" * len(head),
+    ]
+    return "\n".join([*lines, *(_line(row, engines) for row in rows)]) + "\n"
+
+
+def _line(row: Row, engines: Sequence[str]) -> str:
+    size = f"{row['size'][0]}x{row['size'][1]}"
+    if "error" in row:
+        return f"| {row['name']} | {size} | {row['error']} |" + " |" * (4 + len(engines))
+    before, after = row["before"], row["after"]
+    cells = [
+        row["name"],
+        size,
+        f"{before['nodes']} -> {after['nodes']}",
+        f"{before['macs'] / 1e9:.3f} -> {after['macs'] / 1e9:.3f}",
+        f"{before['bytes'] / 1e6:.0f} -> {after['bytes'] / 1e6:.0f}",
+        f"{row['largest_difference']:.1e}",
+        f"{row['equal_labels']:.4%}",
+        *(_time(row.get("times", {}).get(engine)) for engine in engines),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _time(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "unchanged"
+    low, high = found["ratio_95"]
+    return f"{found['before_ms']:.1f} -> {found['after_ms']:.1f}, {found['ratio']:.2f} ({low:.2f} to {high:.2f})"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="registered networks; all of them if none is given")
+    parser.add_argument("--size", type=parse_size, help="HEIGHTxWIDTH; default 256x512, or what the network takes")
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    parser.add_argument("--skip-pass", action="append", default=[], help="leave a pass out; may be given again")
+    parser.add_argument("--no-times", action="store_true", help="only count and compare")
+    parser.add_argument("--blocks", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.7, help="of a block")
+    parser.add_argument("--gap", type=float, default=0.2, help="idle seconds before a block")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start no network after so long; run again")
+    parser.add_argument("--fresh", action="store_true", help="measure again what is already there")
+    parser.add_argument("--work", type=Path, help="folder for the exported networks, removed afterwards")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--table", type=Path, default=TABLE)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is not there yet; 1 where a network failed."""
+    options = parse(arguments)
+    known = json.loads(options.json.read_text()) if options.json.is_file() else {"rows": []}
+    rows = {(row["name"], *row["size"]): row for row in known["rows"]}
+    machine, started = describe_machine(), time.monotonic()
+    for name in options.names or list_models():
+        size = options.size or matrix_size(name)
+        key = (name, *size)
+        if (key in rows and not options.fresh) or time.monotonic() - started > 60 * options.minutes:
+            continue
+        rows[key] = _attempt(name, size, options)
+        ordered = [rows[key] for key in sorted(rows)]
+        report = {"machine": machine.to_json(), "summary": summary(ordered, options.engines), "rows": ordered}
+        write_text(options.json, json.dumps(report, indent=1) + "\n")
+        write_text(options.table, write_table(ordered, machine.cpu, options.engines))
+        print(_line(rows[key], options.engines), flush=True)
+    return int(any("error" in row for row in rows.values()))
+
+
+def _attempt(name: str, size: Size, options: argparse.Namespace) -> Row:
+    try:
+        return measure(name, size, options)
+    except EdgesegError as error:
+        return {"name": name, "size": list(size), "error": str(error)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
