@@ -4,8 +4,12 @@
         manifest.json         this module's `Manifest`: what the network is, how to feed it, what was proven
         model.onnx            uint8 NHWC RGB in, float logits out (opset <= 18, IR <= 10)
         model_labels.onnx     the same ending in labels too, for GPU targets; present when one was asked for
+        ort/                  model.onnx: the same network as ONNX Runtime's CPU kernels want it written (int8, PReLU);
+                              present where that differs
         openvino/             model.xml, model.bin
         tensorrt/             engines, keyed by what they were built for; built on the device where absent
+        labels/               cpu.onnx, openvino.xml, gpu.onnx: uint8 picture to labels alone, for programs without
+                              edgeseg's Predictor; present with ``--output labels``
         torch/                weights.safetensors for the PyTorch reference; present when it was asked for
         sample.png            a picture, and
         sample_labels.png     the labels fp32 PyTorch gives it at the network's size: the self test
@@ -31,9 +35,11 @@ SCHEMA_VERSION = 1
 """Raised when a manifest of this version cannot be read by an edgeseg that knows only the version before."""
 
 SUFFIX = ".edgeseg"
+ORT_MODEL = "ort/model.onnx"
 MANIFEST, MODEL, MODEL_LABELS = "manifest.json", "model.onnx", "model_labels.onnx"
 OPENVINO_MODEL = "openvino/model.xml"
 TORCH_WEIGHTS = "torch/weights.safetensors"
+LABELS_CPU, LABELS_GPU, LABELS_OPENVINO = "labels/cpu.onnx", "labels/gpu.onnx", "labels/openvino.xml"
 SAMPLE, SAMPLE_LABELS = "sample.png", "sample_labels.png"
 
 
@@ -87,7 +93,8 @@ class Manifest:
         input: How the graph normalises (done inside the graph; recorded for people).
         resize: How a picture becomes the graph's input (done by the Predictor).
         tail: How logits become labels.
-        precision: ``fp32``, ``fp16`` or ``int8``: of the numbers in the graph.
+        precision: ``fp32``, ``fp16`` or ``int8``: of the numbers in the graph; ``bf16``: an fp32 graph that OpenVINO
+            runs in bf16. ``facts["precision"]`` holds what was measured against fp32.
         targets: Canonical names exported for.
         parity: One entry per verified target.
         versions: Tool -> version at export.

@@ -12,6 +12,7 @@ from edgeseg.cli._shared import console, errors, optional_size, percent, size_te
 
 if TYPE_CHECKING:
     from edgeseg.export.pipeline import ExportReport
+    from edgeseg.export.precision import PrecisionReport
     from edgeseg.models import ModelSpec
 
 __all__ = ["export"]
@@ -39,7 +40,10 @@ def export(
     ] = None,
     fixed_batch: Annotated[int, typer.Option(min=1, help="Batch of the graph.")] = 1,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width free (ort, openvino).")] = False,
-    label_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the labels a GPU graph ends in.")] = None,
+    label_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the labels a graph ends in.")] = None,
+    output: Annotated[
+        str, typer.Option(help="logits; labels also writes graphs that end in labels, for programs without edgeseg.")
+    ] = "logits",
     mean: _Numbers = None,
     std: _Numbers = None,
     scale: Annotated[
@@ -53,9 +57,34 @@ def export(
     parity_images: Annotated[Path | None, typer.Option(help="Picture or folder to verify on as well.")] = None,
     sample: Annotated[Path | None, typer.Option(help="Picture stored as the self test.")] = None,
     min_agreement: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of labels that must equal fp32 PyTorch's, 0..1.")
-    ] = 0.999,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of labels equal to fp32 PyTorch's; default 0.999, bf16 0.99, int8 0.98.",
+        ),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, or bf16 (OpenVINO's arithmetic).")] = "fp32",
+    calib: Annotated[
+        Path | None, typer.Option(help="Folder of calibration pictures, needed for int8; every fourth is held out.")
+    ] = None,
+    calib_labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM.png for them.")] = None,
+    calib_ignore: Annotated[int | None, typer.Option(min=0, max=255, help="Label value of void.")] = None,
+    calib_one: Annotated[int | None, typer.Option(min=0, max=255, help="Label value that means class 1.")] = None,
+    max_miou_drop: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Largest loss of mIoU against fp32; 0.005 is half a point.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write a low precision that is slower than fp32 or below its budget.")
+    ] = False,
     no_fuse: Annotated[bool, typer.Option("--no-fuse", help="Leave batch norms and branches to the exporter.")] = False,
+    no_rewrites: Annotated[
+        bool, typer.Option("--no-rewrites", help="Leave what the graph computes as it was exported.")
+    ] = False,
+    skip_pass: Annotated[
+        list[str] | None, typer.Option(help="Name of a pass on the graph to leave out; may be given again.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what each pass on the graph did.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a network to a bundle, verified against fp32 PyTorch on every target."""
@@ -80,18 +109,28 @@ def export(
             batch=fixed_batch,
             dynamic=dynamic,
             label_size=optional_size(label_size),
+            output=output,
             fuse=not no_fuse,
             labels=labels,
             adjust=adjust,
             parity_images=_pictures(parity_images),
             sample=sample,
             min_agreement=min_agreement,
+            precision=precision,
+            calib=calib,
+            calib_labels=calib_labels,
+            calib_ignore=calib_ignore,
+            calib_one=calib_one,
+            max_miou_drop=max_miou_drop,
+            force=force,
+            rewrites=not no_rewrites,
+            skip_passes=skip_pass or (),
             progress=lambda step: _tell(status, step),
         )
     if as_json:
         _print_json(report)
     else:
-        _print_report(report, network if weights is None and ":" not in network else "")
+        _print_report(report, network if weights is None and ":" not in network else "", verbose=verbose)
 
 
 def _tell(status: Any, step: str) -> None:
@@ -117,7 +156,7 @@ def _changed(spec: ModelSpec, inputs: dict[str, Any], rule: dict[str, Any], alig
     return changed if align_corners is None else changed.but(tail=replace(spec.tail, align_corners=align_corners))
 
 
-def _print_report(report: ExportReport, random: str) -> None:
+def _print_report(report: ExportReport, random: str, *, verbose: bool) -> None:
     manifest = report.bundle.manifest
     screen = console()
     screen.print(str(report.path), soft_wrap=True, style="bold")
@@ -132,11 +171,49 @@ def _print_report(report: ExportReport, random: str) -> None:
         share = percent(parity.agreement) if parity.ran else "engine not run"
         proof.add_row(parity.target, share, f"{parity.differing} of {parity.pixels}", difference, parity.engine)
     screen.print(proof)
+    if verbose:
+        _print_passes(report)
+    if report.precision is not None:
+        _print_precision(report.precision)
     for note in report.notes:
         screen.print(note)
     if random:
         screen.print(f"The weights are random: give --weights CHECKPOINT for masks that mean something ({random}).")
     _print_next(report)
+
+
+def _print_passes(report: ExportReport) -> None:
+    """One row per pass; what nothing was done about, and why, below."""
+    listed = table("pass", "operators", "GMACs", "MB moved", "largest difference", "why not")
+    for entry in report.passes:
+        error = "" if entry.error is None else f"{entry.error:.1e}"
+        gmacs, megabytes = _before_after(entry.macs, 1e9, 3), _before_after(entry.bytes, 1e6, 1)
+        listed.add_row(entry.name, _before_after(entry.nodes, 1, 0), gmacs, megabytes, error, entry.reason)
+    console().print(listed)
+    for entry in report.passes:
+        for sentence in entry.declined:
+            console().print(f"{entry.name} left {sentence}", soft_wrap=True, markup=False)
+
+
+def _before_after(pair: tuple[int, int] | None, unit: float, digits: int) -> str:
+    if pair is None or pair[0] == pair[1]:
+        return "" if pair is None else f"{pair[0] / unit:.{digits}f}"
+    return f"{pair[0] / unit:.{digits}f} -> {pair[1] / unit:.{digits}f}"
+
+
+def _print_precision(found: PrecisionReport) -> None:
+    rows = found.rows()
+    listed = table(*rows[0]) if rows else table("target")
+    for row in rows:
+        listed.add_row(*row.values())
+    screen = console()
+    pictures = f"{found.calibration} calibration pictures, judged on {found.held_out} others"
+    screen.print(f"{found.precision}: {found.lowered} operators; {found.recipe}; {pictures}", soft_wrap=True)
+    screen.print(listed)
+    for entry in found.kept:
+        screen.print(f"kept in fp32: {entry.op} {entry.node} ({entry.why})", soft_wrap=True, markup=False)
+    for note in found.notes:
+        screen.print(note, soft_wrap=True, markup=False)
 
 
 def _print_next(report: ExportReport) -> None:
@@ -163,6 +240,7 @@ def _print_json(report: ExportReport) -> None:
         "nodes": report.nodes,
         "macs": report.macs,
         "parameters": report.parameters,
+        "precision": None if report.precision is None else report.precision.to_json(),
         "notes": report.notes,
     }
     typer.echo(json.dumps(data, indent=2))

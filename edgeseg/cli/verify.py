@@ -36,8 +36,9 @@ def verify(
         Path | None, typer.Option(help="Picture or folder: compare the targets with one another on it too.")
     ] = None,
     min_agreement: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of labels that must agree, 0..1.")
-    ] = 0.999,
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Share of labels that must agree; default 0.999, or what export measured."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
@@ -47,12 +48,13 @@ def verify(
     opened = open_bundle(bundle)
     asked = split_targets(target or [])
     names = asked or list(opened.manifest.targets)
+    minimum = _minimum(opened) if min_agreement is None else min_agreement
     failures: list[EdgesegError] = []
-    rows = [_self_test(opened, name, min_agreement, failures) for name in names]
+    rows = [_self_test(opened, name, minimum, failures) for name in names]
     unread: list[str] = []
     if images is not None:
         ran = [row.target for row in rows if row.status in ("ok", "differs")]
-        rows += _cross_test(opened, ran, images, min_agreement, unread)
+        rows += _cross_test(opened, ran, images, minimum, unread)
     _show(opened, rows, as_json)
     if failures:
         raise failures[0]
@@ -65,6 +67,11 @@ def verify(
         raise TargetUnavailableError(absent[0].reason)
     if unread:
         raise PartialFailureError(f"{len(unread)} of the pictures failed (named above); the others were compared")
+
+
+def _minimum(bundle: Bundle) -> float:
+    """0.999, or for a low precision a little less than the sample had at export."""
+    return float(bundle.manifest.facts.get("precision", {}).get("self_test", 0.999))
 
 
 def _self_test(bundle: Bundle, target: str, minimum: float, failures: list[EdgesegError]) -> _Row:

@@ -15,8 +15,9 @@ from edgeseg.export.passes import AppendLabels
 from edgeseg.files import storage_errors
 from edgeseg.runtimes.trt_rtx import build_engine, rtx_module
 from edgeseg.specs import Size, TailSpec
+from edgeseg.targets import GRAPH_TAIL_TARGETS
 
-__all__ = ["require_packages", "save_onnx", "write_labels_graph", "write_target"]
+__all__ = ["require_packages", "save_onnx", "write_labels_graph", "write_standalone", "write_target"]
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:
@@ -37,6 +38,38 @@ def write_labels_graph(model: onnx.ModelProto, folder: Path, size: Size, tail: T
         raise ExportError(f"the graph cannot end in labels: {result.report.reason}")
     save_onnx(result.model, folder / layout.MODEL_LABELS)
     return result.model
+
+
+def write_standalone(
+    ort: onnx.ModelProto, model: onnx.ModelProto, folder: Path, targets: Sequence[str], size: Size, tail: TailSpec
+) -> None:
+    """Write graphs from a uint8 picture to labels of `size` (height x width) alone: what each target runs fastest.
+
+    Args:
+        ort: The network as ONNX Runtime wants it on the CPU.
+        model: The network for every other target.
+        folder: The bundle's.
+        targets: Canonical names.
+        size: Of the labels.
+        tail: How logits become labels.
+
+    Raises:
+        ExportError: The graph cannot end in labels.
+    """
+    from edgeseg.runtimes import openvino_
+
+    end = AppendLabels(size, tail, form="bands", keep_logits=False)
+    cpu = end(ort)
+    if not cpu.modified:
+        raise ExportError(f"the graph cannot end in labels: {cpu.report.reason}")
+    if "openvino" in targets:
+        save_onnx(end(model).model, folder / layout.LABELS_CPU)
+        with storage_errors(folder):
+            openvino_.convert(folder / layout.LABELS_CPU, folder / layout.LABELS_OPENVINO)
+    save_onnx(cpu.model, folder / layout.LABELS_CPU)
+    if GRAPH_TAIL_TARGETS & set(targets):
+        gpu = AppendLabels(size, tail, keep_logits=False)(model)
+        save_onnx(gpu.model, folder / layout.LABELS_GPU)
 
 
 def require_packages(targets: Sequence[str]) -> None:

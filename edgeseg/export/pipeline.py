@@ -9,27 +9,34 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Manifest, Parity, open_bundle, write_manifest
 from edgeseg.errors import EdgesegError, ExportError, ParityError
-from edgeseg.export.compile import require_packages, save_onnx, write_labels_graph, write_target
+from edgeseg.export.compile import require_packages, save_onnx, write_labels_graph, write_standalone, write_target
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
-from edgeseg.export.passes import PassReport, default_passes, run_graph, run_passes
+from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes, run_graph, run_passes
 from edgeseg.export.passes.peel import peel_trailing_resize
-from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
+from edgeseg.export.precision import PrecisionReport
+from edgeseg.export.precision.calibration import Calibration, load_calibration
+from edgeseg.export.precision.guard import hold
+from edgeseg.export.precision.int8 import require_nncf
+from edgeseg.export.precision.qdq import as_uint8
+from edgeseg.export.precision.stage import Lowered, Setup, figures, gpu_graph, lower
+from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, shipped_sample
 from edgeseg.export.source import NetworkSource
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
-from edgeseg.export.verify import verify_target
+from edgeseg.export.verify import verify_standalone, verify_target
 from edgeseg.files import atomic_folder, sha256_of, storage_errors
 from edgeseg.images import read_image
 from edgeseg.labels import label_set
@@ -55,6 +62,7 @@ class ExportReport:
         nodes: Operators in ``model.onnx``.
         macs: Multiply-accumulates for one image, 0 where they could not be counted.
         parameters: Of the module.
+        precision: What a low precision costs and gains; None for fp32.
         notes: Sentences the user must see.
     """
 
@@ -66,6 +74,7 @@ class ExportReport:
     nodes: int = 0
     macs: int = 0
     parameters: int = 0
+    precision: PrecisionReport | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -108,10 +117,11 @@ def run_export(
     pictures = (config.sample or shipped_sample(), *config.parity_images)
     for picture in pictures:
         read_image(picture)  # one that cannot be read is told before the work, not after it
+    calibration = _calibration(source, config, size)
     report = ExportReport(out / f"{name}{layout.SUFFIX}", parameters=count_parameters(source.module))
     steps = _Steps(progress, report.seconds)
     with atomic_folder(report.path) as folder:
-        _export_into(folder, source, config, size, pictures, name, report, steps)
+        _export_into(folder, source, config, size, pictures, calibration, name, report, steps)
     return report
 
 
@@ -121,38 +131,142 @@ def _export_into(
     config: ExportConfig,
     size: Size,
     pictures: Sequence[Path],
+    calibration: Calibration | None,
     name: str,
     report: ExportReport,
     steps: _Steps,
 ) -> None:
     channels = _probe(source, size)
-    label_set(source.spec.labels, channels)  # an unknown one is told before the work
+    classes = len(label_set(source.spec.labels, channels).names)  # an unknown one is told before the work
     fused = _fused(source, size, config, report, steps)
     model, tail = _graph(fused, source, config, size, report, steps)
-    report.nodes = len(model.graph.node)
     report.macs = _macs(source.module, size)
     expected: ParitySet = steps(
         "running fp32 PyTorch",
         lambda: parity_set(DeployNetwork(source.module, source.spec.input), size, source.spec.resize, tail, pictures),
     )
+    lowered = None
+    if config.precision.lowers:
+        _hold_budget(_graph_parity(model, expected, tail, config.batch), config, source.spec.logit_tolerance)
+        setup = Setup(
+            config=config.precision,
+            network=DeployNetwork(source.module, source.spec.input),
+            size=size,
+            resize=source.spec.resize,
+            tail=tail,
+            classes=classes,
+            batch=config.batch,
+            pictures=pictures,
+            calibration=calibration,
+        )
+        lowered = lower(model, setup, steps)
+    fp32, model = model, lowered.model if lowered else model
+    report.nodes = len(model.graph.node)
     manifest = _manifest(name, source, config, size, tail, channels, model, report)
     _embed(model, manifest)
     save_onnx(model, folder / layout.MODEL)
+    own = _ort_graph(model, config, size, report)
+    if own is not model:
+        _embed(own, manifest)
+        save_onnx(own, folder / layout.ORT_MODEL)
     if config.graph_tail:
-        write_labels_graph(model, folder, config.label_size or size, tail)
+        write_labels_graph(gpu_graph(model, manifest.precision), folder, config.label_size or size, tail)
     for target in config.targets:
         if target != "ort":
             steps(f"compiling for {target}", partial(write_target, target, folder, source.module))
+    if config.output == "labels":
+        wanted = lowered.expected if lowered else expected
+        steps("ending graphs in labels", partial(_standalone, folder, (own, model), config, size, tail, wanted, report))
     _write_sample(folder, expected)
     manifest = replace(manifest, files=_hashes(folder))
     parity = []
     for target in config.targets:
-        check = partial(verify_target, target, Bundle(folder, manifest), expected)
+        exact = lowered is None or target == "torch"
+        wanted = expected if exact or lowered is None else lowered.expected
+        check = partial(verify_target, target, Bundle(folder, manifest), wanted)
         parity.append(steps(f"verifying {target}", check))
-        _hold_budget(parity[-1], config, source.spec.logit_tolerance)
+        if exact:
+            _hold_budget(parity[-1], config, source.spec.logit_tolerance)
     report.parity = tuple(parity)
+    if lowered:
+        manifest = _weigh(lowered, fp32, folder, manifest, source, config, report, steps)
     with storage_errors(folder):
         write_manifest(folder, replace(manifest, parity=report.parity))
+
+
+def _ort_graph(model: onnx.ModelProto, config: ExportConfig, size: Size, report: ExportReport) -> onnx.ModelProto:
+    """The network as ONNX Runtime's CPU kernels want it written; the graph itself where that is no other."""
+    precision = config.precision.precision
+    if precision == "int8":
+        return as_uint8(model)
+    if precision == "fp16":
+        return model
+    passes = ort_passes(rewrites=config.rewrites, skip=config.skip_passes)
+    own, reports = run_passes(model, passes, {"image": _noise(size, config.batch)})
+    report.passes += tuple(reports)
+    return own if any(entry.modified for entry in reports) else model
+
+
+def _noise(size: Size, batch: int) -> NDArray[np.uint8]:
+    """A picture that passes prove themselves on."""
+    return np.random.default_rng(0).integers(0, 256, (batch, *size, 3), dtype=np.uint8)
+
+
+def _standalone(
+    folder: Path,
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto],
+    config: ExportConfig,
+    size: Size,
+    tail: TailSpec,
+    expected: ParitySet,
+    report: ExportReport,
+) -> None:
+    """Graphs that end in labels alone, held to the same agreement as the targets."""
+    labels = config.label_size or size
+    write_standalone(*graphs, folder, config.targets, labels, tail)
+    for file, share in verify_standalone(folder, expected, labels, tail, config.batch).items():
+        if share < config.min_agreement:
+            raise ParityError(
+                f"{file}: {share:.4%} of the labels agree, at least {config.min_agreement:.2%} must; "
+                "the bundle was not written"
+            )
+        report.notes.append(f"{file}: picture to labels {labels[0]}x{labels[1]}, {share:.4%} of the labels agree")
+
+
+def _calibration(source: NetworkSource, config: ExportConfig, size: Size) -> Calibration | None:
+    """Calibration pictures: what cannot be read is told before the work."""
+    wanted = config.precision
+    if wanted.precision == "int8":
+        require_nncf()
+    if wanted.calib is None:
+        return None
+    return load_calibration(wanted.calib, size, source.spec.resize, labels=wanted.calib_labels, one=wanted.calib_one)
+
+
+def _graph_parity(model: onnx.ModelProto, expected: ParitySet, tail: TailSpec, batch: int) -> Parity:
+    """The fp32 graph against fp32 PyTorch: what a low precision starts from must be right."""
+
+    def run(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        return {"logits": run_graph(model, {"image": image})[0]}
+
+    return compare_outputs("the fp32 graph", run, "onnxruntime", expected, tail, batch=batch)
+
+
+def _weigh(
+    lowered: Lowered,
+    fp32: onnx.ModelProto,
+    folder: Path,
+    manifest: Manifest,
+    source: NetworkSource,
+    config: ExportConfig,
+    report: ExportReport,
+    steps: _Steps,
+) -> Manifest:
+    """Measure the low precision against fp32, refuse it where it does not pay, and write the figures down."""
+    work = partial(figures, lowered, fp32, folder, manifest, report.parity, source.module)
+    report.precision = steps("measuring against fp32", work)
+    hold(config.precision, report.precision, config.targets)
+    return replace(manifest, facts={**manifest.facts, "precision": report.precision.to_json()})
 
 
 def _probe(source: NetworkSource, size: Size) -> int:
@@ -214,9 +328,10 @@ def _graph(
         model, align_corners = peeled
         tail = replace(tail, align_corners=align_corners)
         report.notes.append("the network's last resize was peeled off; the exact tail does it")
-    feed = np.random.default_rng(0).integers(0, 256, (config.batch, *size, 3), dtype=np.uint8)
-    passes = default_passes()
-    model, reports = steps("rewriting", partial(run_passes, model, passes, {"image": feed}))
+    passes = default_passes(rewrites=config.rewrites, skip=config.skip_passes)
+    model, reports = steps(
+        "rewriting", partial(run_passes, model, passes, {"image": _noise(size, config.batch)}, rounds=ROUNDS)
+    )
     report.passes = tuple(reports)
     check_limits(model)
     if config.dynamic:
@@ -289,7 +404,8 @@ def _manifest(
         batch=config.batch,
         dynamic=config.dynamic,
         label_size=(config.label_size or size) if config.graph_tail else None,
-        versions=_versions(config.targets),
+        precision=config.precision.precision,
+        versions=_versions(config),
         facts={
             "system": spec.system,
             "paper": spec.paper,
@@ -303,9 +419,11 @@ def _manifest(
     )
 
 
-def _versions(targets: Sequence[str]) -> dict[str, str]:
+def _versions(config: ExportConfig) -> dict[str, str]:
+    targets = config.targets
     packages = ["edgeseg", "torch", "onnx", "onnxsim", "onnxruntime", "opencv-python", "numpy"]
     packages += ["openvino"] if "openvino" in targets else []
+    packages += ["nncf"] if config.precision.precision == "int8" else []
     packages += ["tensorrt-rtx-cu13-bindings"] if "trt-rtx" in targets else []
     found = {"python": platform.python_version()}
     for package in packages:

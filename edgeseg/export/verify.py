@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,14 @@ from edgeseg.bundle import Bundle, Parity
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.export.passes import run_graph
 from edgeseg.export.reference import ParitySet, compare, compare_outputs
+from edgeseg.labels import as_label_map
+from edgeseg.metrics import agreement
 from edgeseg.runtimes import open_session
+from edgeseg.specs import Size, TailSpec
+from edgeseg.tail import labels_from_logits
 from edgeseg.targets import GRAPH_TAIL_TARGETS
 
-__all__ = ["verify_target"]
+__all__ = ["verify_standalone", "verify_target"]
 
 
 def verify_target(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
@@ -40,6 +46,36 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
         return compare(target, session, expected, tail, batch=batch)
     finally:
         session.close()
+
+
+def verify_standalone(folder: Path, expected: ParitySet, size: Size, tail: TailSpec, batch: int) -> dict[str, float]:
+    """Run the graphs that end in labels alone on the parity pictures.
+
+    A graph for GPUs runs in ONNX Runtime: its arithmetic is checked, the engine is not.
+
+    Returns:
+        File -> share of labels equal to those of fp32 PyTorch's logits and the exact tail.
+    """
+    wanted = [labels_from_logits(logits, size, tail=tail) for logits in expected.logits]
+    found = {}
+    for file in (layout.LABELS_CPU, layout.LABELS_OPENVINO, layout.LABELS_GPU):
+        if (folder / file).is_file():
+            run = _runner(folder / file)
+            made = [as_label_map(run(np.stack([image] * batch))[0]) for image in expected.images]
+            pairs = [agreement(a, b) for a, b in zip(made, wanted, strict=True)]
+            found[file] = 1 - sum(wrong for wrong, _ in pairs) / sum(total for _, total in pairs)
+    return found
+
+
+def _runner(file: Path) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
+    """Labels of a graph that ends in them alone."""
+    if file.suffix == ".xml":
+        import openvino
+
+        compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda image: compiled({0: image})[0]
+    model = onnx.load(file)
+    return lambda image: run_graph(model, {"image": image})[0]
 
 
 def _graph_alone(target: str, bundle: Bundle, expected: ParitySet) -> Parity:

@@ -43,7 +43,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
         UsageError: An option OpenVINO has no use for, or a value it does not know.
     """
     refuse_unused(options, "openvino", "threads", "device", "hint", "precision", "cache_dir")
-    config = _config(options)
+    config = _config(options, "bf16" if bundle.manifest.precision == "bf16" else "f32")
     graph = bundle.file(OPENVINO_MODEL)
     weights = bundle.file(str(Path(OPENVINO_MODEL).with_suffix(".bin").as_posix()))
     ov = require("openvino", extra="openvino", why="the openvino target")
@@ -93,9 +93,9 @@ def convert(onnx_path: Path, out_xml: Path) -> None:
         raise ExportError(f"OpenVINO cannot write '{out_xml}': {_cause(error)}") from error
 
 
-def _config(options: RuntimeOptions) -> dict[str, Any]:
+def _config(options: RuntimeOptions, default: str = "f32") -> dict[str, Any]:
     """OpenVINO's properties for the options; every value is checked here, before anything is loaded."""
-    precision, hint = options.precision or "f32", options.hint or "latency"
+    precision, hint = options.precision or default, options.hint or "latency"
     if precision.lower() not in _PRECISIONS:
         raise UnknownNameError("OpenVINO precision", precision, _PRECISIONS)
     if hint.lower() not in _HINTS:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg._optional import require
-from edgeseg.bundle import MODEL, Bundle
+from edgeseg.bundle import MODEL, ORT_MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, TargetUnavailableError, UsageError
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
 
@@ -53,6 +53,9 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(int32)": "int32",
 }
+
+_PRECISIONS = {"int8": "int8, the rest fp32", "bf16": "fp32"}
+"""Arithmetic by precision of the bundle; bf16 is OpenVINO's."""
 
 _DAMAGED = ("InvalidProtobuf", "InvalidGraph", "NoModel", "NoSuchFile")
 
@@ -110,7 +113,7 @@ def _create(ort: ModuleType, bundle: Bundle, provider: str, options: RuntimeOpti
     settings.log_severity_level = 3  # errors only; warnings about other machines' devices help nobody
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
-    graph = bundle.file(MODEL)
+    graph = bundle.file(ORT_MODEL if provider == CPU and bundle.has(ORT_MODEL) else MODEL)
     choice = [(provider, dict(options.provider_options))]
     try:
         session: onnxruntime.InferenceSession = ort.InferenceSession(
@@ -158,7 +161,7 @@ class OrtSession(SessionBase):
             target="ort",
             engine=f"onnxruntime {version}",
             device=session.get_providers()[0],
-            precision=precision,
+            precision=_PRECISIONS.get(precision, precision),
             threads=threads,
         )
 

@@ -102,7 +102,8 @@ def settings_for(bundle: Bundle, options: RuntimeOptions) -> BuildSettings:
         raise UnknownNameError("TensorRT precision", word, ("f32", "tf32"))
     manifest = bundle.manifest
     profile = profile_for(manifest.input_size, manifest.divisor, manifest.batch) if manifest.dynamic else None
-    return BuildSettings(profile=profile, tf32=word == "tf32", precision=manifest.precision)
+    precision = "fp32" if manifest.precision == "bf16" else manifest.precision  # bf16 is OpenVINO's
+    return BuildSettings(profile=profile, tf32=word == "tf32", precision=precision)
 
 
 def profile_for(size: Size, divisor: int, batch: int = 1) -> Profile:

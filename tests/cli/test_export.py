@@ -64,6 +64,14 @@ def test_random_weights_are_told(edgeseg: Edgeseg, tmp_path: Path) -> None:
     assert open_bundle(tmp_path / "espnet_c_p2_q3.edgeseg").manifest.facts["weights"] == "random (seed 0)"
 
 
+def test_what_each_pass_did_is_told_and_rewrites_can_be_left_out(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    told = edgeseg("export", TINY, *SIZE, "--out", tmp_path / "a", "-v", "--skip-pass", "ComposeConvs").out
+    assert "PushLinear" in told
+    assert "ComposeConvs" not in told
+    plain = edgeseg("export", TINY, *SIZE, "--out", tmp_path / "b", "--no-rewrites", "--json").out
+    assert [entry["name"] for entry in json.loads(plain)["passes"]] == ["RemoveUnused", "MergeDuplicates", "StripNotes"]
+
+
 def test_pictures_of_ones_own(edgeseg: Edgeseg, tmp_path: Path) -> None:
     import cv2
 
@@ -98,6 +106,7 @@ def files(tmp_path: Path) -> Path:
         ("espnet_c_p2_q3 --size big", 2, "size 'big' is not HEIGHTxWIDTH"),
         ("espnet_c_p2_q3 --size 0x8", 2, "size '0x8' is not HEIGHTxWIDTH"),
         ("espnet_c_p2_q3 --dynamic --target trt", 2, "--dynamic was asked for with trt"),
+        ("TINY --skip-pass PushLiner", 2, "unknown pass 'PushLiner': did you mean 'PushLinear'"),
         ("TINY --classes 3", 2, "num_classes (--classes) is for registered networks"),
         ("TINY --channel-order gbr", 2, "channel order 'gbr' is neither"),
         ("TINY --std 0 1 1", 2, "must not be zero"),

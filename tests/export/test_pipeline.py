@@ -31,7 +31,7 @@ from edgeseg.errors import (
     UsageError,
 )
 from edgeseg.export.deploy import DeployNetwork
-from edgeseg.export.passes import run_graph
+from edgeseg.export.passes import default_passes, run_graph
 from edgeseg.export.pipeline import ExportReport
 from edgeseg.export.to_onnx import simplify
 from edgeseg.export.verify import verify_target
@@ -86,7 +86,8 @@ def test_report(full: ExportReport) -> None:
     assert full.fusion.batch_norms == (1, 0)
     assert full.nodes == len(onnx.load(full.path / "model.onnx").graph.node) > 0
     assert {"exporting to ONNX", "running fp32 PyTorch", "verifying ort"} <= full.seconds.keys()
-    assert [report.name for report in full.passes] == ["RemoveUnused", "MergeDuplicates", "StripNotes"]
+    names = [step.name for step in default_passes()]
+    assert [report.name for report in full.passes][: len(names)] == names
     assert full.bundle.path == full.path
 
 
@@ -233,6 +234,53 @@ def test_a_graph_that_mixes_its_batch_is_refused(tmp_path: Path) -> None:
     assert _contents(tmp_path) == {}
 
 
+def test_graphs_that_end_in_labels_alone(tmp_path: Path) -> None:
+    targets = ["ort", "openvino", "trt"]
+    report = edgeseg.export_model(
+        Tiny(), size=SIZE, targets=targets, label_size=(40, 50), output="labels", out=tmp_path
+    )
+    image = _picture(SIZE)
+    (logits,) = run_graph(onnx.load(report.path / "model.onnx"), {"image": image})
+    wanted = labels_from_logits(logits[0], (40, 50), tail=report.bundle.manifest.tail)
+    for file in ("cpu", "gpu"):
+        graph = onnx.load(report.path / "labels" / f"{file}.onnx")
+        assert [output.name for output in graph.graph.output] == ["labels"]
+        assert int((run_graph(graph, {"image": image})[0][0] != wanted).sum()) <= 1
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.Core().compile_model(str(report.path / "labels" / "openvino.xml"), "CPU")
+    assert int((compiled({0: image})[0][0] != wanted).sum()) <= 1
+    assert sum("of the labels agree" in note for note in report.notes) == 3
+    assert {f"labels/{name}" for name in ("cpu.onnx", "gpu.onnx", "openvino.xml", "openvino.bin")} <= set(
+        report.bundle.manifest.files
+    )
+
+
+class _WithPRelu(nn.Module):
+    """Sixteen channels and a PReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.act, self.head = nn.Conv2d(3, 16, 3, 2, 1), nn.PReLU(16), nn.Conv2d(16, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.act(self.conv(image)))
+        return logits
+
+
+@pytest.mark.parametrize("options", [{}, {"skip_passes": ["SpreadPRelu"]}, {"rewrites": False}])
+def test_onnx_runtime_has_a_graph_of_its_own_where_that_is_faster(options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    report = edgeseg.export_model(_WithPRelu(), size=SIZE, targets=["ort"], out=tmp_path, **options)
+    assert "PRelu" in {node.op_type for node in onnx.load(report.path / "model.onnx").graph.node}
+    assert report.bundle.has("ort/model.onnx") is not bool(options)
+    if not options:
+        own = onnx.load(report.path / "ort" / "model.onnx")
+        assert "PRelu" not in {node.op_type for node in own.graph.node}
+        assert report.passes[-1].name == "SpreadPRelu"
+        assert report.passes[-1].modified
+    assert report.parity[0].differing == 0
+
+
 def test_label_size_of_gpu_graphs(tmp_path: Path) -> None:
     report = edgeseg.export_model(Tiny(), size=SIZE, targets=["trt"], label_size=(20, 30), out=tmp_path)
     assert report.bundle.manifest.label_size == (20, 30)
@@ -341,6 +389,8 @@ def _refused(**options: Any) -> Callable[[Any, Path], None]:
         (TINY, {"targets": ["trt"], "dynamic": True}, UsageError, "--dynamic was asked for with trt"),
         (TINY, {"targets": ["rtx"], "dynamic": True}, UsageError, "--dynamic was asked for with trt-rtx"),
         (TINY, {"label_size": (8, 8)}, UsageError, "--label-size concerns graphs that end in labels"),
+        (TINY, {"output": "masks"}, UsageError, "output 'masks' is neither logits nor labels"),
+        (TINY, {"output": "labels", "dynamic": True}, UsageError, "leave out --dynamic"),
         (TINY, {"label_size": (0, 8), "targets": ["trt"]}, UsageError, "label_size 0x8 is not positive"),
         (TINY, {"size": (0, 8)}, UsageError, "size 0x8 is not positive"),
         (TINY, {"batch": 0}, UsageError, "batch is 0"),

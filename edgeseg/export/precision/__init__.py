@@ -1,0 +1,8 @@
+"""Low precision: int8 (Q/DQ in the graph), fp16 (casts in the graph), bf16 (OpenVINO), each measured and guarded."""
+
+from __future__ import annotations
+
+from edgeseg.export.precision.config import PRECISIONS, PrecisionConfig
+from edgeseg.export.precision.report import KeptFloat, Latency, PrecisionReport, TargetFigures
+
+__all__ = ["PRECISIONS", "KeptFloat", "Latency", "PrecisionConfig", "PrecisionReport", "TargetFigures"]

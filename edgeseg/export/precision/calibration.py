@@ -1,0 +1,117 @@
+"""Calibration pictures: read, fitted as the device fits them, some of them held out to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import InputError
+from edgeseg.evaluation import read_labels
+from edgeseg.images import fit_image, read_image
+from edgeseg.sources import list_images
+from edgeseg.specs import ResizeRule, Size
+from edgeseg.tail import Region
+
+__all__ = ["Calibration", "Picture", "load_calibration", "load_pictures", "spread"]
+
+MOST_CALIBRATED, MOST_HELD = 64, 16
+"""Pictures used at the most; more change the ranges little and cost their time at every measurement."""
+
+_EVERY = 4
+"""One picture in so many is held out."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture at the network's size.
+
+    Attributes:
+        path: Its file.
+        image: uint8 (H, W, 3) RGB.
+        region: Where it lies in a letterbox, else None.
+        truth: uint8 label map at its own size, or None.
+    """
+
+    path: Path
+    image: NDArray[np.uint8]
+    region: Region | None = None
+    truth: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Pictures to calibrate on, and pictures to judge by.
+
+    Attributes:
+        pictures: To calibrate on.
+        held: To judge by.
+        shared: Whether the only picture had to be both.
+    """
+
+    pictures: tuple[Picture, ...]
+    held: tuple[Picture, ...]
+    shared: bool = False
+
+
+def load_calibration(
+    folder: Path, size: Size, rule: ResizeRule, *, labels: Path | None = None, one: int | None = None
+) -> Calibration:
+    """Read a folder of pictures; every fourth is held out, spread over the folder.
+
+    Args:
+        folder: Pictures; sub-folders are not looked into.
+        size: Height x width of the graph's input.
+        rule: The bundle's resize rule; ``none`` is read as a plain bilinear stretch.
+        labels: Folder of label maps ``STEM.png``.
+        one: Label value that means class 1.
+
+    Raises:
+        InputError: No such folder, no pictures in it, one that cannot be read, or one without its label map.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder of calibration pictures at '{folder}'; give one that exists")
+    files = list_images(folder)
+    if len(files) == 1:
+        only = load_pictures(files, size, rule, labels=labels, one=one)
+        return Calibration(only, only, shared=True)
+    held = files[_EVERY - 1 :: _EVERY] or files[-1:]
+    rest = [file for file in files if file not in set(held)]
+    return Calibration(
+        load_pictures(spread(rest, MOST_CALIBRATED), size, rule),
+        load_pictures(spread(held, MOST_HELD), size, rule, labels=labels, one=one),
+    )
+
+
+def load_pictures(
+    files: Sequence[Path], size: Size, rule: ResizeRule, *, labels: Path | None = None, one: int | None = None
+) -> tuple[Picture, ...]:
+    """Read and fit pictures, and their label maps where there is a folder of them."""
+    stretch = ResizeRule("stretch", "linear") if rule.mode == "none" else rule
+    found = []
+    for file in files:
+        picture = read_image(file)
+        image, region = fit_image(picture, size, stretch)
+        truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], one)
+        found.append(Picture(file, image, region, truth))
+    return tuple(found)
+
+
+def spread(files: Sequence[Path], most: int) -> list[Path]:
+    """At most `most` of the files, evenly spread, in order."""
+    if len(files) <= most:
+        return list(files)
+    return [files[index * len(files) // most] for index in range(most)]
+
+
+def _truth(file: Path, shape: tuple[int, ...], one: int | None) -> NDArray[np.uint8]:
+    if not file.is_file():
+        raise InputError(f"there is no label map at '{file}'; expected STEM.png for every calibration picture")
+    truth = read_labels(file, one=one)
+    if truth.shape != shape:
+        got, expected = ("x".join(map(str, s)) for s in (truth.shape, shape))
+        raise InputError(f"label map '{file}' is {got}, its picture {expected}; their sizes must agree")
+    return truth

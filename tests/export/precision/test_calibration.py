@@ -1,0 +1,70 @@
+"""Calibration folders: the split, label maps, and everything that is not a folder of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeseg.errors import InputError
+from edgeseg.export.precision.calibration import load_calibration, spread
+from edgeseg.specs import ResizeRule
+from tests.export.precision.pictures import SIZE, write_pictures
+
+RULE = ResizeRule()
+
+
+def test_every_fourth_picture_is_held_out(tmp_path: Path) -> None:
+    found = load_calibration(write_pictures(tmp_path / "c", 9), SIZE, RULE)
+    assert [picture.path.name for picture in found.held] == ["3.png", "7.png"]
+    assert [picture.path.stem for picture in found.pictures] == ["0", "1", "2", "4", "5", "6", "8"]
+    assert {picture.image.shape for picture in (*found.held, *found.pictures)} == {(*SIZE, 3)}
+    assert not found.shared
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_of_few_pictures_the_last_is_held_out(count: int, tmp_path: Path) -> None:
+    found = load_calibration(write_pictures(tmp_path / "c", count), SIZE, RULE)
+    assert (len(found.pictures), len(found.held)) == (count - 1, 1)
+
+
+def test_one_picture_is_both(tmp_path: Path) -> None:
+    found = load_calibration(write_pictures(tmp_path / "c", 1), SIZE, RULE)
+    assert found.shared
+    assert found.pictures == found.held
+
+
+def test_labels_come_with_the_held_out_pictures(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "c", 4)
+    cv2.imwrite(str(tmp_path / "3.png"), np.full((40, 60), 255, np.uint8))
+    found = load_calibration(folder, SIZE, RULE, labels=tmp_path, one=255)
+    truth = found.held[0].truth
+    assert truth is not None
+    assert truth.shape == (40, 60)
+    assert truth.min() == truth.max() == 1
+
+
+def test_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder of calibration pictures"):
+        load_calibration(tmp_path / "nothing", SIZE, RULE)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match="holds no images"):
+        load_calibration(empty, SIZE, RULE)
+    folder = write_pictures(tmp_path / "c", 4)
+    with pytest.raises(InputError, match="no label map at"):
+        load_calibration(folder, SIZE, RULE, labels=empty)
+    cv2.imwrite(str(empty / "3.png"), np.zeros((10, 60), np.uint8))
+    with pytest.raises(InputError, match="is 10x60, its picture 40x60"):
+        load_calibration(folder, SIZE, RULE, labels=empty)
+    (folder / "1.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"1\.png"):
+        load_calibration(folder, SIZE, RULE)
+
+
+def test_spread_keeps_order_and_ends() -> None:
+    files = [Path(str(index)) for index in range(10)]
+    assert spread(files, 20) == files
+    assert [path.name for path in spread(files, 4)] == ["0", "2", "5", "7"]

@@ -1,0 +1,147 @@
+"""Exports in low precision, end to end: what the bundle says, what is refused, and what the command line prints."""
+
+from __future__ import annotations
+
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import edgeseg
+from edgeseg.bundle import ORT_MODEL, Bundle, open_bundle
+from edgeseg.errors import InputError, ParityError, UsageError
+from edgeseg.export.pipeline import ExportReport
+from edgeseg.export.precision import Latency, stage
+from edgeseg.export.precision.qdq import check_symmetric
+from edgeseg.runtimes import RuntimeOptions
+from tests.export.precision.pictures import SIZE, smooth, write_pictures
+
+TINY = "tests.export.networks:tiny"
+HAS_RTX = any(util.find_spec(name) for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"))
+FASTER = Latency(2.0, 1.0, 0, 5)
+
+
+@pytest.fixture(autouse=True)
+def _no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network this small is no faster in int8; what the guard measures is not what these tests are about."""
+    monkeypatch.setattr(stage, "measure_pair", lambda *arguments, **options: FASTER)
+
+
+@pytest.fixture(scope="module")
+def calib(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("export") / "calib", 6)
+
+
+def _export(out: Path, precision: str, **options: Any) -> ExportReport:
+    targets = options.pop("targets", ["ort", "openvino"])
+    return edgeseg.export_model(TINY, size=SIZE, targets=targets, precision=precision, out=out, **options)
+
+
+def test_int8(calib: Path, tmp_path: Path) -> None:
+    targets = ["ort", "openvino", "trt", "torch"] + (["trt-rtx"] if HAS_RTX else [])
+    report = _export(tmp_path, "int8", calib=calib, targets=targets, min_agreement=0.9)
+    found = report.precision
+    assert found is not None
+    assert (found.precision, found.calibration, found.held_out, found.lowered) == ("int8", 5, 1, 2)
+    assert [row.target for row in found.targets] == [t for t in report.bundle.manifest.targets if t != "torch"]
+    manifest = open_bundle(report.path).manifest
+    assert manifest.precision == "int8"
+    assert manifest.facts["precision"]["targets"][0]["latency"]["low"] == 1.0
+    assert "nncf" in manifest.versions
+    assert all(entry.agreement >= 0.9 for entry in manifest.parity)
+    exact = next(entry for entry in manifest.parity if entry.target == "torch")
+    assert exact.max_logit_error <= 1e-5 * exact.logit_range
+    for file in ("model.onnx", "model_labels.onnx"):
+        check_symmetric(onnx.load(report.path / file))
+    labels = onnx.load(report.path / "model_labels.onnx")
+    assert onnx.TensorProto.UINT8 not in {tensor.data_type for tensor in labels.graph.initializer}
+
+
+def test_int8_runs_and_says_so(calib: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(_export(tmp_path, "int8", calib=calib, min_agreement=0.9).path)
+    assert bundle.has(ORT_MODEL)
+    found = []
+    for target in ("ort", "openvino"):
+        with edgeseg.Predictor(bundle, target, output="network") as predictor:
+            assert predictor.info.precision == "int8, the rest fp32"
+            assert predictor.self_test().agreement >= bundle.manifest.facts["precision"]["self_test"]
+            found.append(predictor(smooth(9)).labels)
+    assert np.mean(found[0] == found[1]) >= 0.99
+
+
+def test_the_worst_operators_stay_float_until_the_budget_holds(calib: Path, tmp_path: Path) -> None:
+    report = _export(tmp_path, "int8", calib=calib, min_agreement=0.9999)
+    found = report.precision
+    assert found is not None
+    assert len(found.kept) >= 1
+    assert all(row.agreement >= 0.9999 for row in found.targets)
+    assert all("of the error" in entry.why for entry in found.kept)
+
+
+def test_miou_is_the_budget_where_there_are_labels(calib: Path, tmp_path: Path) -> None:
+    import cv2
+
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    exact = edgeseg.export_model(TINY, size=SIZE, out=tmp_path / "fp32")
+    with edgeseg.Predictor(exact.path) as predictor:
+        for file in calib.iterdir():
+            cv2.imwrite(str(labels / file.name), predictor(file).labels)
+    report = _export(tmp_path, "int8", calib=calib, calib_labels=labels, max_miou_drop=0.2)
+    found = report.precision
+    assert found is not None
+    assert found.miou_fp32 == pytest.approx(1.0, abs=1e-6)
+    assert all(row.miou is not None and 0.8 <= row.miou <= 1.0 for row in found.targets)
+
+
+def test_fp16(tmp_path: Path) -> None:
+    report = _export(tmp_path, "fp16", min_agreement=0.99)
+    assert report.precision is not None
+    assert report.precision.held_out == 1  # the sample
+    graph = onnx.load(report.path / "model.onnx").graph
+    assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in graph.initializer}
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_bf16_is_openvinos_arithmetic(tmp_path: Path) -> None:
+    report = _export(tmp_path, "bf16", min_agreement=0.9)
+    bundle = report.bundle
+    assert bundle.manifest.precision == "bf16"
+    assert _arithmetic(bundle, "ort") == "fp32"
+    assert _arithmetic(bundle, "openvino", precision="f32") == "fp32"
+    assert _arithmetic(bundle, "openvino") in ("bf16", "fp32")  # fp32 on a processor without it, and then it says so
+
+
+def _arithmetic(bundle: Bundle, target: str, **options: Any) -> str:
+    with edgeseg.Predictor(bundle, target, options=RuntimeOptions(**options)) as predictor:
+        precision: str = predictor.info.precision
+        return precision
+
+
+def test_slower_is_refused_and_leaves_nothing(calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "measure_pair", lambda *arguments, **options: Latency(1.0, 2.0, 5, 5))
+    with pytest.raises(edgeseg.EdgesegError, match=r"int8 is slower than fp32 on ort here: 2\.00 against 1\.00 ms"):
+        _export(tmp_path, "int8", calib=calib, min_agreement=0.5)
+    assert not list(tmp_path.iterdir())
+    report = _export(tmp_path, "int8", calib=calib, min_agreement=0.5, force=True)
+    assert report.precision is not None
+    assert len(report.precision.notes) == 2
+
+
+def test_below_budget_is_refused(calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "without_quantisers", lambda made, model, names: made)
+    with pytest.raises(ParityError, match=r"int8 cannot hold its budget .* 2 operators back in fp32"):
+        _export(tmp_path, "int8", calib=calib, min_agreement=1.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_refused_before_the_work(calib: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="int8 needs calibration pictures"):
+        _export(tmp_path, "int8")
+    with pytest.raises(InputError, match="no folder of calibration pictures"):
+        _export(tmp_path, "int8", calib=tmp_path / "nothing")
+    with pytest.raises(InputError, match="no label map at"):
+        _export(tmp_path, "int8", calib=calib, calib_labels=tmp_path)
