@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["engine_alone", "logits_out", "ours", "plain"]
+__all__ = ["engine_alone", "graph", "logits_out", "ours", "plain"]
 
 Frame = Callable[[], Any]
 Run = Callable[[NDArray[Any]], NDArray[Any]]
@@ -92,3 +92,13 @@ def _engine(onnx: str, engine: str) -> Run:
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda x: session.run(None, {name: x})[0]
+
+
+def graph(onnx: str) -> Frame:
+    """A float graph alone in ONNX Runtime, on random inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feeds = {x.name: rng.standard_normal(x.shape).astype(np.float32) for x in session.get_inputs()}
+    return lambda: session.run(None, feeds)

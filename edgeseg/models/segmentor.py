@@ -76,7 +76,8 @@ class Segmentor(nn.Module):
         maps = self._features(image)
         return maps if self.neck is None else self.neck(maps)
 
-    def _decode(self, maps: list[Tensor]) -> Tensor:
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        """Logits from the maps that `maps` gives."""
         first, *rest = _several(self.decode_head)
         logits: Tensor = first(maps)
         for head in rest:
@@ -85,12 +86,12 @@ class Segmentor(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits at the stride of the (last) head; see the class."""
-        return self._decode(self.maps(image))
+        return self.decode(self.maps(image))
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
         """The logits, then those of the auxiliary heads, each at its own stride, then what the heads train with."""
         maps = self.maps(image)
-        outputs = [self._decode(maps), *(head(maps) for head in _several(self.auxiliary_head))]
+        outputs = [self.decode(maps), *(head(maps) for head in _several(self.auxiliary_head))]
         for head in _several(self.decode_head):
             outputs += getattr(head, "training_logits", lambda _: [])(maps)
         return tuple(outputs)
