@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["engine_alone", "graph", "logits_out", "ours", "plain"]
+__all__ = ["engine_alone", "graph", "host_input", "logits_out", "ours", "plain", "raw_input"]
 
 Frame = Callable[[], Any]
 Run = Callable[[NDArray[Any]], NDArray[Any]]
@@ -59,6 +59,25 @@ def logits_out(onnx: str, engine: str, frame: str, mean: Sequence[float], std: S
         return best
 
     return labels
+
+
+def raw_input(onnx: str, engine: str, frame: str) -> Frame:
+    """A graph that takes the uint8 picture and normalises it inside; logits out."""
+    run, image = _engine(onnx, engine), read_frame(frame)[None]
+    return lambda: run(image)
+
+
+def host_input(
+    onnx: str, engine: str, frame: str, mean: Sequence[float], std: Sequence[float], order: str, how: str
+) -> Frame:
+    """A graph that takes normalised floats; numpy or OpenCV (``blobFromImage``, one scale) makes them; logits out."""
+    run, image = _engine(onnx, engine), read_frame(frame)
+    if how == "numpy":
+        normalise = _normaliser(mean, std, order)
+        return lambda: run(normalise(image))
+    scale = 1.0 / (sum(std) / 3)
+    means = [float(value) for value in mean]
+    return lambda: run(cv2.dnn.blobFromImage(image, scale, (0, 0), means, order == "bgr"))
 
 
 def read_frame(path: str) -> NDArray[np.uint8]:
