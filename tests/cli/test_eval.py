@@ -77,7 +77,7 @@ def test_one_unreadable_picture_is_told_and_the_rest_is_scored(data: Path, edges
         ({"--labels": "images"}, 7, "none of the 3 pictures could be scored; the first: label map"),
         ({"--target": "openvin"}, 2, "did you mean 'openvino'"),
         ({"--target": "openvino"}, 5, "exported for ort"),
-        ({"--ignore": "256"}, 2, "--ignore"),
+        ({"--ignore": "65536"}, 2, "--ignore"),
         ({"--limit": "0"}, 2, "--limit"),
         ({"--threads": "0"}, 2, "--threads"),
         ({"--device": "quantum"}, 2, "device 'quantum'"),
