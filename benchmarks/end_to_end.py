@@ -7,7 +7,8 @@ A frame is uint8 RGB of the network's size, the labels uint8 of the same size. C
 alternating in blocks with idle gaps (`edgeseg.bench.duel`):
 
 - edgeseg fp32, and int8 with ``--int8``: the bundle in the Predictor, on ONNX Runtime and OpenVINO;
-- plain (a): torch.onnx.export, onnxsim, numpy normalisation, resize and argmax in the graph, on both engines;
+- plain (a): torch.onnx.export, onnxsim, numpy normalisation, resize and argmax in the graph, on both engines; OpenVINO
+  takes its own default there, bf16 on CPUs that have it, while edgeseg's fp32 is fp32 (bf16 is an export of its own);
 - logits out (b): the same export ending in logits, OpenCV resizes each class, numpy takes the argmax;
 - engine (c): edgeseg's graph alone in the engine: the floor.
 
