@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from edgeseg.bench.duel import Contender, alternate, pair_ratio  # noqa: E402
-from edgeseg.bench.machine import describe_machine  # noqa: E402
+from edgeseg.bench.machine import Machine, describe_machine  # noqa: E402
 from edgeseg.export.fusion import fuse  # noqa: E402
 from edgeseg.export.passes import ROUNDS, default_passes, run_passes  # noqa: E402
 from edgeseg.export.passes.cost import graph_cost  # noqa: E402
@@ -42,12 +42,15 @@ BACKBONE, CLASSES, BASE = "resnet18_v1c", 19, "fcn"
 HEADS: dict[str, dict[str, Any]] = {
     **{name: {} for name in ("fcn", "psp", "aspp", "sep_aspp", "sep_fcn", "uper", "nl", "psa", "cc", "da", "enc")},
     **{name: {} for name in ("ema", "ann", "gc", "apc", "dm", "isa", "dnl", "segformer", "ddr", "pid")},
+    **{name: {} for name in ("lraspp", "segmenter", "setr_up", "stdc")},
     "fpn": {"neck": "fpn", "neck_options": {"out_channels": 256}},
     "point": {"neck": "fpn", "neck_options": {"out_channels": 256}, "coarse_head": "fpn"},
     "ocr": {"coarse_head": "fcn"},
     "knet": {"coarse_head": "fcn"},
 }
-"""Head -> what `create_segmentor` needs besides its name. Heads that read a ViT, HRNet or MobileNetV3 are not here."""
+"""Head -> what `create_segmentor` needs besides its name.
+
+`dpt` and `setr_mla` are not here: they read four maps of one stride, which only a ViT gives."""
 
 RESULTS, TABLE = ROOT / "benchmarks" / "results" / "heads.json", ROOT / "docs" / "heads.md"
 Row = dict[str, Any]
@@ -80,14 +83,13 @@ class _Maps(nn.Module):
 
 def parts(name: str, size: Size) -> tuple[_Maps, _Head, list[Tensor]]:
     """Backbone, head, and maps as the backbone gives them (random numbers)."""
-    network = create_segmentor(backbone=BACKBONE, head=name, num_classes=CLASSES, **HEADS[name])
-    backbone = _Maps(network)
+    network = _composed(name)
     with torch.device("meta"):
-        shapes = [x.shape for x in _Maps(_on_meta(name)).eval()(torch.empty(1, 3, *size))]
-    return backbone.eval(), _Head(network).eval(), [torch.randn(shape) for shape in shapes]
+        shapes = [x.shape for x in _Maps(_composed(name)).eval()(torch.empty(1, 3, *size))]
+    return _Maps(network).eval(), _Head(network).eval(), [torch.randn(shape) for shape in shapes]
 
 
-def _on_meta(name: str) -> Segmentor:
+def _composed(name: str) -> Segmentor:
     return create_segmentor(backbone=BACKBONE, head=name, num_classes=CLASSES, **HEADS[name])
 
 
@@ -124,30 +126,33 @@ def folded(module: _Head, maps: Sequence[Tensor]) -> nn.Module:
     return head
 
 
-def measure(name: str, path: Path, size: Size, base: Callable[[float], list[float]] | None, seconds: float) -> Row:
+Turn = Callable[[float], list[float]]
+
+
+def measure(name: str, path: Path, size: Size, base: Turn | None, seconds: float) -> Row:
     """One head's row."""
     _, head, maps = parts(name, size)
     row: Row = {"name": name, "parameters": count_parameters(head)}
     row["macs"], row["macs_rewritten"] = export(folded(head, maps), maps, path)
+    return row | _timed(path, base, seconds)
+
+
+def _timed(path: Path, base: Turn | None, seconds: float) -> Row:
+    """A graph's median, and its ratio to the base (itself where there is none yet)."""
     with Contender("benchmarks.contenders:graph", {"onnx": str(path)}, path=[ROOT]) as contender:
         samples = alternate({"base": base or contender.block, "head": contender.block}, blocks=3, seconds=seconds)
-    row["ms"] = float(np.median(np.concatenate(samples["head"])))
-    row["over_fcn"] = pair_ratio(samples["head"], samples["base"]).to_json()
-    return row
+    middle = float(np.median(np.concatenate(samples["head"])))
+    return {"ms": middle, "over_fcn": pair_ratio(samples["head"], samples["base"]).to_json()}
 
 
-def backbone_row(path: Path, size: Size, base: Callable[[float], list[float]], seconds: float) -> Row:
+def backbone_row(path: Path, size: Size, base: Turn, seconds: float) -> Row:
     """The backbone's own row, at stride 8."""
     backbone, _, _ = parts(BASE, size)
     image = torch.randn(1, 3, *size)
     fused, _ = fuse(_FirstOf(backbone), image[..., :64, :96])
     row: Row = {"name": f"backbone {BACKBONE}, stride 8", "parameters": count_parameters(backbone)}
     row["macs"], row["macs_rewritten"] = export(fused.get_submodule("inner"), [image], path)
-    with Contender("benchmarks.contenders:graph", {"onnx": str(path)}, path=[ROOT]) as contender:
-        samples = alternate({"base": base, "head": contender.block}, blocks=3, seconds=seconds)
-    row["ms"] = float(np.median(np.concatenate(samples["head"])))
-    row["over_fcn"] = pair_ratio(samples["head"], samples["base"]).to_json()
-    return row
+    return row | _timed(path, base, seconds)
 
 
 class _FirstOf(nn.Module):
@@ -197,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "base.onnx"
         rows = [measure(BASE, first, options.size, None, options.seconds)]
+        _write(rows, options, machine)
         with Contender("benchmarks.contenders:graph", {"onnx": str(first)}, path=[ROOT]) as base:
             work = [
                 partial(measure, name, Path(folder) / "head.onnx", options.size, base.block, options.seconds)
@@ -207,10 +213,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for step in work:
                 rows.append(step())
                 print(rows[-1]["name"], f"{rows[-1]['ms']:.1f} ms", rows[-1]["over_fcn"], flush=True)
+                _write(rows, options, machine)
+    return 0
+
+
+def _write(rows: Sequence[Row], options: argparse.Namespace, machine: Machine) -> None:
     report = {"machine": machine.to_json(), "size": options.size, "backbone": BACKBONE, "rows": rows}
     write_text(options.json, json.dumps(report, indent=1) + "\n")
-    write_text(options.table, write_table(rows, options.size, machine.line()))
-    return 0
+    write_text(options.table, write_table(rows, options.size, f"{machine.cpu}, {machine.usable_cores} cores"))
 
 
 if __name__ == "__main__":

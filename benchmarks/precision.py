@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.matrix import lively  # noqa: E402
 from edgeseg.bench.machine import describe_machine, device_state  # noqa: E402
 from edgeseg.evaluation import evaluate_bundle, read_labels  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
@@ -30,7 +30,6 @@ from edgeseg.files import write_text  # noqa: E402
 from edgeseg.metrics import agreement  # noqa: E402
 from edgeseg.models import create_model, model_spec  # noqa: E402
 from edgeseg.predictor import Predictor  # noqa: E402
-from tests.goldens.golden import fill  # noqa: E402
 
 CPU_TARGETS, TARGETS = ("ort", "openvino"), ("ort", "openvino", "trt-rtx")
 LATENCY, SIZE = ("pidnet_s", "fast_scnn"), (512, 1024)
@@ -95,11 +94,7 @@ def sinet(shared: Path, out: Path) -> Row:
 
 def latency(name: str, shared: Path, out: Path) -> Row:
     """A network filled by rule, at 512x1024."""
-    network = create_model(name)
-    with torch.no_grad():
-        for key, value in network.state_dict().items():
-            if value.is_floating_point() and value.ndim:
-                value.copy_(torch.from_numpy(fill(key, tuple(value.shape))))
+    network = lively(create_model(name))
     calib = shared / "camvid" / "calib" / "images"
     options: Row = {"spec": model_spec(name), "name": name, "size": SIZE, "targets": TARGETS, "out": out}
     low = export_model(network, precision="int8", calib=calib, min_agreement=0.0, force=True, **options)

@@ -4,12 +4,12 @@
     python benchmarks/rewrites.py mmseg_segformer_b0 --size 512x512
     python benchmarks/rewrites.py pidnet_s --skip-pass PushLinear        # what one pass is worth
 
-Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates and bytes are counted on the graphs
+Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates and bytes are counted on ``model.onnx``
 (`edgeseg.export.passes.cost`); the largest logit difference and the share of equal labels are those of the two graphs
-on one picture in ONNX Runtime. Latency is the engine's alone, on ONNX Runtime and OpenVINO, each contender in a process
-of its own, alternating in blocks with idle gaps (`edgeseg.bench.duel`); the speed-up is the ratio of medians with a
-95 % interval from resampling pairs of blocks. Graphs that no pass changed are not timed. Writes JSON after every
-network, and a table.
+on one picture in ONNX Runtime, the worse of them where ONNX Runtime has a graph of its own. Latency is the engine's
+alone, on ONNX Runtime and OpenVINO, each contender in a process of its own, alternating in blocks with idle gaps
+(`edgeseg.bench.duel`); the speed-up is the ratio of medians with a 95 % interval from resampling pairs of blocks.
+Graphs that no pass changed for an engine are not timed on it. Writes JSON after every network, and a table.
 """
 
 from __future__ import annotations
@@ -70,15 +70,28 @@ def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
                 out=folder,
                 name=f"{name}_{key}",
                 rewrites=rewrites,
+                min_agreement=0.0,  # weights by rule: some networks amplify the last bit (docs/matrix.md)
+                max_logit_error=1e9,
                 skip_passes=options.skip_pass,
             )
             bundles[key] = report.path
             row[key] = counts(report.path / layout.MODEL)
             row["passes"] = [told(entry) for entry in report.passes if entry.modified or entry.error is not None]
-        row |= difference(bundles["before"] / layout.MODEL, bundles["after"] / layout.MODEL, image)
-        if row["before"] != row["after"] and not options.no_times:
-            row["times"] = {engine: duel(bundles, engine, frame, options) for engine in options.engines}
+        changed = {engine: graph_of(bundles["after"], engine) for engine in options.engines}
+        before = bundles["before"] / layout.MODEL
+        found = [difference(before, graph, image) for graph in dict.fromkeys(changed.values())]
+        row["largest_difference"] = max(each["largest_difference"] for each in found)
+        row["equal_labels"] = min(each["equal_labels"] for each in found)
+        timed = [engine for engine, graph in changed.items() if counts(graph) != row["before"]]
+        if timed and not options.no_times:
+            row["times"] = {engine: duel(bundles, engine, frame, options) for engine in timed}
     return row
+
+
+def graph_of(bundle: Path, engine: str) -> Path:
+    """The graph that an engine runs, or is made from."""
+    own = bundle / layout.ORT_MODEL
+    return own if engine == "ort" and own.is_file() else bundle / layout.MODEL
 
 
 def counts(path: Path) -> dict[str, int]:

@@ -68,6 +68,24 @@ def graph(classes: int, logits: Size, size: Size, *, align_corners: bool, cast: 
     return bytes(model.SerializeToString())
 
 
+def bands(classes: int, logits: Size, size: Size, *, align_corners: bool) -> bytes:
+    """The graph of ``edgeseg export --output labels`` for CPUs: two small matrix products in bands of rows."""
+    from onnx import TensorProto, helper
+
+    from edgeseg.export.passes import AppendLabels
+
+    shape = [1, classes, *logits]
+    made = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["logits"])],
+        "tail",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    end = AppendLabels(size, TailSpec(align_corners), form="bands", keep_logits=False)
+    return bytes(end(model).model.SerializeToString())
+
+
 def onnxruntime_tail(model: bytes, threads: int) -> Contender:
     """ONNX Runtime's session over the graph, without spinning threads."""
     import onnxruntime
@@ -117,9 +135,12 @@ def contenders(classes: int, logits: Size, size: Size, *, align_corners: bool, t
     def build(cast: bool) -> bytes:
         return graph(classes, logits, size, align_corners=align_corners, cast=cast)
 
+    sizes = (classes, logits, size)
     others: dict[str, Callable[[], Contender]] = {
         "ONNX Runtime Resize+ArgMax": lambda: onnxruntime_tail(build(False), threads),
         "ONNX Runtime Resize+ArgMax+Cast": lambda: onnxruntime_tail(build(True), threads),
+        "ONNX Runtime bands": lambda: onnxruntime_tail(bands(*sizes, align_corners=align_corners), threads),
+        "OpenVINO bands": lambda: openvino_tail(bands(*sizes, align_corners=align_corners), threads),
         "OpenVINO Resize+ArgMax": lambda: openvino_tail(build(False), threads),
         "torch interpolate+argmax": lambda: torch_tail(size, align_corners, threads),
     }

@@ -158,14 +158,16 @@ def pair_ratio(other: Blocks, base: Blocks) -> Ratio:
     return Ratio(float(middle), float(low), float(high))
 
 
-def run_block(frame: Callable[[], Any], seconds: float) -> list[float]:
+def run_block(
+    frame: Callable[[], Any], seconds: float, *, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Milliseconds of each frame in a block of `seconds`, three frames at least."""
     times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
+    end = clock() + seconds
+    while len(times) < 3 or clock() < end:
+        start = clock()
         frame()
-        times.append(round(1e3 * (time.perf_counter() - start), 4))
+        times.append(round(1e3 * (clock() - start), 4))
     return times
 
 

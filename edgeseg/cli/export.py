@@ -69,8 +69,8 @@ def export(
         Path | None, typer.Option(help="Folder of calibration pictures, needed for int8; every fourth is held out.")
     ] = None,
     calib_labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM.png for them.")] = None,
-    calib_ignore: Annotated[int | None, typer.Option(min=0, max=255, help="Label value of void.")] = None,
-    calib_one: Annotated[int | None, typer.Option(min=0, max=255, help="Label value that means class 1.")] = None,
+    calib_ignore: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void.")] = None,
+    calib_one: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value that means class 1.")] = None,
     max_miou_drop: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest loss of mIoU against fp32; 0.005 is half a point.")
     ] = None,

@@ -41,17 +41,25 @@ def write_labels_graph(model: onnx.ModelProto, folder: Path, size: Size, tail: T
 
 
 def write_standalone(
-    ort: onnx.ModelProto, model: onnx.ModelProto, folder: Path, targets: Sequence[str], size: Size, tail: TailSpec
+    folder: Path,
+    targets: Sequence[str],
+    size: Size,
+    tail: TailSpec,
+    *,
+    model: onnx.ModelProto,
+    ort: onnx.ModelProto,
+    gpu: onnx.ModelProto,
 ) -> None:
     """Write graphs from a uint8 picture to labels of `size` (height x width) alone: what each target runs fastest.
 
     Args:
-        ort: The network as ONNX Runtime wants it on the CPU.
-        model: The network for every other target.
         folder: The bundle's.
         targets: Canonical names.
         size: Of the labels.
         tail: How logits become labels.
+        model: The network as OpenVINO is given it.
+        ort: As ONNX Runtime is, on the CPU.
+        gpu: As TensorRT is.
 
     Raises:
         ExportError: The graph cannot end in labels.
@@ -68,8 +76,7 @@ def write_standalone(
             openvino_.convert(folder / layout.LABELS_CPU, folder / layout.LABELS_OPENVINO)
     save_onnx(cpu.model, folder / layout.LABELS_CPU)
     if GRAPH_TAIL_TARGETS & set(targets):
-        gpu = AppendLabels(size, tail, keep_logits=False)(model)
-        save_onnx(gpu.model, folder / layout.LABELS_GPU)
+        save_onnx(AppendLabels(size, tail, keep_logits=False)(gpu).model, folder / layout.LABELS_GPU)
 
 
 def require_packages(targets: Sequence[str]) -> None:

@@ -148,50 +148,93 @@ def _export_into(
     lowered = None
     if config.precision.lowers:
         _hold_budget(_graph_parity(model, expected, tail, config.batch), config, source.spec.logit_tolerance)
-        setup = Setup(
-            config=config.precision,
-            network=DeployNetwork(source.module, source.spec.input),
-            size=size,
-            resize=source.spec.resize,
-            tail=tail,
-            classes=classes,
-            batch=config.batch,
-            pictures=pictures,
-            calibration=calibration,
-        )
-        lowered = lower(model, setup, steps)
+        lowered = lower(model, _setup(source, config, size, tail, classes, pictures, calibration), steps)
     fp32, model = model, lowered.model if lowered else model
+    graphs = _Graphs(model, _ort_graph(model, config, size, report), gpu_graph(model, config.precision.precision))
     report.nodes = len(model.graph.node)
     manifest = _manifest(name, source, config, size, tail, channels, model, report)
-    _embed(model, manifest)
-    save_onnx(model, folder / layout.MODEL)
-    own = _ort_graph(model, config, size, report)
-    if own is not model:
-        _embed(own, manifest)
-        save_onnx(own, folder / layout.ORT_MODEL)
-    if config.graph_tail:
-        write_labels_graph(gpu_graph(model, manifest.precision), folder, config.label_size or size, tail)
-    for target in config.targets:
-        if target != "ort":
-            steps(f"compiling for {target}", partial(write_target, target, folder, source.module))
+    judged = lowered.expected if lowered else expected
+    _write_graphs(folder, graphs, manifest, source, steps)
     if config.output == "labels":
-        wanted = lowered.expected if lowered else expected
-        steps("ending graphs in labels", partial(_standalone, folder, (own, model), config, size, tail, wanted, report))
+        steps("ending graphs in labels", partial(_standalone, folder, graphs, config, size, tail, judged, report))
     _write_sample(folder, expected)
     manifest = replace(manifest, files=_hashes(folder))
-    parity = []
-    for target in config.targets:
-        exact = lowered is None or target == "torch"
-        wanted = expected if exact or lowered is None else lowered.expected
-        check = partial(verify_target, target, Bundle(folder, manifest), wanted)
-        parity.append(steps(f"verifying {target}", check))
-        if exact:
-            _hold_budget(parity[-1], config, source.spec.logit_tolerance)
-    report.parity = tuple(parity)
+    report.parity = _verified(folder, manifest, source, config, expected, judged, steps)
     if lowered:
         manifest = _weigh(lowered, fp32, folder, manifest, source, config, report, steps)
     with storage_errors(folder):
         write_manifest(folder, replace(manifest, parity=report.parity))
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """One network as the engines are given it.
+
+    Attributes:
+        model: For OpenVINO, and for every engine that is not named below.
+        ort: As ONNX Runtime's CPU kernels want it written; `model` itself where that is no other.
+        gpu: As TensorRT wants it written; likewise.
+    """
+
+    model: onnx.ModelProto
+    ort: onnx.ModelProto
+    gpu: onnx.ModelProto
+
+
+def _setup(
+    source: NetworkSource,
+    config: ExportConfig,
+    size: Size,
+    tail: TailSpec,
+    classes: int,
+    pictures: Sequence[Path],
+    calibration: Calibration | None,
+) -> Setup:
+    return Setup(
+        config=config.precision,
+        network=DeployNetwork(source.module, source.spec.input),
+        size=size,
+        resize=source.spec.resize,
+        tail=tail,
+        classes=classes,
+        batch=config.batch,
+        pictures=pictures,
+        calibration=calibration,
+    )
+
+
+def _write_graphs(folder: Path, graphs: _Graphs, manifest: Manifest, source: NetworkSource, steps: _Steps) -> None:
+    """The graphs, and what every target compiles from them."""
+    _embed(graphs.model, manifest)
+    save_onnx(graphs.model, folder / layout.MODEL)
+    if graphs.ort is not graphs.model:
+        _embed(graphs.ort, manifest)
+        save_onnx(graphs.ort, folder / layout.ORT_MODEL)
+    if manifest.label_size is not None:
+        write_labels_graph(graphs.gpu, folder, manifest.label_size, manifest.tail)
+    for target in manifest.targets:
+        if target != "ort":
+            steps(f"compiling for {target}", partial(write_target, target, folder, source.module))
+
+
+def _verified(
+    folder: Path,
+    manifest: Manifest,
+    source: NetworkSource,
+    config: ExportConfig,
+    expected: ParitySet,
+    judged: ParitySet,
+    steps: _Steps,
+) -> tuple[Parity, ...]:
+    """Every target against fp32 PyTorch, a low precision on `judged`, where the guard holds it to its budget later."""
+    parity = []
+    for target in manifest.targets:
+        exact = target == "torch" or not config.precision.lowers
+        check = partial(verify_target, target, Bundle(folder, manifest), expected if exact else judged)
+        parity.append(steps(f"verifying {target}", check))
+        if exact:
+            _hold_budget(parity[-1], config, source.spec.logit_tolerance)
+    return tuple(parity)
 
 
 def _ort_graph(model: onnx.ModelProto, config: ExportConfig, size: Size, report: ExportReport) -> onnx.ModelProto:
@@ -214,21 +257,22 @@ def _noise(size: Size, batch: int) -> NDArray[np.uint8]:
 
 def _standalone(
     folder: Path,
-    graphs: tuple[onnx.ModelProto, onnx.ModelProto],
+    graphs: _Graphs,
     config: ExportConfig,
     size: Size,
     tail: TailSpec,
-    expected: ParitySet,
+    judged: ParitySet,
     report: ExportReport,
 ) -> None:
-    """Graphs that end in labels alone, held to the same agreement as the targets."""
+    """Graphs that end in labels alone, held to the agreement the targets are held to."""
     labels = config.label_size or size
-    write_standalone(*graphs, folder, config.targets, labels, tail)
-    for file, share in verify_standalone(folder, expected, labels, tail, config.batch).items():
-        if share < config.min_agreement:
+    write_standalone(folder, config.targets, labels, tail, model=graphs.model, ort=graphs.ort, gpu=graphs.gpu)
+    lowered = config.precision
+    budget = config.min_agreement if not lowered.lowers else 0.0 if lowered.force else lowered.agreement_budget
+    for file, share in verify_standalone(folder, judged, labels, tail, config.batch).items():
+        if share < budget:
             raise ParityError(
-                f"{file}: {share:.4%} of the labels agree, at least {config.min_agreement:.2%} must; "
-                "the bundle was not written"
+                f"{file}: {share:.4%} of the labels agree, at least {budget:.2%} must; the bundle was not written"
             )
         report.notes.append(f"{file}: picture to labels {labels[0]}x{labels[1]}, {share:.4%} of the labels agree")
 

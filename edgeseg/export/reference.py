@@ -24,7 +24,7 @@ from edgeseg.runtimes import Session
 from edgeseg.specs import ResizeRule, Size, TailSpec
 from edgeseg.tail import labels_from_logits
 
-__all__ = ["ParitySet", "compare", "compare_outputs", "logit_error", "parity_set", "shipped_sample"]
+__all__ = ["ParitySet", "at_size_of", "compare", "compare_outputs", "logit_error", "parity_set", "shipped_sample"]
 
 Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 """Runs uint8 (N, H, W, 3) and gives the graph's outputs by name."""
@@ -141,11 +141,17 @@ def logit_error(got: NDArray[np.float32], expected: NDArray[np.float32], tail: T
 
     Infinite where a value is not a number.
     """
-    maps = torch.from_numpy(got)
-    if maps.shape[2:] != expected.shape[1:]:
-        maps = F.interpolate(maps, size=expected.shape[1:], mode="bilinear", align_corners=tail.align_corners)
-    error = float((maps - torch.from_numpy(expected)).abs().max())
+    error = float((at_size_of(expected, got, tail) - torch.from_numpy(expected)).abs().max())
     return error if math.isfinite(error) else math.inf
+
+
+def at_size_of(expected: NDArray[np.float32], got: NDArray[Any], tail: TailSpec) -> torch.Tensor:
+    """Logits (N, C, h, w) at the size of (C, H, W), which is larger where a trailing resize was peeled off."""
+    maps = torch.from_numpy(got)
+    size = expected.shape[1:]
+    if maps.shape[2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=tail.align_corners)
 
 
 def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.bench.duel import alternate, run_block
 from edgeseg.errors import EdgesegError, ExportError, ParityError
 from edgeseg.export.precision.config import PrecisionConfig
 from edgeseg.export.precision.judge import Verdict
@@ -19,7 +20,7 @@ __all__ = ["aimed_targets", "budget_words", "hold", "holds", "measure_pair", "ob
 MARGIN = 0.03
 """A precision within three per cent of fp32's time is not called slower."""
 
-_BLOCKS, _BLOCK_S, _GAP_S, _LEAST = 5, 0.2, 0.05, 3
+_BLOCKS, _BLOCK_S, _GAP_S = 5, 0.2, 0.05
 
 
 def measure_pair(
@@ -27,7 +28,8 @@ def measure_pair(
 ) -> Latency:
     """Run two sessions in alternating blocks and compare their medians.
 
-    Blocks with a gap before each: an idle session's spinning threads slow the other one when they alternate run by run.
+    In this process, unlike `edgeseg.bench.duel`'s contenders: the sessions are open already, and the gap before each
+    block lets the other's spinning threads come to rest.
 
     Args:
         fp32: The session to compare with.
@@ -35,29 +37,15 @@ def measure_pair(
         image: uint8 (N, H, W, 3).
         clock: Seconds.
     """
-    for session in (fp32, low):
-        session.run(image)
-    samples: tuple[list[list[float]], list[list[float]]] = ([], [])
-    for block in range(_BLOCKS):
-        order = ((fp32, samples[0]), (low, samples[1]))
-        for session, blocks in order if block % 2 == 0 else order[::-1]:
-            blocks.append(_block(session, image, clock))
-    medians = [[float(np.median(block)) for block in blocks] for blocks in samples]
-    slower = sum(b > a for a, b in zip(*medians, strict=True))
-    fp32_ms, low_ms = (1e3 * float(np.median(np.concatenate(blocks))) for blocks in samples)
-    return Latency(fp32_ms, low_ms, slower, _BLOCKS)
 
+    def turns(session: Session) -> Callable[[float], list[float]]:
+        return lambda seconds: run_block(lambda: session.run(image), seconds, clock=clock)
 
-def _block(session: Session, image: NDArray[np.uint8], clock: Callable[[], float]) -> list[float]:
-    time.sleep(_GAP_S)
-    session.run(image)  # wakes the threads
-    times: list[float] = []
-    end = clock() + _BLOCK_S
-    while len(times) < _LEAST or clock() < end:
-        start = clock()
-        session.run(image)
-        times.append(clock() - start)
-    return times
+    samples = alternate({"fp32": turns(fp32), "low": turns(low)}, blocks=_BLOCKS, seconds=_BLOCK_S, gap=_GAP_S)
+    pairs = zip(samples["fp32"], samples["low"], strict=True)
+    slower = sum(float(np.median(after)) > float(np.median(before)) for before, after in pairs)
+    before, after = (float(np.median(np.concatenate(samples[name]))) for name in ("fp32", "low"))
+    return Latency(before, after, slower, _BLOCKS)
 
 
 def aimed_targets(config: PrecisionConfig, targets: Sequence[str]) -> tuple[str, ...]:

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from edgeseg.errors import ExportError, InputError
 from edgeseg.export.precision.calibration import Picture
 from edgeseg.export.precision.qdq import as_uint8
-from edgeseg.export.reference import ParitySet
+from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.metrics import ConfusionMatrix, agreement
 from edgeseg.specs import TailSpec
@@ -95,18 +93,12 @@ class Judge:
 
     def _error(self, found: Sequence[NDArray[np.float32]]) -> float:
         pairs = zip(found, self.expected.logits, strict=False)
-        squares = [np.mean(np.square(self._same_size(got, wanted) - wanted)) for got, wanted in pairs]
+        squares = [
+            np.mean(np.square(at_size_of(wanted, got[None].astype(np.float64), self.tail)[0].numpy() - wanted))
+            for got, wanted in pairs
+        ]
         error = float(np.sqrt(np.mean(squares))) / (self.expected.logit_range or 1.0)
         return error if np.isfinite(error) else float("inf")
-
-    def _same_size(self, got: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Logits at the size of fp32 PyTorch's, which is larger where a trailing resize was peeled off."""
-        maps = torch.from_numpy(got.astype(np.float64))
-        if got.shape != wanted.shape:
-            size = wanted.shape[1:]
-            maps = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=self.tail.align_corners)[0]
-        resized: NDArray[np.float64] = maps.numpy()
-        return resized
 
     def _miou(self, found: Sequence[NDArray[np.float32]]) -> float | None:
         if not self.labelled:

@@ -13,6 +13,7 @@ import pytest
 import edgeseg
 from edgeseg.bundle import ORT_MODEL, Bundle, open_bundle
 from edgeseg.errors import InputError, ParityError, UsageError
+from edgeseg.export import pipeline
 from edgeseg.export.pipeline import ExportReport
 from edgeseg.export.precision import Latency, stage
 from edgeseg.export.precision.qdq import check_symmetric
@@ -70,6 +71,29 @@ def test_int8_runs_and_says_so(calib: Path, tmp_path: Path) -> None:
             assert predictor.self_test().agreement >= bundle.manifest.facts["precision"]["self_test"]
             found.append(predictor(smooth(9)).labels)
     assert np.mean(found[0] == found[1]) >= 0.99
+
+
+def test_int8_graphs_that_end_in_labels(calib: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"calib": calib, "targets": ["openvino", "trt"], "output": "labels"}
+    report = _export(tmp_path, "int8", min_agreement=0.9, **options)
+    assert sum("of the labels agree" in note for note in report.notes) == 3
+    kinds = {file: {t.data_type for t in onnx.load(report.path / file).graph.initializer} for file in _LABEL_GRAPHS}
+    assert onnx.TensorProto.UINT8 in kinds["labels/cpu.onnx"]  # as ONNX Runtime's kernels want it
+    assert onnx.TensorProto.UINT8 not in kinds["labels/gpu.onnx"]
+
+
+def test_int8_labels_below_the_budget_are_refused_unless_forced(
+    calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "verify_standalone", lambda *arguments: {"labels/cpu.onnx": 0.85})
+    options: dict[str, Any] = {"calib": calib, "output": "labels", "min_agreement": 0.9}
+    with pytest.raises(ParityError, match=r"labels/cpu\.onnx: 85\.0000% of the labels agree, at least 90\.00% must"):
+        _export(tmp_path / "refused", "int8", **options)
+    report = _export(tmp_path / "forced", "int8", force=True, **options)
+    assert any("85.0000% of the labels agree" in note for note in report.notes)
+
+
+_LABEL_GRAPHS = ("labels/cpu.onnx", "labels/gpu.onnx")
 
 
 def test_the_worst_operators_stay_float_until_the_budget_holds(calib: Path, tmp_path: Path) -> None:
