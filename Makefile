@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-EXTRAS = export,openvino,bench,pillow
+EXTRAS = export,openvino,numba,bench,pillow
 STAMP = $(VENV)/.installed
 
 .PHONY: help venv demo test test-all lint types wheel check clean

@@ -31,7 +31,7 @@ from edgeseg.runtimes import RuntimeOptions, SessionInfo, open_session
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.specs import Size, check_divisor
 from edgeseg.stream import Stage, Stream
-from edgeseg.tail import Region, labels_from_logits, scores_from_logits
+from edgeseg.tail import Region, labels_from_logits, scores_from_logits, warm_up
 from edgeseg.targets import resolve_target
 
 __all__ = ["Failure", "Predictor"]
@@ -112,6 +112,8 @@ class Predictor:
         self._bundle, self._scores, self._keep, self._input_size = bundle, scores, keep_image, input_size
         self._output: Output = output
         self._session = open_session(bundle, self._target, _merge(options, threads, device))
+        if not scores:
+            warm_up()
         self._ends_in_labels = any(tensor.name == "labels" for tensor in self._session.outputs)
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, cast
 
 import cv2
@@ -12,13 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.errors import UsageError
+from edgeseg.errors import TargetUnavailableError, UsageError
 from edgeseg.labels import LabelMap
 from edgeseg.specs import Size, TailSpec
-from edgeseg.tail import Method, Region, labels_from_logits, scores_from_logits
+from edgeseg.tail import Method, Region, compiled, labels_from_logits, scores_from_logits, warm_up
+from edgeseg.tail.compiled import is_usable
 
 F64 = NDArray[np.float64]
 METHODS: tuple[Method, ...] = ("auto", "dense", "sparse")
+if is_usable():
+    METHODS = (*METHODS, "compiled")
 SIDES = st.integers(1, 40)
 
 
@@ -253,7 +258,7 @@ def test_calls_side_by_side_do_not_disturb_each_other() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(wrong) == 36
+    assert len(wrong) == 12 * len(METHODS)
     assert max(wrong) <= 3
 
 
@@ -299,5 +304,76 @@ def test_what_cannot_be_is_refused(logits: Any, size: Size, region: Region | Non
 
 def test_an_unknown_method_is_refused() -> None:
     unknown: Any = "fast"
-    with pytest.raises(UsageError, match="none of auto, dense, sparse"):
+    with pytest.raises(UsageError, match="none of auto, compiled, dense, sparse"):
         labels_from_logits(ONES, (4, 4), tail=TailSpec(), method=unknown)
+
+
+@pytest.fixture
+def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """A machine whose numba can be hidden or broken; what was loaded before is forgotten, and again afterwards."""
+    for cached in (compiled.load, compiled._usable):
+        cached.cache_clear()
+    yield monkeypatch
+    for cached in (compiled.load, compiled._usable):
+        cached.cache_clear()
+
+
+def test_without_numba_numpy_runs_the_tail_and_compiled_is_refused(no_numba: pytest.MonkeyPatch) -> None:
+    no_numba.setitem(sys.modules, "numba", None)
+    no_numba.setattr(compiled, "is_installed", lambda module: False)
+    logits = make(np.random.default_rng(1), 5, (8, 8), "noise")
+    assert warm_up() == "numpy"
+    assert labels_from_logits(logits, (32, 32), tail=TailSpec()).shape == (32, 32)
+    with pytest.raises(TargetUnavailableError, match=r"numba.*edgeseg\[numba\]"):
+        labels_from_logits(logits, (32, 32), tail=TailSpec(), method="compiled")
+
+
+def test_a_numba_that_does_not_import_is_told_once(no_numba: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise TargetUnavailableError("numba needs NumPy 2.3 or less")
+
+    no_numba.setattr(compiled, "is_installed", lambda module: True)
+    no_numba.setattr(compiled, "require", broken)
+    with pytest.warns(UserWarning, match="needs NumPy 2.3 or less.*runs in numpy"):
+        assert warm_up() == "numpy"
+    assert warm_up() == "numpy"
+
+
+def test_the_cache_may_be_read_only(no_numba: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+    asked: list[bool] = []
+
+    def njit(signatures: object, *, cache: bool = False, **options: object) -> Any:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function '_fill_labels': no locator available")
+        return lambda function: function
+
+    no_numba.setattr(numba, "njit", njit)
+    assert warm_up() == "numba"
+    assert asked == [True, False]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.integers(1, 9),
+    logit_size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    kind=st.sampled_from(("noise", "ties")),
+)
+def test_the_compiled_functions_are_right_as_plain_python(
+    seed: int, classes: int, logit_size: Size, size: Size, kind: str
+) -> None:
+    logits = make(np.random.default_rng(seed), classes, logit_size, kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "load", lambda: compiled._fill_labels)
+        labels = labels_from_logits(logits, size, tail=TailSpec(threshold=0.25), method="compiled")
+    check(labels, resized(logits, size, False), float(np.abs(logits).max()), 0.25)
+
+
+def test_more_open_cells_than_are_gathered_at_once_and_many_classes() -> None:
+    logits = make(np.random.default_rng(2), 3000, (3, 40), "noise")
+    exact = resized(logits, (9, 130), False)
+    for method in METHODS:
+        check(labels_from_logits(logits, (9, 130), tail=TailSpec(), method=method), exact, 5.0)

@@ -16,6 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgeseg._optional import package_version
+
 __all__ = ["DeviceState", "Machine", "describe_machine", "device_state"]
 
 _CPU = "sys/devices/system/cpu"
@@ -46,6 +48,7 @@ class Machine:
         gpu_driver: Version of the NVIDIA driver.
         python: Version of Python.
         numpy: Version of numpy.
+        numba: Version of numba, which compiles the tail; None where numpy runs it.
         opencv: Version of OpenCV.
         opencv_threads: Threads OpenCV uses.
     """
@@ -70,6 +73,7 @@ class Machine:
     gpu_driver: str | None
     python: str
     numpy: str
+    numba: str | None
     opencv: str
     opencv_threads: int
 
@@ -87,6 +91,7 @@ class Machine:
         "gpu_driver",
         "python",
         "numpy",
+        "numba",
         "opencv",
         "opencv_threads",
     )
@@ -167,6 +172,7 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         gpu_driver=_gpu_driver(root),
         python=platform.python_version(),
         numpy=np.__version__,
+        numba=package_version("numba") or None,
         opencv=cv2.__version__,
         opencv_threads=cv2.getNumThreads(),
     )

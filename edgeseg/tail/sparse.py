@@ -1,0 +1,186 @@
+"""The sparse way of the tail, in numpy: only the cells whose corners disagree are interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.labels import LabelMap, label_dtype
+from edgeseg.specs import TailSpec
+from edgeseg.tail.axes import F32, Axis, Index, Runs, runs_of
+
+_PIXELS = 1 << 16  # interpolated at once: 256 KiB of float32
+
+# What `auto` goes by: nanoseconds of one thread, fitted to CPU times on an AVX-512 Xeon (2 cores, 2.6 GHz) over maps of
+# rising disagreement. Dense, per pixel and class (plus two): 19 classes to 512x1024 take 5.3 ms, 150 to 512x512 24 ms.
+# Sparse, per disagreeing cell: 40 per class, 9.5 per pixel, 250 besides. They meet where 45 % of the cells disagree at
+# 19 classes and stride 8 (measured 4.7 ms sparse against 5.3 dense at 39 %, 6.6 against 5.8 at 53 %), at 16 % with
+# stride 4 (5.2 against 8.8 at 16 %, 8.3 against 8.7 at 27 %), at 76 % with 150 classes (15.9 against 24.7 at 67 %, 43
+# against 27 at 96 %) and at 7 % with 2 classes and stride 4 (1.0 against 1.4 at 5.5 %, 1.8 against 1.3 at 8.8 %).
+_DENSE = 0.55
+
+
+def coarse_argmax(field: F32, tail: TailSpec) -> LabelMap:
+    """uint8 (h, w): argmax over the classes, a running maximum in pieces that stay in cache."""
+    classes, h, w = field.shape
+    if classes == 1:
+        above: NDArray[np.bool_] = field[0] > np.float32(tail.threshold)
+        return above.view(np.uint8)
+    flat = field.reshape(classes, -1)
+    labels = np.zeros(h * w, label_dtype(classes))
+    for start in range(0, h * w, _PIXELS):
+        part = flat[:, start : start + _PIXELS]
+        run_maximum(part[0].copy(), labels[start : start + _PIXELS], enumerate(part[1:], 1))
+    return labels.reshape(h, w)
+
+
+def run_maximum(best: F32, labels: LabelMap, values: Iterable[tuple[int, F32]]) -> None:
+    """Fill `labels` (zeros at first) with the class of the largest value, the lowest winning ties; `best` changes.
+
+    Classes come in rising order, so the label of a new maximum is above every label before it and the update is the
+    maximum of two uint8 arrays: four times less memory traffic than a masked copy, and vectorised by numpy.
+    """
+    above = np.empty(best.shape, bool)
+    flags = above.view(np.uint8)
+    stamp = flags if labels.dtype == np.uint8 else np.empty(best.shape, labels.dtype)
+    for label, value in values:
+        np.greater(value, best, out=above)
+        np.maximum(best, value, out=best)
+        np.multiply(flags, labels.dtype.type(label), out=stamp)
+        np.maximum(labels, stamp, out=labels)
+
+
+def spread(coarse: LabelMap, rows: Axis, columns: Axis) -> LabelMap:
+    """Look up labels where every output pixel falls on a logit; the map itself where the sizes agree."""
+    if (len(rows.low), len(columns.low)) == coarse.shape:  # unused rows are gone, so this is the identity
+        return coarse
+    spread: LabelMap = coarse[rows.low][:, columns.low]
+    return spread
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells between logits, and which of them have corners that disagree.
+
+    Attributes:
+        rows: Runs of output rows.
+        columns: Runs of output columns.
+        labels: uint8 or uint16 (row runs, column runs): label of the upper left corner.
+        y: Row run of each disagreeing cell.
+        x: Column run of each disagreeing cell.
+    """
+
+    rows: Runs
+    columns: Runs
+    labels: LabelMap
+    y: Index
+    x: Index
+
+    @classmethod
+    def find(cls, coarse: LabelMap, row_axis: Axis, column_axis: Axis) -> Cells:
+        """Compare the four corners of every cell."""
+        rows, columns = runs_of(row_axis), runs_of(column_axis)
+        upper, lower = coarse[rows.low], coarse[rows.high]
+        labels = upper[:, columns.low]
+        differ = upper[:, columns.high] != labels
+        differ |= lower[:, columns.low] != labels
+        differ |= lower[:, columns.high] != labels
+        y, x = np.divmod(np.flatnonzero(differ), len(columns.low))
+        return cls(rows, columns, labels, y, x)
+
+    def nanoseconds(self, classes: int) -> float:
+        """Estimated cost of interpolating the disagreeing cells."""
+        return len(self.y) * (40.0 * classes + 9.5 * self.area + 250.0)
+
+    def cheaper(self, classes: int) -> bool:
+        """Whether the sparse way is expected to beat the dense one; coefficients are `_DENSE` and `nanoseconds`."""
+        pixels = int(self.rows.lengths.sum()) * int(self.columns.lengths.sum())
+        return self.nanoseconds(classes) < _DENSE * pixels * (classes + 2)
+
+    @property
+    def area(self) -> int:
+        """Pixels of the largest cell."""
+        return int(self.rows.pixels.shape[0] * self.columns.pixels.shape[0])
+
+
+def interpolate_cells(field: F32, coarse: LabelMap, cells: Cells, tail: TailSpec) -> LabelMap:
+    """Labels of all pixels: those of the agreeing cells, and the disagreeing cells interpolated."""
+    labels = cells.labels.repeat(cells.columns.lengths, axis=1).repeat(cells.rows.lengths, axis=0)
+    if len(field) == 1:  # a constant second class turns the threshold into an argmax; ties go to label 0
+        field = np.concatenate((np.full_like(field, tail.threshold), field))
+    step = max(1, min(_PIXELS // cells.area, _PIXELS // len(field)))
+    for start in range(0, len(cells.y), step):
+        _fill(field, coarse, cells, slice(start, start + step), labels)
+    return labels
+
+
+def _fill(field: F32, coarse: LabelMap, cells: Cells, part: slice, labels: LabelMap) -> None:
+    """Label the pixels of some disagreeing cells."""
+    y, x = cells.y[part], cells.x[part]
+    width = field.shape[2]
+    rows, columns = cells.rows, cells.columns
+    upper, lower = rows.low[y] * width, rows.high[y] * width
+    left, right = columns.low[x], columns.high[x]
+    points = np.stack((upper + left, upper + right, lower + left, lower + right))
+    corners = field.reshape(len(field), -1).take(points, axis=1)
+    possible = _possible(corners, coarse.reshape(-1).take(points))
+    counts = possible.sum(axis=0)
+    order = np.argsort(-counts, kind="stable")  # many candidates first: round r then works on a leading part
+    y, x, counts = y[order], x[order], counts[order]
+    candidates = np.nonzero(possible.T[order])[1]
+    first = np.cumsum(counts) - counts
+    ty, tx = rows.t[:, y][:, None], columns.t[:, x][None]
+    best: F32 = np.empty(0, np.float32)
+    found: LabelMap = np.empty(0, labels.dtype)
+    for turn in range(int(counts[0])):
+        n = int(np.searchsorted(-counts, -turn, side="left"))
+        classes = candidates[first[:n] + turn]
+        values = _between(corners[classes, :, order[:n]], ty[..., :n], tx[..., :n])
+        if turn == 0:
+            best, found = values, np.empty(values.shape, labels.dtype)
+            found[:] = classes
+        else:
+            _update(best[..., :n], found[..., :n], values, classes.astype(found.dtype))
+    target = (rows.pixels[:, y] * labels.shape[1])[:, None] + columns.pixels[:, x][None]
+    labels.reshape(-1)[target] = found
+
+
+def _possible(corners: F32, winners: LabelMap) -> NDArray[np.bool_]:
+    """Bool (C, K): classes that no corner's winner beats at all four corners of the cell.
+
+    Args:
+        corners: (C, 4, K) logits.
+        winners: (4, K) argmax at each corner.
+    """
+    classes, _, count = corners.shape
+    possible = np.ones((classes, count), bool)
+    index, cell = np.arange(classes)[:, None], np.arange(count)
+    for winner in winners:
+        lead = (corners[winner, :, cell].T - corners).min(axis=1)
+        beaten = lead > 0
+        beaten |= (lead == 0) & (index > winner)
+        possible &= ~beaten
+    return possible
+
+
+def _between(corners: F32, ty: F32, tx: F32) -> F32:
+    """Interpolate (K, 4) corners at ty (rows, 1, K) and tx (1, columns, K): (rows, columns, K)."""
+    a, b, c, d = corners.T
+    left = a + ty * (c - a)
+    right = b + ty * (d - b)
+    right -= left
+    values: F32 = tx * right
+    values += left
+    return values
+
+
+def _update(best: F32, found: LabelMap, values: F32, classes: LabelMap) -> None:
+    above = values > best
+    np.maximum(best, values, out=best)
+    flags = above.view(np.uint8)
+    stamp = flags if found.dtype == np.uint8 else np.empty(found.shape, found.dtype)
+    np.multiply(flags, classes, out=stamp)
+    np.maximum(found, stamp, out=found)
