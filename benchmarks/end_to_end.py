@@ -2,6 +2,8 @@
 
     python benchmarks/end_to_end.py                          # the networks of NETWORKS at 512x1024; resumable
     python benchmarks/end_to_end.py pidnet_s --int8 --calib frames/ --seconds 1
+    python benchmarks/end_to_end.py --int8 --calib frames/ --work exported --export-only   # then, on a quiet machine,
+    python benchmarks/end_to_end.py --int8 --calib frames/ --work exported
 
 A frame is uint8 RGB of the network's size, the labels uint8 of the same size. Contenders, each in a process of its own,
 alternating in blocks with idle gaps (`edgeseg.bench.duel`):
@@ -82,11 +84,14 @@ def export_plainly(network: nn.Module, spec: ModelSpec, size: Size, path: Path, 
         program = torch.onnx.export(module, (torch.zeros(1, 3, *size),), dynamo=True, opset_version=18, verbose=False)
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
-    onnx.save(simplify(program.model_proto), path)
+    part = path.with_suffix(".part")  # a file of the final name is whole
+    onnx.save(simplify(program.model_proto), part)
+    part.replace(path)
 
 
 def prepare(name: str, size: Size, folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Export everything; contender -> its factory and keywords."""
+    """Export everything that is not there yet; contender -> its factory and keywords."""
+    folder.mkdir(parents=True, exist_ok=True)
     network, spec = lively(create_model(name)).eval(), model_spec(name)
     frame = folder / "frame.npy"
     np.save(frame, fit_image(read_image(options.frame or shipped_sample()), size, ResizeRule())[0])
@@ -99,7 +104,8 @@ def prepare(name: str, size: Size, folder: Path, options: argparse.Namespace) ->
     by_hand = {**common, "mean": spec.input.mean, "std": std, "order": spec.input.channel_order}
     for argmax, kind in ((True, "plain"), (False, "logits_out")):
         path = folder / f"{kind}.onnx"
-        export_plainly(network, spec, size, path, argmax=argmax)
+        if not path.is_file():
+            export_plainly(network, spec, size, path, argmax=argmax)
         for engine in ENGINES:
             found[f"{kind} {engine}"] = (
                 f"benchmarks.contenders:{kind}",
@@ -118,6 +124,9 @@ def export(
     network: nn.Module, spec: ModelSpec, size: Size, folder: Path, precision: str, options: argparse.Namespace
 ) -> Path:
     """One bundle for both engines."""
+    there = folder / f"{spec.name}_{precision}.edgeseg"
+    if there.is_dir():
+        return there
     more: dict[str, Any] = {}
     if precision == "int8":
         more = {"precision": "int8", "calib": options.calib, "force": True}
@@ -137,8 +146,9 @@ def export(
 
 def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
     """One network: medians, ratios against (a), and the stages of edgeseg's own time."""
-    with tempfile.TemporaryDirectory(dir=options.work) as folder, ExitStack() as stack:
-        wanted = prepare(name, size, Path(folder), options)
+    with ExitStack() as stack:
+        folder = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        wanted = prepare(name, size, folder / f"{name}_{size[0]}x{size[1]}", options)
         agreement = {key: agrees(wanted, key) for key in wanted if key.startswith(("edgeseg", "logits_out"))}
         running = {
             key: stack.enter_context(Contender(factory, words, path=[ROOT])).block
@@ -221,17 +231,24 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="of a block")
     parser.add_argument("--gap", type=float, default=0.2, help="idle seconds before a block")
     parser.add_argument("--fresh", action="store_true", help="measure again what is already there")
-    parser.add_argument("--work", type=Path, help="folder for the exported networks, removed afterwards")
+    parser.add_argument("--work", type=Path, help="folder that keeps what is exported, and is looked into first")
+    parser.add_argument("--export-only", action="store_true", help="fill --work and measure nothing")
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     if options.int8 and options.calib is None:
         parser.error("--int8 needs --calib FOLDER: real pictures decide the ranges")
+    if options.export_only and options.work is None:
+        parser.error("--export-only needs --work FOLDER")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is not there yet."""
     options = parse(arguments)
+    if options.export_only:
+        for name in options.names:
+            prepare(name, options.size, options.work / f"{name}_{options.size[0]}x{options.size[1]}", options)
+        return 0
     known = json.loads(options.json.read_text()) if options.json.is_file() else {"rows": []}
     rows = {row["name"]: row for row in known["rows"]}
     for name in options.names:

@@ -187,6 +187,8 @@ def _print_passes(report: ExportReport) -> None:
     listed = table("pass", "operators", "GMACs", "MB moved", "largest difference", "why not")
     for entry in report.passes:
         error = "" if entry.error is None else f"{entry.error:.1e}"
+        if entry.rounding is not None:  # of a network that amplifies the last bit
+            error += f" ({entry.rounding[1]:.1e} from float64, before {entry.rounding[0]:.1e})"
         gmacs, megabytes = _before_after(entry.macs, 1e9, 3), _before_after(entry.bytes, 1e6, 1)
         listed.add_row(entry.name, _before_after(entry.nodes, 1, 0), gmacs, megabytes, error, entry.reason)
     console().print(listed)

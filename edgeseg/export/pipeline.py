@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
 from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes, run_graph, run_passes
+from edgeseg.export.passes._base import Exact
 from edgeseg.export.passes.peel import peel_trailing_resize
 from edgeseg.export.precision import PrecisionReport
 from edgeseg.export.precision.calibration import Calibration, load_calibration
@@ -139,7 +141,8 @@ def _export_into(
     channels = _probe(source, size)
     classes = len(label_set(source.spec.labels, channels).names)  # an unknown one is told before the work
     fused = _fused(source, size, config, report, steps)
-    model, tail = _graph(fused, source, config, size, report, steps)
+    exact = cache(partial(_in_float64, source, _noise(size, config.batch)))
+    model, tail = _graph(fused, source, config, size, exact, report, steps)
     report.macs = _macs(source.module, size)
     expected: ParitySet = steps(
         "running fp32 PyTorch",
@@ -150,7 +153,8 @@ def _export_into(
         _hold_budget(_graph_parity(model, expected, tail, config.batch), config, source.spec.logit_tolerance)
         lowered = lower(model, _setup(source, config, size, tail, classes, pictures, calibration), steps)
     fp32, model = model, lowered.model if lowered else model
-    graphs = _Graphs(model, _ort_graph(model, config, size, report), gpu_graph(model, config.precision.precision))
+    own = _ort_graph(model, config, size, exact, report)
+    graphs = _Graphs(model, own, gpu_graph(model, config.precision.precision))
     report.nodes = len(model.graph.node)
     manifest = _manifest(name, source, config, size, tail, channels, model, report)
     judged = lowered.expected if lowered else expected
@@ -237,7 +241,9 @@ def _verified(
     return tuple(parity)
 
 
-def _ort_graph(model: onnx.ModelProto, config: ExportConfig, size: Size, report: ExportReport) -> onnx.ModelProto:
+def _ort_graph(
+    model: onnx.ModelProto, config: ExportConfig, size: Size, exact: Exact, report: ExportReport
+) -> onnx.ModelProto:
     """The network as ONNX Runtime's CPU kernels want it written; the graph itself where that is no other."""
     precision = config.precision.precision
     if precision == "int8":
@@ -245,7 +251,7 @@ def _ort_graph(model: onnx.ModelProto, config: ExportConfig, size: Size, report:
     if precision == "fp16":
         return model
     passes = ort_passes(rewrites=config.rewrites, skip=config.skip_passes)
-    own, reports = run_passes(model, passes, {"image": _noise(size, config.batch)})
+    own, reports = run_passes(model, passes, {"image": _noise(size, config.batch)}, exact=exact)
     report.passes += tuple(reports)
     return own if any(entry.modified for entry in reports) else model
 
@@ -357,7 +363,13 @@ class _FirstLogits(nn.Module):
 
 
 def _graph(
-    fused: nn.Module, source: NetworkSource, config: ExportConfig, size: Size, report: ExportReport, steps: _Steps
+    fused: nn.Module,
+    source: NetworkSource,
+    config: ExportConfig,
+    size: Size,
+    exact: Exact,
+    report: ExportReport,
+    steps: _Steps,
 ) -> tuple[onnx.ModelProto, TailSpec]:
     deployed = DeployNetwork(fused, source.spec.input).eval()
     divisor = source.spec.divisor
@@ -373,14 +385,25 @@ def _graph(
         tail = replace(tail, align_corners=align_corners)
         report.notes.append("the network's last resize was peeled off; the exact tail does it")
     passes = default_passes(rewrites=config.rewrites, skip=config.skip_passes)
-    model, reports = steps(
-        "rewriting", partial(run_passes, model, passes, {"image": _noise(size, config.batch)}, rounds=ROUNDS)
-    )
+    feeds = {"image": _noise(size, config.batch)}
+    model, reports = steps("rewriting", partial(run_passes, model, passes, feeds, rounds=ROUNDS, exact=exact))
     report.passes = tuple(reports)
     check_limits(model)
     if config.dynamic:
         steps("checking another size", lambda: _check_free(model, source, size, config.batch))
     return model, tail
+
+
+def _in_float64(source: NetworkSource, image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Logits of the module in float64; None where it does not run so."""
+    network = copy.deepcopy(source.module).double()
+    normalise = DeployNetwork(network, source.spec.input).normalise
+    try:
+        with torch.inference_mode():
+            logits = first_logits(network(normalise(torch.from_numpy(image)).double()))
+    except Exception:  # a module of the user's own may make float32 constants
+        return None
+    return np.asarray(logits, np.float64)
 
 
 def _check_free(model: onnx.ModelProto, source: NetworkSource, size: Size, batch: int) -> None:

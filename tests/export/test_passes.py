@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from edgeseg.export.passes import AppendLabels, MergeDuplicates, Pass, RemoveUnused, StripNotes, run_graph, run_passes
 from edgeseg.export.passes.peel import peel_trailing_resize
@@ -47,6 +48,60 @@ def test_a_pass_that_does_not_hold_is_undone(step: Pass, reason: str) -> None:
     assert reason in report.reason
     assert model.graph.node[0].op_type == "Relu"
     assert model.graph.node[0].input[0] == "x"
+
+
+class _Nudge(Pass):
+    """Moves the result by a constant."""
+
+    def __init__(self, by: float) -> None:
+        self._by = by
+
+    def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
+        return parse(
+            "g (float[1,3,4,6] x) => (float[1,3,4,6] logits) "
+            f"<float by = {{{self._by}}}> {{ a = Relu(x) logits = Add(a, by) }}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("off", "by", "holds"),
+    [
+        (1e-3, 1e-3, True),  # towards the exact output
+        (1e-3, -0.9e-3, True),  # away from it, within what rounding explains
+        (1e-3, -1.1e-3, False),
+        (1e-6, 1e-3, False),  # the first graph was exact: rounding explains nothing
+    ],
+)
+def test_where_rounding_alone_moves_the_output_a_pass_is_held_to_the_exact_one(
+    off: float, by: float, holds: bool
+) -> None:
+    span = float(np.ptp(np.maximum(IMAGE["x"], 0)))
+    asked: list[None] = []
+
+    def exact() -> NDArray[np.float64]:
+        asked.append(None)
+        return np.maximum(IMAGE["x"], 0).astype(np.float64) + off * span
+
+    _, reports = run_passes(_plain(), [_Nudge(by * span), _Nudge(by * span)], IMAGE, exact=exact)
+    assert [report.modified for report in reports] == [holds, holds]
+    assert all(report.rounding is not None for report in reports)
+    assert ("from the exact output" in reports[0].reason) is not holds
+    assert asked == [None]
+
+
+def test_without_an_exact_output_or_with_one_of_another_shape_the_change_alone_counts() -> None:
+    for exact in (None, lambda: None, lambda: np.zeros((1, 3, 8, 12))):
+        _, (report,) = run_passes(_plain(), [_Nudge(1e-3)], IMAGE, exact=exact)
+        assert not report.modified
+        assert report.reason.endswith("is allowed")
+
+
+def test_the_exact_output_is_not_asked_for_where_the_change_is_small() -> None:
+    def never() -> NDArray[np.float64]:
+        raise AssertionError
+
+    _, (report,) = run_passes(_plain(), [_Nudge(1e-7)], IMAGE, exact=never)
+    assert report.modified
 
 
 def test_remove_unused_drops_identities_and_dead_nodes() -> None:
