@@ -14,6 +14,7 @@ from edgeseg.export.passes.cleanup import MergeDuplicates, RemoveUnused, StripNo
 from edgeseg.export.passes.compose import ComposeConvs, ShrinkFirst
 from edgeseg.export.passes.labels import AppendLabels
 from edgeseg.export.passes.leftovers import DropRepeatedRelu
+from edgeseg.export.passes.norms import SplitNorms
 from edgeseg.export.passes.prelu import SpreadPRelu
 from edgeseg.export.passes.push import PushLinear
 from edgeseg.export.passes.pyramids import NestPools
@@ -38,6 +39,7 @@ __all__ = [
     "RemoveUnused",
     "ShrinkFirst",
     "SimplifyResizes",
+    "SplitNorms",
     "SpreadPRelu",
     "StripNotes",
     "SumBranches",
@@ -96,4 +98,4 @@ _REWRITES: tuple[type[Pass], ...] = (
     ProjectValues,
 )
 _LAST: tuple[type[Pass], ...] = (StripNotes,)
-_ORT: tuple[type[Pass], ...] = (SpreadPRelu,)
+_ORT: tuple[type[Pass], ...] = (SpreadPRelu, SplitNorms)

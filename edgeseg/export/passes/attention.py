@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeseg.export.passes.graph import GraphEditor, GraphPass, attribute_float, attribute_int, attribute_ints
 
-__all__ = ["ProjectValues"]
+__all__ = ["ProjectValues", "matrix_of"]
 
 
 class ProjectValues(GraphPass):
@@ -34,7 +34,7 @@ class ProjectValues(GraphPass):
 
 
 def _project(editor: GraphEditor, node: ir.Node) -> None:
-    found, product = _weights(editor, node), _product(editor, node.inputs[0])
+    found, product = matrix_of(editor, node), _product(editor, node.inputs[0])
     if found is None or product is None:
         return
     weight, bias = found
@@ -58,7 +58,7 @@ def _project(editor: GraphEditor, node: ir.Node) -> None:
         editor.decline(f"{node.op_type} {node.name}: projecting the attended values first costs more")
 
 
-def _weights(editor: GraphEditor, node: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating] | None] | None:
+def matrix_of(editor: GraphEditor, node: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating] | None] | None:
     """The matrix, (inputs, outputs), and the bias, (outputs,), a node multiplies by and adds; None for other nodes."""
     weight = editor.constant(node.inputs[1])
     given = node.inputs[2] if len(node.inputs) > 2 else None

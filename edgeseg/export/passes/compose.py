@@ -18,7 +18,7 @@ from edgeseg.export.passes.linear import Affine, ConvParts, affine_of, conv_part
 from edgeseg.export.passes.push import is_mean
 from edgeseg.export.passes.resize import draft_resize, resize_rule
 
-__all__ = ["ComposeConvs", "ShrinkFirst"]
+__all__ = ["ComposeConvs", "ShrinkFirst", "through_conv", "times_affine"]
 
 _CHAIN = 4
 """Maps in a row that are joined at most."""
@@ -91,13 +91,13 @@ def _joined(
 ) -> ir.Value | None:
     """The drafted convolution; `apart` lets a shift stay before it, of a scale and shift in more than one node."""
     shape = editor.shape(node.outputs[0])
-    weight = _times(node.op_type, parts, affine)
+    weight = times_affine(node.op_type, parts, affine)
     if weight is None or shape is None:
         return None
     if not affine.shifts:
         return draft_conv(draft, weight, parts.bias, source, shape, parts.dtype, like=node)
     if node.op_type == "Conv" and not parts.padded:
-        bias = parts.bias + _through(parts, affine.bias)
+        bias = parts.bias + through_conv(parts, affine.bias)
         return draft_conv(draft, weight, bias, source, shape, parts.dtype, like=node)
     size = editor.shape(source)
     if apart and affine.diagonal and affine.weight.all() and not (affine.weight == 1.0).all() and size is not None:
@@ -109,7 +109,7 @@ def _joined(
     return None
 
 
-def _times(kind: str, parts: ConvParts, affine: Affine) -> F64 | None:
+def times_affine(kind: str, parts: ConvParts, affine: Affine) -> F64 | None:
     """The convolution's weights times the matrix before it; None where groups forbid it."""
     weight = parts.weight
     if kind == "ConvTranspose":
@@ -125,7 +125,7 @@ def _times(kind: str, parts: ConvParts, affine: Affine) -> F64 | None:
     return product
 
 
-def _through(parts: ConvParts, bias: F64) -> F64:
+def through_conv(parts: ConvParts, bias: F64) -> F64:
     """What an unpadded convolution makes of a constant map."""
     taps: F64 = parts.weight.sum(axis=(2, 3))
     if parts.group == 1:
