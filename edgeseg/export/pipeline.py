@@ -33,7 +33,7 @@ from edgeseg.export.precision import PrecisionReport
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.guard import hold
 from edgeseg.export.precision.int8 import require_nncf
-from edgeseg.export.precision.qdq import as_uint8
+from edgeseg.export.precision.ort_form import for_onnxruntime
 from edgeseg.export.precision.stage import Lowered, Setup, figures, gpu_graph, lower
 from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, shipped_sample
 from edgeseg.export.source import NetworkSource
@@ -247,7 +247,7 @@ def _ort_graph(
     """The network as ONNX Runtime's CPU kernels want it written; the graph itself where that is no other."""
     precision = config.precision.precision
     if precision == "int8":
-        return as_uint8(model)
+        return for_onnxruntime(model)
     if precision == "fp16":
         return model
     passes = ort_passes(rewrites=config.rewrites, skip=config.skip_passes)

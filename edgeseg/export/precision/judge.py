@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError, InputError
 from edgeseg.export.precision.calibration import Picture
-from edgeseg.export.precision.qdq import as_uint8
+from edgeseg.export.precision.ort_form import for_onnxruntime
 from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.metrics import ConfusionMatrix, agreement
@@ -127,7 +127,8 @@ def open_graph(model: onnx.ModelProto, *, batch: int = 1) -> Logits:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(as_uint8(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+        content = for_onnxruntime(model).SerializeToString()
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         raise ExportError(f"ONNX Runtime refuses the low-precision graph: {first_reason(error)}") from error
 

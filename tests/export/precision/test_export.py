@@ -73,6 +73,21 @@ def test_int8_runs_and_says_so(calib: Path, tmp_path: Path) -> None:
     assert np.mean(found[0] == found[1]) >= 0.99
 
 
+@pytest.mark.parametrize("options", [{"batch": 2}, {"dynamic": True}], ids=["batch", "dynamic"])
+def test_int8_of_a_batch_and_of_free_sizes(calib: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    low = _export(tmp_path / "low", "int8", calib=calib, min_agreement=0.9, **options)
+    exact = _export(tmp_path / "exact", "fp32", **options)
+    size = (SIZE[0] + 16, SIZE[1] + 32) if "dynamic" in options else SIZE
+    pictures = [smooth(seed, size) for seed in (7, 8, 9)]
+    for target in ("ort", "openvino"):
+        found = []
+        for report in (low, exact):
+            with edgeseg.Predictor(report.path, target, output="network", input_size=size) as predictor:
+                found.append([result.labels for result in predictor.predict_batch(pictures)])
+        assert [labels.shape for labels in found[0]] == [size] * 3
+        assert np.mean([np.mean(a == b) for a, b in zip(*found, strict=True)]) >= 0.9
+
+
 def test_int8_graphs_that_end_in_labels(calib: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"calib": calib, "targets": ["openvino", "trt"], "output": "labels"}
     report = _export(tmp_path, "int8", min_agreement=0.9, **options)

@@ -1,0 +1,232 @@
+"""An int8 graph as ONNX Runtime's CPU kernels want it written: the same network, for that one engine.
+
+ONNX Runtime runs an operator in int8 where quantisers stand right before and after it, and in float elsewhere. NNCF
+leaves out quantisers that change nothing, and other engines need none there:
+
+- every tensor becomes uint8 (`qdq.as_uint8`): kernels want one type on both sides;
+- a tensor whose numbers lie on a known grid (a concat of tensors of one scale, the largest of a window) gets a
+  quantiser of that grid before a convolution or sum reads it. That changes no number, and the operator runs in int8;
+- an average pool becomes a depthwise convolution, whose kernel is several times as fast;
+- a shift per channel of the picture becomes one per channel and column: kernels run channels-last, where adding three
+  numbers at a time takes ten times as long as adding a row of the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from edgeseg.export.passes.cost import with_shapes
+from edgeseg.export.precision.qdq import as_uint8, tidy
+from edgeseg.export.precision.roles import MOVES, normalisation_nodes
+
+__all__ = ["for_onnxruntime", "pools_as_convolutions", "quantise_grids", "widen_shifts"]
+
+_Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+_KEEPS_GRID = MOVES - {"Concat", "Pad"} | {"MaxPool", "ReduceMax", "Relu"}
+"""Operators whose every output number is one of their first input's numbers, or 0."""
+_TAPS = 9
+"""Largest window of an average pool that pays as a convolution: PP-LiteSeg's 3x3 ones take a quarter of the time."""
+_ACTIVATIONS = {"Add": 2, "Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 2, "Mul": 2}
+"""Operators with an int8 kernel, and how many of their inputs are activations."""
+
+Constants = dict[str, NDArray[np.generic]]
+
+
+def for_onnxruntime(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph for ONNX Runtime on the CPU; `model` is as `quantise` makes it, and is not changed."""
+    return widen_shifts(quantise_grids(pools_as_convolutions(as_uint8(model))))
+
+
+def quantise_grids(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Put a quantiser where numbers that lie on a grid already are read by an operator with an int8 kernel."""
+    copy = _copy(model)
+    grids, readers = _Grids(copy), _readers(copy)
+    quantised: set[str] = set()
+    nodes: list[onnx.NodeProto] = []
+    for node in copy.graph.node:
+        read = list(node.input[: _ACTIVATIONS.get(node.op_type, 0)])
+        found = [grids.of(name) for name in read]
+        if all(found) and _is_quantised(node, readers):
+            for index, (name, grid) in enumerate(zip(read, found, strict=True)):
+                if grid is None or grids.is_dequantised(name):
+                    continue
+                node.input[index] = f"{name}_grid"
+                if name not in quantised:
+                    quantised.add(name)
+                    nodes += _quantisers(name, f"{name}_grid", grid)
+        nodes.append(node)
+    return _with_nodes(copy, nodes)
+
+
+def pools_as_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Average pools between quantisers as depthwise convolutions of one weight, which int8 holds exactly.
+
+    Requires fixed channels, a window of at most `_TAPS` numbers whose border counts (or none), and sizes rounded down.
+    """
+    copy = _copy(model)
+    shapes, grids = _shapes(copy), _Grids(copy)
+    readers = _readers(copy)
+    nodes: list[onnx.NodeProto] = []
+    for node in copy.graph.node:
+        shape = shapes.get(node.input[0]) if node.input else None
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if (
+            node.op_type != "AveragePool"
+            or not shape
+            or len(shape) != 4
+            or not shape[1]
+            or not _counts_border(attributes)
+            or prod(_integers(attributes["kernel_shape"])) > _TAPS
+            or grids.of(node.input[0]) is None
+            or not _is_quantised(node, readers)
+        ):
+            nodes.append(node)
+            continue
+        nodes += _pool(copy, node, shape[1], attributes)
+    return _with_nodes(copy, nodes)
+
+
+def widen_shifts(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants per channel that the picture is scaled or shifted by, repeated for every column of a fixed width."""
+    copy = _copy(model)
+    shapes, constants = _shapes(copy), _constants(copy)
+    pixels = set(normalisation_nodes(copy))
+    for node in copy.graph.node:
+        shape = shapes.get(node.output[0])
+        if node.name not in pixels or node.op_type not in ("Add", "Mul", "Sub", "Div") or not shape or len(shape) != 4:
+            continue
+        for index, name in enumerate(node.input):
+            array = constants.get(name)
+            if array is not None and array.shape == (1, shape[1], 1, 1) and shape[1] > 1 and shape[3]:
+                wide = np.ascontiguousarray(np.broadcast_to(array, (1, shape[1], 1, shape[3])))
+                node.input[index] = f"{name}_wide"
+                if f"{name}_wide" not in constants:
+                    constants[f"{name}_wide"] = wide
+                    copy.graph.initializer.append(numpy_helper.from_array(wide, f"{name}_wide"))
+    return tidy(copy)
+
+
+class _Grids:
+    """Which values hold multiples of a known scale: those that were just dequantised, and what only moves them."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._producers = {output: node for node in model.graph.node for output in node.output}
+        self._constants = _constants(model)
+        self._found: dict[str, tuple[str, str] | None] = {}
+
+    def is_dequantised(self, name: str) -> bool:
+        """Whether a value comes right from a quantised tensor (not from quantised weights)."""
+        node = self._producers.get(name)
+        return node is not None and node.op_type == _DQ and node.input[0] in self._producers
+
+    def of(self, name: str) -> tuple[str, str] | None:
+        """Names of scale and zero point of the grid a value lies on; None where there is none."""
+        if name not in self._found:
+            self._found[name] = self._look(name)
+        return self._found[name]
+
+    def _look(self, name: str) -> tuple[str, str] | None:
+        node = self._producers.get(name)
+        if node is None:
+            return None
+        if node.op_type == _DQ:
+            whole = self.is_dequantised(name) and self._constants[node.input[1]].size == 1
+            return (node.input[1], node.input[2]) if whole else None
+        if node.op_type in _KEEPS_GRID:
+            return self.of(node.input[0])
+        if node.op_type != "Concat":
+            return None
+        parts = [self.of(part) for part in node.input]
+        same = {self._numbers(part) for part in parts}
+        return parts[0] if len(same) == 1 else None
+
+    def _numbers(self, grid: tuple[str, str] | None) -> tuple[object, ...]:
+        if grid is None:
+            return ()
+        scale, zero = (self._constants[name] for name in grid)
+        return float(scale.item()), int(zero.item()), zero.dtype
+
+
+def _quantisers(name: str, out: str, grid: tuple[str, str]) -> list[onnx.NodeProto]:
+    middle = f"{out}_quantised"
+    return [
+        helper.make_node(_Q, [name, *grid], [middle], name=f"{middle}_q"),
+        helper.make_node(_DQ, [middle, *grid], [out], name=f"{out}_dq"),
+    ]
+
+
+def _pool(
+    model: onnx.ModelProto, node: onnx.NodeProto, channels: int, attributes: dict[str, object]
+) -> list[onnx.NodeProto]:
+    """A depthwise convolution of weights 127 with the scale that makes them one share of the window."""
+    kernel = _integers(attributes["kernel_shape"])
+    stem = f"{node.output[0]}_share"
+    arrays: Constants = {
+        f"{stem}_weight": np.full((channels, 1, *kernel), 127, np.int8),
+        f"{stem}_scale": np.array(1.0 / (127 * prod(kernel)), np.float32),
+        f"{stem}_zero": np.array(0, np.int8),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    kept: dict[str, Any] = {
+        key: value for key, value in attributes.items() if key in ("strides", "pads", "kernel_shape", "dilations")
+    }
+    return [
+        helper.make_node(_DQ, list(arrays), [stem], name=f"{stem}_dq"),
+        helper.make_node("Conv", [node.input[0], stem], list(node.output), name=node.name, group=channels, **kept),
+    ]
+
+
+def _counts_border(attributes: dict[str, object]) -> bool:
+    padded = any(_integers(attributes.get("pads", ()))) or attributes.get("auto_pad", b"NOTSET") != b"NOTSET"
+    return not attributes.get("ceil_mode") and (not padded or bool(attributes.get("count_include_pad")))
+
+
+def _integers(values: object) -> tuple[int, ...]:
+    return tuple(int(value) for value in values) if isinstance(values, Iterable) else ()
+
+
+def _is_quantised(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
+    """Whether all that reads a node's output, through a ReLU or clip, is a quantiser."""
+    found = readers.get(node.output[0], [])
+    if len(found) == 1 and found[0].op_type in ("Clip", "Relu"):
+        found = readers.get(found[0].output[0], [])
+    return bool(found) and all(reader.op_type == _Q for reader in found)
+
+
+def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _constants(model: onnx.ModelProto) -> Constants:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of all values; 0 for an axis that is free."""
+    graph = with_shapes(model).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
+
+
+def _with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    return tidy(model)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy

@@ -1,0 +1,186 @@
+"""ONNX Runtime's writing of int8 graphs: the same numbers, more operators in int8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgeseg.export.passes import run_graph
+from edgeseg.export.precision.int8 import quantise
+from edgeseg.export.precision.ort_form import for_onnxruntime, pools_as_convolutions, quantise_grids, widen_shifts
+from edgeseg.export.precision.qdq import as_uint8, tidy
+from tests.export.passes.tools import build, kinds
+from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures
+
+_SCALE, _ZERO = np.array(0.05, np.float32), np.array(128, np.uint8)
+
+
+def _numbers(seed: int, *shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(0.0, 2.0, shape).astype(np.float32)
+
+
+def _quantised(name: str, out: str) -> str:
+    return f"{out}_q = QuantizeLinear({name}, s, z) {out} = DequantizeLinear({out}_q, s, z)"
+
+
+def _convolved(join: str, *, channels: int, end: str = "o", scale: NDArray[np.float32] = _SCALE) -> onnx.ModelProto:
+    """Two quantised maps, what joins them to ``m``, and a quantised convolution of it."""
+    weight = np.random.default_rng(1).integers(-127, 128, (16, channels, 3, 3)).astype(np.int8)
+    body = (
+        f"{_quantised('x', 'a')} b_q = QuantizeLinear(y, t, z) b = DequantizeLinear(b_q, t, z) {join} "
+        f"w = DequantizeLinear(w_q, ws, wz) c = Conv<pads=[1,1,1,1]>(m, w) {_quantised('c', 'o')} "
+    )
+    body += f"{end}" if end != "o" else "r = Relu(o)"
+    model = build(
+        f"g (float[1,8,6,10] x, float[1,8,6,10] y) => (float[1,16,6,10] r) {{ {body} }}",
+        **{"s": _SCALE, "t": scale, "z": _ZERO, "w_q": weight},
+        ws=np.array(0.002, np.float32),
+        wz=np.array(0, np.int8),
+        **({"axes": np.array([1], np.int64)} if "axes" in join else {}),
+    )
+    return tidy(model)  # some joins read one map only
+
+
+FEEDS = {"x": _numbers(2, 1, 8, 6, 10), "y": _numbers(3, 1, 8, 6, 10)}
+
+
+def _kernels(model: onnx.ModelProto, folder: Path) -> list[str]:
+    """Operators as ONNX Runtime really runs them."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return kinds(onnx.load(folder / "optimised.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("join", "channels"),
+    [
+        ("m = Concat<axis=1>(a, b)", 16),
+        ("p = ReduceMax(a, axes) m = Concat<axis=1>(p, b)", 9),
+        ("p = Concat<axis=1>(a, b) q = Concat<axis=1>(a, a) m = Concat<axis=1>(p, q)", 32),
+        ("p = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(a) m = Relu(p)", 8),
+    ],
+    ids=["concat", "largest", "concats", "pool and relu"],
+)
+def test_a_joined_map_is_quantised_and_no_number_changes(join: str, channels: int, tmp_path: Path) -> None:
+    model = _convolved(join, channels=channels)
+    rewritten = quantise_grids(model)
+    onnx.checker.check_model(rewritten)
+    assert kinds(rewritten).count("QuantizeLinear") == kinds(model).count("QuantizeLinear") + 1
+    assert np.array_equal(run_graph(model, FEEDS)[0], run_graph(rewritten, FEEDS)[0])
+    assert "QLinearConv" not in _kernels(model, tmp_path)
+    assert "QLinearConv" in _kernels(rewritten, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _convolved("m = Concat<axis=1>(a, b)", channels=16, scale=np.array(0.07, np.float32)),
+        _convolved("p = Exp(b) m = Concat<axis=1>(a, p)", channels=16),
+        _convolved("m = Identity(a) n = Relu(b)", channels=8, end="k = Sigmoid(c) r = Add(k, o)"),
+        _convolved("m = DequantizeLinear(a_q, s, z) n = Relu(b)", channels=8),
+    ],
+    ids=["two scales", "not quantised", "float reader", "nothing to do"],
+)
+def test_elsewhere_nothing_is_quantised(model: onnx.ModelProto) -> None:
+    assert kinds(quantise_grids(model)).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
+
+
+def test_a_sum_is_quantised_where_both_sides_are() -> None:
+    def model(other: str) -> onnx.ModelProto:
+        body = f"{_quantised('x', 'a')} m = Relu(a) {_quantised('y', 'b')} c = Add(m, {other}) {_quantised('c', 'r')}"
+        whole = f"g (float[1,8,6,10] x, float[1,8,6,10] y) => (float[1,8,6,10] r) {{ {body} }}"
+        return tidy(build(whole, s=_SCALE, z=_ZERO))
+
+    both, one = model("b"), model("y")
+    assert kinds(quantise_grids(both)).count("QuantizeLinear") == 4
+    assert kinds(quantise_grids(one)) == kinds(one)
+    assert np.array_equal(run_graph(both, FEEDS)[0], run_graph(quantise_grids(both), FEEDS)[0])
+
+
+def _pooled(attributes: str, *, height: int = 6, width: int = 10, shape: str = "1,8,8,12") -> onnx.ModelProto:
+    body = f"{_quantised('x', 'a')} c = AveragePool<{attributes}>(a) {_quantised('c', 'r')}"
+    return build(
+        f"g (float[{shape}] x) => (float[1,8,{height},{width}] r) {{ {body} }}",
+        s=_SCALE,
+        z=_ZERO,
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pad=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_an_average_pool_becomes_a_convolution(
+    kernel: tuple[int, int], stride: tuple[int, int], pad: bool, seed: int
+) -> None:
+    border = [min(1, side - 1) * pad for side in kernel]
+    size = [(side + 2 * b - k) // s + 1 for side, b, k, s in zip((8, 12), border, kernel, stride, strict=True)]
+    attributes = f"kernel_shape={list(kernel)}, strides={list(stride)}, pads={border * 2}, count_include_pad=1"
+    model = _pooled(attributes, height=size[0], width=size[1])
+    rewritten = pools_as_convolutions(model)
+    assert "AveragePool" not in kinds(rewritten)
+    feed = {"x": _numbers(seed, 1, 8, 8, 12)}
+    assert np.abs(run_graph(model, feed)[0] - run_graph(rewritten, feed)[0]).max() <= _SCALE * 1.01  # one step
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _pooled("kernel_shape=[3,3], strides=[1,1], pads=[1,1,1,1]", height=8, width=12),
+        _pooled("kernel_shape=[4,4], strides=[1,1]", height=5, width=9),
+        _pooled("kernel_shape=[2,2], strides=[3,3], ceil_mode=1", height=3, width=5, shape="1,8,7,13"),
+        build(
+            f"g (float[1,8,8,12] x) => (float[1,8,7,11] r) "
+            f"{{ {_quantised('x', 'a')} c = AveragePool<kernel_shape=[2,2]>(a) r = Relu(c) }}",
+            s=_SCALE,
+            z=_ZERO,
+        ),
+    ],
+    ids=["border left out", "large", "rounded up", "float reader"],
+)
+def test_other_pools_stay(model: onnx.ModelProto) -> None:
+    assert "AveragePool" in kinds(pools_as_convolutions(model))
+
+
+@pytest.mark.parametrize(("width", "wide"), [("10", True), ("W", False)])
+def test_a_shift_of_the_picture_is_repeated_for_every_column(width: str, wide: bool) -> None:
+    body = "f = Cast<to=1>(image) t = Transpose<perm=[0,3,1,2]>(f) k = Mul(t, factor) r = Add(k, shift)"
+    model = build(
+        f"g (uint8[1,6,{width},3] image) => (float[1,3,6,{width}] r) {{ {body} }}",
+        factor=_numbers(4, 1, 3, 1, 1),
+        shift=_numbers(5, 1, 3, 1, 1),
+    )
+    for index, node in enumerate(model.graph.node):
+        node.name = f"node_{index}"
+    rewritten = widen_shifts(model)
+    shapes = {tuple(tensor.dims) for tensor in rewritten.graph.initializer}
+    assert shapes == ({(1, 3, 1, 10)} if wide else {(1, 3, 1, 1)})
+    feed = {"image": np.random.default_rng(6).integers(0, 256, (1, 6, 10, 3), dtype=np.uint8)}
+    assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
+
+
+def test_a_network_keeps_its_labels(tmp_path: Path) -> None:
+    model, _ = tiny_graph()
+    quantised = quantise(model, images(write_pictures(tmp_path / "calib", 4)))
+    feed: dict[str, Any] = {"image": smooth(20)[None]}
+    before, after = run_graph(as_uint8(quantised), feed)[0], run_graph(for_onnxruntime(quantised), feed)[0]
+    assert np.mean(before.argmax(1) == after.argmax(1)) >= 0.99
+    assert "_wide" in str([tensor.name for tensor in for_onnxruntime(quantised).graph.initializer])
+
+
+def test_a_float_graph_is_left_alone() -> None:
+    model, _ = tiny_graph()
+    assert kinds(for_onnxruntime(model)) == kinds(model)
