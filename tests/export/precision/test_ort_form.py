@@ -39,13 +39,17 @@ def _convolved(join: str, *, channels: int, end: str = "o", scale: NDArray[np.fl
         f"w = DequantizeLinear(w_q, ws, wz) c = Conv<pads=[1,1,1,1]>(m, w) {_quantised('c', 'o')} "
     )
     body += f"{end}" if end != "o" else "r = Relu(o)"
-    model = build(
-        f"g (float[1,8,6,10] x, float[1,8,6,10] y) => (float[1,16,6,10] r) {{ {body} }}",
-        **{"s": _SCALE, "t": scale, "z": _ZERO, "w_q": weight},
-        ws=np.array(0.002, np.float32),
-        wz=np.array(0, np.int8),
-        **({"axes": np.array([1], np.int64)} if "axes" in join else {}),
-    )
+    constants: dict[str, NDArray[Any]] = {
+        "s": _SCALE,
+        "t": scale,
+        "z": _ZERO,
+        "w_q": weight,
+        "ws": np.array(0.002, np.float32),
+        "wz": np.array(0, np.int8),
+    }
+    if "axes" in join:
+        constants["axes"] = np.array([1], np.int64)
+    model = build(f"g (float[1,8,6,10] x, float[1,8,6,10] y) => (float[1,16,6,10] r) {{ {body} }}", **constants)
     return tidy(model)  # some joins read one map only
 
 
