@@ -46,6 +46,14 @@ RESULTS, TABLE = ROOT / "benchmarks" / "results" / "matrix.json", ROOT / "docs" 
 Row = dict[str, Any]
 
 
+def smallest_of_each_system() -> list[str]:
+    """The network with the fewest parameters per system, in order of their names."""
+    chosen: dict[str, str] = {}
+    for name in sorted(list_models(), key=lambda name: model_spec(name).params):
+        chosen.setdefault(model_spec(name).system, name)
+    return sorted(chosen.values())
+
+
 def matrix_size(name: str) -> Size:
     """256x512, or the network's own size where that is smaller or 256x512 does not divide."""
     spec = model_spec(name)

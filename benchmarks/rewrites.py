@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.matrix import lively, matrix_size  # noqa: E402
+from benchmarks.matrix import lively, matrix_size, smallest_of_each_system  # noqa: E402
 from edgeseg import bundle as layout  # noqa: E402
 from edgeseg.bench.duel import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.bench.machine import describe_machine  # noqa: E402
@@ -190,6 +190,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="registered networks; all of them if none is given")
+    parser.add_argument("--one-per-system", action="store_true", help="the smallest network of each system")
     parser.add_argument("--size", type=parse_size, help="HEIGHTxWIDTH; default 256x512, or what the network takes")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
     parser.add_argument("--skip-pass", action="append", default=[], help="leave a pass out; may be given again")
@@ -211,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = json.loads(options.json.read_text()) if options.json.is_file() else {"rows": []}
     rows = {(row["name"], *row["size"]): row for row in known["rows"]}
     machine, started = describe_machine(), time.monotonic()
-    for name in options.names or list_models():
+    everything = smallest_of_each_system() if options.one_per_system else list_models()
+    for name in options.names or everything:
         size = options.size or matrix_size(name)
         key = (name, *size)
         if (key in rows and not options.fresh) or time.monotonic() - started > 60 * options.minutes:

@@ -8,22 +8,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import matrix
-from edgeseg.models import list_models, model_spec
+from edgeseg.models import list_models
 from tests.goldens.runner import fitting_size
 
 for _package in ("onnxruntime", "openvino", "tensorrt_rtx_bindings", "onnxsim", "onnxscript"):
     pytest.importorskip(_package)
 
 
-def smallest_of_each_system() -> list[str]:
-    """The network with the fewest parameters per system."""
-    chosen: dict[str, str] = {}
-    for name in sorted(list_models(), key=lambda name: model_spec(name).params):
-        chosen.setdefault(model_spec(name).system, name)
-    return sorted(chosen.values())
-
-
-@pytest.mark.parametrize("name", smallest_of_each_system())
+@pytest.mark.parametrize("name", matrix.smallest_of_each_system())
 def test_one_network_of_each_system_on_every_target(name: str) -> None:
     row = matrix.check(name, size=fitting_size(name, (64, 96)))
     assert set(row["cells"]) == set(matrix.TARGETS)
