@@ -8,7 +8,8 @@
 A frame is uint8 RGB of the network's size, the labels uint8 of the same size. Contenders, each in a process of its own,
 alternating in blocks with idle gaps (`edgeseg.bench.duel`):
 
-- edgeseg fp32, and int8 with ``--int8``: the bundle in the Predictor, on ONNX Runtime and OpenVINO;
+- edgeseg fp32, int8 with ``--int8`` and bf16 with ``--bf16``: the bundle in the Predictor, on ONNX Runtime and OpenVINO
+  (bf16 on OpenVINO alone);
 - plain (a): torch.onnx.export, onnxsim, numpy normalisation, resize and argmax in the graph, on both engines; OpenVINO
   takes its own default there, bf16 on CPUs that have it, while edgeseg's fp32 is fp32 (bf16 is an export of its own);
 - logits out (b): the same export ending in logits, OpenCV resizes each class, numpy takes the argmax;
@@ -59,7 +60,18 @@ NETWORKS = (
 )
 ENGINES = ("ort", "openvino")
 RESULTS = ROOT / "benchmarks" / "results" / "end-to-end.json"
+TABLE = ROOT / "docs" / "speed.md"
 Row = dict[str, Any]
+_TEXT = """\
+# Camera to mask
+
+Written by `python benchmarks/end_to_end.py` on {machine}: uint8 frame in, uint8 labels out, both 512x1024 where no
+other size is given; milliseconds, median of alternating blocks. `plain` is the path people write by hand
+(torch.onnx.export, onnxsim, numpy normalisation, resize and argmax in the graph; OpenVINO computes it in its own
+default, bf16 on this processor), `engine` is edgeseg's fp32 graph alone. int8 is every operator that can be: weights
+filled by rule have no accuracy to hold. The last columns are pre-processing and tail as a share of the engine's time,
+on the noisy maps that such weights give, the tail's slow case.
+"""
 
 
 class _Plain(nn.Module):
@@ -96,8 +108,9 @@ def prepare(name: str, size: Size, folder: Path, options: argparse.Namespace) ->
     frame = folder / "frame.npy"
     np.save(frame, fit_image(read_image(options.frame or shipped_sample()), size, ResizeRule())[0])
     bundles = {"fp32": export(network, spec, size, folder, "fp32", options)}
-    if options.int8:
-        bundles["int8"] = export(network, spec, size, folder, "int8", options)
+    for precision in ("int8", "bf16"):
+        if getattr(options, precision):
+            bundles[precision] = export(network, spec, size, folder, precision, options)
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     common = {"frame": str(frame)}
     std = [value / spec.input.scale for value in spec.input.std]
@@ -113,6 +126,8 @@ def prepare(name: str, size: Size, folder: Path, options: argparse.Namespace) ->
             )
     for engine in ENGINES:
         for precision, bundle in bundles.items():
+            if precision == "bf16" and engine != "openvino":
+                continue
             words = {**common, "bundle": str(bundle), "target": engine}
             found[f"edgeseg {precision} {engine}"] = ("benchmarks.contenders:ours", words)
         floor = {**common, "bundle": str(bundles["fp32"]), "target": engine}
@@ -128,13 +143,13 @@ def export(
     if there.is_dir():
         return there
     more: dict[str, Any] = {}
-    if precision == "int8":
-        more = {"precision": "int8", "calib": options.calib, "force": True}
+    if precision != "fp32":
+        more = {"precision": precision, "calib": options.calib if precision == "int8" else None, "force": True}
     report = export_model(
         network,
         spec=spec,
         size=size,
-        targets=ENGINES,
+        targets=ENGINES if precision != "bf16" else ("openvino",),
         out=folder,
         name=f"{spec.name}_{precision}",
         min_agreement=0.0,  # weights by rule: some networks amplify the last bit (docs/matrix.md)
@@ -198,6 +213,30 @@ def summary(rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
+def write_table(rows: Sequence[Row], machine: str) -> str:
+    """Markdown: one line per network, and the geometric means against the plain path on ONNX Runtime."""
+    keys = list(dict.fromkeys(key for row in rows for key in row["ms"] if not key.startswith("logits_out")))
+    shares = list(dict.fromkeys(key for row in rows for key in row["stages_ms"] if " fp32 " in key))
+    head = ["network", *keys, *(f"before and after, {key}" for key in shares)]
+    lines = [
+        _TEXT.format(machine=machine),
+        "| " + " | ".join(head) + " |",
+        "|" + " --- |" * len(head),
+        *(_line(row, keys, shares) for row in rows),
+    ]
+    means = (geometric_mean(rows, key, "plain ort") for key in keys)
+    told = ["**times as fast as plain ort**", *("" if mean is None else f"**{mean:.2f}**" for mean in means)]
+    return "\n".join([*lines, "| " + " | ".join([*told, *("" for _ in shares)]) + " |"]) + "\n"
+
+
+def _line(row: Row, keys: Sequence[str], shares: Sequence[str]) -> str:
+    name = row["name"] if row["size"] == [512, 1024] else f"{row['name']} {row['size'][0]}x{row['size'][1]}"
+    times = [f"{row['ms'][key]:.1f}" if key in row["ms"] else "" for key in keys]
+    stages = [row["stages_ms"].get(key) for key in shares]
+    parts = ["" if found is None else f"{(found['pre'] + found['tail']) / found['infer']:.0%}" for found in stages]
+    return "| " + " | ".join([name, *times, *parts]) + " |"
+
+
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Bars per network: milliseconds of each contender."""
     import matplotlib
@@ -225,6 +264,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", default=NETWORKS)
     parser.add_argument("--size", type=parse_size, default=(512, 1024), help="HEIGHTxWIDTH")
     parser.add_argument("--int8", action="store_true", help="also int8; needs --calib")
+    parser.add_argument("--bf16", action="store_true", help="also bf16, where OpenVINO's processor has it")
     parser.add_argument("--calib", type=Path, help="folder of calibration pictures")
     parser.add_argument("--frame", type=Path, help="picture to run on; the shipped one if none is given")
     parser.add_argument("--blocks", type=int, default=7)
@@ -234,6 +274,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, help="folder that keeps what is exported, and is looked into first")
     parser.add_argument("--export-only", action="store_true", help="fill --work and measure nothing")
     parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args(arguments)
     if options.int8 and options.calib is None:
         parser.error("--int8 needs --calib FOLDER: real pictures decide the ranges")
@@ -262,6 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rows": [*rows.values()],
         }
         write_text(options.json, json.dumps(report, indent=1) + "\n")
+        write_text(options.table, write_table([*rows.values()], describe_machine().cpu))
         draw([*rows.values()], options.json.with_suffix(".png"))
     print(json.dumps(summary([*rows.values()]), indent=1))
     return 0
