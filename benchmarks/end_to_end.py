@@ -56,7 +56,6 @@ from edgeseg.specs import ResizeRule, Size, parse_size  # noqa: E402
 NETWORKS = (
     *("fast_scnn", "pidnet_s", "ppliteseg_t", "cgnet_m3n15", "ffnet46ns_ccc_mobile", "mmseg_segformer_b0"),
     *("afformer_tiny", "espnet_p2_q8", "bisenetv2", "ddrnet_23_slim", "stdc1_seg", "topformer_tiny"),
-    *("mmseg_deeplabv3plus_r18_d8", "mmseg_pspnet_r18_d8"),
 )
 ENGINES = ("ort", "openvino")
 RESULTS = ROOT / "benchmarks" / "results" / "end-to-end.json"
