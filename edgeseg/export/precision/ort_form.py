@@ -7,6 +7,11 @@ leaves out quantisers that change nothing, and other engines need none there:
 - a tensor whose numbers lie on a known grid (a concat of tensors of one scale, the largest of a window) gets a
   quantiser of that grid before a convolution or sum reads it. That changes no number, and the operator runs in int8;
 - an average pool becomes a depthwise convolution, whose kernel is several times as fast;
+- a depthwise convolution with several outputs per channel, which has no kernel of its own, becomes one with a single
+  output each, after a 1x1 convolution that repeats the channels;
+- a 1x1 convolution whose output stays float (a classifier) becomes a product of integers, scaled afterwards, where it
+  has fewer outputs than inputs: else its inputs are made float first, and put in another layout;
+- PReLU, which has no int8 kernel, becomes the larger of x and s x (`passes.prelu`);
 - a shift per channel of the picture becomes one per channel and column: kernels run channels-last, where adding three
   numbers at a time takes ten times as long as adding a row of the picture.
 """
@@ -23,10 +28,18 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from edgeseg.export.passes.cost import with_shapes
+from edgeseg.export.passes.prelu import SpreadPRelu
 from edgeseg.export.precision.qdq import as_uint8, tidy
 from edgeseg.export.precision.roles import MOVES, normalisation_nodes
 
-__all__ = ["for_onnxruntime", "pools_as_convolutions", "quantise_grids", "widen_shifts"]
+__all__ = [
+    "classifiers_as_products",
+    "for_onnxruntime",
+    "pools_as_convolutions",
+    "quantise_grids",
+    "repeat_for_depthwise",
+    "widen_shifts",
+]
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _KEEPS_GRID = MOVES - {"Concat", "Pad"} | {"MaxPool", "ReduceMax", "Relu"}
@@ -41,7 +54,10 @@ Constants = dict[str, NDArray[np.generic]]
 
 def for_onnxruntime(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph for ONNX Runtime on the CPU; `model` is as `quantise` makes it, and is not changed."""
-    return widen_shifts(quantise_grids(pools_as_convolutions(as_uint8(model))))
+    made = as_uint8(model)
+    for step in (pools_as_convolutions, quantise_grids, repeat_for_depthwise, classifiers_as_products, widen_shifts):
+        made = step(made)
+    return SpreadPRelu(blocked=False)(made).model
 
 
 def quantise_grids(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -76,7 +92,7 @@ def pools_as_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     for node in copy.graph.node:
         shape = shapes.get(node.input[0]) if node.input else None
-        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        attributes = _attributes(node)
         if (
             node.op_type != "AveragePool"
             or not shape
@@ -90,6 +106,48 @@ def pools_as_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
             nodes.append(node)
             continue
         nodes += _pool(copy, node, shape[1], attributes)
+    return _with_nodes(copy, nodes)
+
+
+def repeat_for_depthwise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Depthwise convolutions of several outputs per channel as repeated channels of one output each; no number changes.
+
+    Requires a quantised input and output, and constant weights.
+    """
+    copy = _copy(model)
+    grids, readers = _Grids(copy), _readers(copy)
+    nodes: list[onnx.NodeProto] = []
+    for node in copy.graph.node:
+        weight = grids.quantised_constant(node.input[1]) if node.op_type == "Conv" else None
+        group = _attributes(node).get("group", 1)
+        if (
+            weight is not None
+            and grids.is_dequantised(node.input[0])
+            and _is_quantised(node, readers)
+            and weight.shape[1] == 1
+            and len(weight) > group > 1
+        ):
+            grid = grids.of(node.input[0])
+            if grid is not None:
+                nodes += _repeated(copy, node, len(weight), int(group), grid)
+                _set_attribute(node, "group", len(weight))
+        nodes.append(node)
+    return _with_nodes(copy, nodes)
+
+
+def classifiers_as_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """1x1 convolutions of quantised maps to fewer float channels, as MatMulInteger of channels-last maps.
+
+    The sums are those of the convolution in exact arithmetic; they are scaled and shifted as it would.
+    """
+    copy = _copy(model)
+    constants, grids, readers = _constants(copy), _Grids(copy), _readers(copy)
+    nodes: list[onnx.NodeProto] = []
+    for node in copy.graph.node:
+        made = None
+        if node.op_type == "Conv" and not _is_quantised(node, readers) and _is_pointwise(_attributes(node)):
+            made = _product(copy, node, constants, grids)
+        nodes += made or [node]
     return _with_nodes(copy, nodes)
 
 
@@ -125,6 +183,16 @@ class _Grids:
         """Whether a value comes right from a quantised tensor (not from quantised weights)."""
         node = self._producers.get(name)
         return node is not None and node.op_type == _DQ and node.input[0] in self._producers
+
+    def quantised(self, name: str) -> onnx.NodeProto | None:
+        """The dequantiser a value comes right from."""
+        node = self._producers.get(name)
+        return node if node is not None and node.op_type == _DQ else None
+
+    def quantised_constant(self, name: str) -> NDArray[np.generic] | None:
+        """The int8 numbers of a constant that a value is dequantised from."""
+        node = self.quantised(name)
+        return None if node is None else self._constants.get(node.input[0])
 
     def of(self, name: str) -> tuple[str, str] | None:
         """Names of scale and zero point of the grid a value lies on; None where there is none."""
@@ -181,6 +249,73 @@ def _pool(
         helper.make_node(_DQ, list(arrays), [stem], name=f"{stem}_dq"),
         helper.make_node("Conv", [node.input[0], stem], list(node.output), name=node.name, group=channels, **kept),
     ]
+
+
+def _repeated(
+    model: onnx.ModelProto, node: onnx.NodeProto, outputs: int, inputs: int, grid: tuple[str, str]
+) -> list[onnx.NodeProto]:
+    """A convolution of ones that repeats every channel for its outputs, on the grid of its input; rewires `node`."""
+    stem = f"{node.output[0]}_repeat"
+    ones = np.zeros((outputs, inputs, 1, 1), np.int8)
+    ones[np.arange(outputs), np.arange(outputs) // (outputs // inputs)] = 1
+    arrays: Constants = {f"{stem}_weight": ones, f"{stem}_scale": np.array(1, np.float32), f"{stem}_zero": np.int8(0)}
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items())
+    made = [
+        helper.make_node(_DQ, list(arrays), [f"{stem}_ones"], name=f"{stem}_ones_dq"),
+        helper.make_node("Conv", [node.input[0], f"{stem}_ones"], [stem], name=stem, kernel_shape=[1, 1]),
+        *_quantisers(stem, f"{stem}_grid", grid),
+    ]
+    node.input[0] = f"{stem}_grid"
+    return made
+
+
+def _product(
+    model: onnx.ModelProto, node: onnx.NodeProto, constants: Constants, grids: _Grids
+) -> list[onnx.NodeProto] | None:
+    source, read = grids.quantised(node.input[0]), grids.quantised(node.input[1])
+    if source is None or read is None or not grids.is_dequantised(node.input[0]) or read.input[0] not in constants:
+        return None
+    weight, own = constants[read.input[0]], constants[read.input[1]]
+    given = node.input[2] if len(node.input) > 2 else ""
+    bias = constants.get(given)
+    scale = constants[source.input[1]]
+    if weight.dtype != np.int8 or 2 * len(weight) > weight.shape[1] or scale.size != 1 or (given and bias is None):
+        return None
+    stem = node.output[0]
+    arrays: Constants = {
+        f"{stem}_matrix": np.ascontiguousarray(weight[:, :, 0, 0].T),
+        f"{stem}_factor": (scale.astype(np.float64) * own.astype(np.float64)).reshape(-1).astype(np.float32),
+    }
+    if bias is not None:
+        arrays[f"{stem}_shift"] = bias
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    last, sums, floats, scaled, shifted = (f"{stem}_{part}" for part in ("last", "sums", "floats", "scaled", "shifted"))
+    made = [
+        helper.make_node("Transpose", [source.input[0]], [last], name=last, perm=[0, 2, 3, 1]),
+        helper.make_node("MatMulInteger", [last, f"{stem}_matrix", source.input[2]], [sums], name=sums),
+        helper.make_node("Cast", [sums], [floats], name=floats, to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [floats, f"{stem}_factor"], [scaled], name=scaled),
+    ]
+    if bias is not None:
+        made.append(helper.make_node("Add", [scaled, f"{stem}_shift"], [shifted], name=shifted))
+    end = made[-1].output[0]
+    return [*made, helper.make_node("Transpose", [end], [stem], name=node.name, perm=[0, 3, 1, 2])]
+
+
+def _is_pointwise(attributes: dict[str, object]) -> bool:
+    steps = {*_integers(attributes.get("strides", ())), *_integers(attributes.get("kernel_shape", ()))}
+    padded = any(_integers(attributes.get("pads", ()))) or attributes.get("auto_pad", b"NOTSET") != b"NOTSET"
+    return steps <= {1} and not padded and attributes.get("group", 1) == 1 and "kernel_shape" in attributes
+
+
+def _set_attribute(node: onnx.NodeProto, name: str, value: int) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _counts_border(attributes: dict[str, object]) -> bool:

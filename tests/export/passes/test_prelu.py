@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.export.passes import default_passes
+from edgeseg.export.passes import default_passes, run_graph
 from edgeseg.export.passes.prelu import SpreadPRelu
 from tests.export.passes.drawn import drawn, kinds, left_alone, rewritten
 
@@ -58,10 +58,30 @@ def test_a_dense_convolution_before_it_stays() -> None:
     assert kinds(rewritten(model, SpreadPRelu()))["Conv"] == 3
 
 
+@pytest.mark.parametrize(("channels", "blocked"), [(24, True), (7, True), (16, False)])
+@pytest.mark.parametrize("shape", [(1,), (-1, 1, 1), (1, -1, 1, 1)])
+def test_outside_the_blocked_layout_it_is_a_maximum(channels: int, blocked: bool, shape: tuple[int, ...]) -> None:
+    sizes = tuple(channels if size < 0 else size for size in shape)
+    weights = f"float[{','.join(map(str, sizes))}] slope"
+    model = _graph("a = Tanh(x)", weights, channels=channels, slope=_slopes(*sizes))
+    step = SpreadPRelu(blocked=blocked)
+    assert kinds(rewritten(model, step)) == {"Tanh": 1, "Mul": 1, "Max": 1}
+    feed = {"x": np.random.default_rng(3).normal(size=(1, channels, 5, 4)).astype(np.float32)}
+    assert np.array_equal(run_graph(model, feed)[0], run_graph(step(model).model, feed)[0])
+
+
+def test_outside_the_blocked_layout_with_slopes_above_one_too() -> None:
+    slope = _slopes(24, 1, 1, top=2.5)
+    model = _graph("a = Tanh(x)", "float[24,1,1] slope", channels=24, slope=slope)
+    assert kinds(rewritten(model, SpreadPRelu())) == {"Tanh": 1, "Relu": 1, "Sub": 1, "Mul": 1, "Add": 1}
+    feed = {"x": np.random.default_rng(3).normal(size=(1, 24, 5, 4)).astype(np.float32)}
+    assert np.array_equal(run_graph(model, feed)[0], run_graph(SpreadPRelu()(model).model, feed)[0])
+
+
 @pytest.mark.parametrize(
     ("weights", "channels", "before"),
     [
-        ("float[24,1,1] slope", 24, "a = Tanh(x)"),
+        ("float[24,1,4] slope", 24, "a = Tanh(x)"),
         ("float[16,5,4] slope", 16, "a = Tanh(x)"),
         ("float[4] slope", 16, "a = Tanh(x)"),
     ],

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from edgeseg.export.passes import run_graph
 from edgeseg.export.precision.int8 import quantise
-from edgeseg.export.precision.ort_form import for_onnxruntime, pools_as_convolutions, quantise_grids, widen_shifts
+from edgeseg.export.precision.ort_form import (
+    classifiers_as_products,
+    for_onnxruntime,
+    pools_as_convolutions,
+    quantise_grids,
+    repeat_for_depthwise,
+    widen_shifts,
+)
 from edgeseg.export.precision.qdq import as_uint8, tidy
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures
@@ -157,6 +164,76 @@ def test_an_average_pool_becomes_a_convolution(
 )
 def test_other_pools_stay(model: onnx.ModelProto) -> None:
     assert "AveragePool" in kinds(pools_as_convolutions(model))
+
+
+def _conv(
+    outputs: int, attributes: str, *, inputs: int = 8, side: int = 1, end: str = "", bias: bool = True, own: int = 0
+) -> onnx.ModelProto:
+    """A convolution of a quantised map with weights quantised per tensor, or per output where `own` says how many."""
+    rng = np.random.default_rng(8)
+    weight = rng.integers(-127, 128, (outputs, inputs, side, side)).astype(np.int8)
+    body = (
+        f"{_quantised('x', 'a')} w = DequantizeLinear{'<axis=0>' if own else ''}(w_q, ws, wz) "
+        f"c = Conv<{attributes}>(a, w{', b' if bias else ''}) {end or 'r = Sigmoid(c)'}"
+    )
+    constants: dict[str, NDArray[Any]] = {"s": _SCALE, "z": _ZERO, "w_q": weight}
+    constants["ws"] = rng.uniform(0.001, 0.002, own or ()).astype(np.float32)
+    constants["wz"] = np.zeros(own or (), np.int8)
+    if bias:
+        constants["b"] = _numbers(9, outputs)
+    return build(f"g (float[1,8,6,10] x) => (float[1,{outputs},6,10] r) {{ {body} }}", **constants)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("own", [0, 3])
+def test_a_classifier_becomes_a_product_of_integers(bias: bool, own: int) -> None:
+    model = _conv(3, "kernel_shape=[1,1]", bias=bias, own=own)
+    rewritten = classifiers_as_products(model)
+    onnx.checker.check_model(rewritten)
+    assert "Conv" not in kinds(rewritten)
+    assert "MatMulInteger" in kinds(rewritten)
+    feed = {"x": FEEDS["x"]}
+    np.testing.assert_allclose(run_graph(rewritten, feed)[0], run_graph(model, feed)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _conv(3, "kernel_shape=[1,1]", end=_quantised("c", "r")),
+        _conv(8, "kernel_shape=[1,1]"),
+        _conv(3, "kernel_shape=[3,3], pads=[1,1,1,1]", side=3),
+        _conv(4, "kernel_shape=[1,1], group=2", inputs=4),
+    ],
+    ids=["quantised output", "as many outputs", "3x3", "groups"],
+)
+def test_other_convolutions_stay(model: onnx.ModelProto) -> None:
+    assert kinds(classifiers_as_products(model)) == kinds(model)
+
+
+@pytest.mark.parametrize("own", [0, 24])
+@pytest.mark.parametrize("bias", [True, False])
+def test_channels_are_repeated_for_a_depthwise_convolution(own: int, bias: bool) -> None:
+    attributes = "kernel_shape=[3,3], pads=[1,1,1,1], group=8"
+    model = _conv(24, attributes, inputs=1, side=3, end=_quantised("c", "r"), bias=bias, own=own)
+    rewritten = repeat_for_depthwise(model)
+    onnx.checker.check_model(rewritten)
+    groups = [attribute.i for node in rewritten.graph.node for attribute in node.attribute if attribute.name == "group"]
+    assert groups == [24]
+    feed = {"x": FEEDS["x"]}
+    assert np.abs(run_graph(rewritten, feed)[0] - run_graph(model, feed)[0]).max() <= _SCALE * 1.01  # a rounding tie
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        _conv(8, "kernel_shape=[3,3], pads=[1,1,1,1], group=8", inputs=1, side=3, end=_quantised("c", "r")),
+        _conv(24, "kernel_shape=[3,3], pads=[1,1,1,1], group=8", inputs=1, side=3),
+        _conv(24, "kernel_shape=[3,3], pads=[1,1,1,1], group=4", inputs=2, side=3, end=_quantised("c", "r")),
+    ],
+    ids=["one output each", "float output", "two inputs each"],
+)
+def test_elsewhere_nothing_is_repeated(model: onnx.ModelProto) -> None:
+    assert kinds(repeat_for_depthwise(model)) == kinds(model)
 
 
 @pytest.mark.parametrize(("width", "wide"), [("10", True), ("W", False)])
