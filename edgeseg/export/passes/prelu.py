@@ -9,9 +9,9 @@ it is s x + (1 - s) relu(x). A batch normalisation or a depthwise convolution ri
 Runtime keeps convolutions in its blocked layout (NCHWc) where their channels fill its blocks; a PReLU between two of
 them costs two reorderings and a slow loop besides.
 
-Other channels it keeps in plain layout. There PReLU is the larger of x and s x for slopes up to 1, else relu(x) +
-s (x - relu(x)): operators that are vectorised, which its own is not (35 channels of 256x512: 9.0 ms, 1.7 and 3.9).
-Every number is the same.
+Other channels it keeps in plain layout. There, for slopes up to 1, PReLU is the larger of x and s x, whose operators
+are vectorised, which its own is not (35 channels of 256x512: 9.0 ms and 1.7). Every number is the same. Four operators
+for any slope, relu(x) + s (x - relu(x)), were tried: 3.9 ms alone, but slower within ESPNet and CGNet.
 
 Only for graphs that ONNX Runtime runs: OpenVINO and TensorRT have a fused PReLU, which this would take from them (see
 the figures in `SpreadPRelu`). Exact in real arithmetic; weights are computed in float64 and rounded once.
@@ -57,9 +57,10 @@ class _Source:
 class SpreadPRelu(GraphPass):
     """PReLU as depthwise convolutions, for ONNX Runtime alone (`edgeseg.export.passes.ort_passes`).
 
-    Requires constant float32 slopes, one for all or one per channel, on maps of known channels. Measured on ONNX
-    Runtime 1.32, one thread with AVX-512, relative to PReLU: LETNet 0.53, CGNet 0.56, ESPNetv2 0.73 to 0.80, SINet
-    0.80, ESPNet 0.94. As convolutions on OpenVINO 2026.4: LETNet 1.22, CGNet 1.14, ESPNetv2 1.02.
+    Requires constant float32 slopes, one for all or one per channel, on maps of known channels; where those are no
+    multiple of 16 or `blocked` is False, slopes up to 1. Measured on ONNX Runtime 1.32, one thread with AVX-512,
+    relative to PReLU: LETNet 0.53, CGNet 0.56, ESPNetv2 0.73 to 0.80, SINet 0.80, ESPNet 0.94. As convolutions on
+    OpenVINO 2026.4: LETNet 1.22, CGNet 1.14, ESPNetv2 1.02.
 
     Args:
         blocked: Whether convolutions around it may be in the blocked layout; those of an int8 graph are not.
@@ -83,28 +84,21 @@ def _spread(editor: GraphEditor, node: ir.Node, blocked: bool) -> None:
     if not (slope.size == 1 or slope.shape[-3:] == (count, 1, 1)):
         editor.decline("a PRelu has neither one slope nor one per channel")
         return
+    plain = bool(count % _BLOCK) or not blocked
+    if plain and not (slope <= 1.0).all():
+        editor.decline("a PRelu outside the blocked layout has slopes above 1")
+        return
     if editor.shape(value) is not None and (editor.shape(value) or ())[2:] == (1, 1):
         return
     slopes = np.broadcast_to(slope.astype(np.float64).ravel(), (count,))
     draft = editor.draft(out.name or "prelu")
-    if count % _BLOCK or not blocked:
-        draft.commit({out: _plain_layout(draft, value, slope.reshape(-1, 1, 1), out)}, before=node)
+    if plain:
+        scaled = draft.op("Mul", [value, draft.constant(slope.reshape(-1, 1, 1), "slope")], (), hint="scaled")
+        draft.commit({out: _like(draft.op("Max", [value, _like(scaled, out)], ()), out)}, before=node)
         return
     branches = _convex if (slopes <= 1.0).all() else _any_slope
     new = branches(draft, _source(editor, value, count), slopes, out)
     draft.commit({out: new}, before=node)
-
-
-def _plain_layout(draft: Draft, value: ir.Value, slope: NDArray[np.floating], out: ir.Value) -> ir.Value:
-    """Elementwise operators whose every number is PReLU's; `slope` is (C, 1, 1) or (1, 1, 1)."""
-    given = draft.constant(slope, "slope")
-    if (slope <= 1.0).all():
-        scaled = _like(draft.op("Mul", [value, given], (), hint="scaled"), out)
-        return _like(draft.op("Max", [value, scaled], ()), out)
-    above = _like(draft.op("Relu", [value], (), hint="relu"), out)
-    below = _like(draft.op("Sub", [value, above], (), hint="below"), out)
-    scaled = _like(draft.op("Mul", [below, given], (), hint="scaled"), out)
-    return _like(draft.op("Add", [above, scaled], ()), out)
 
 
 def _convex(draft: Draft, source: _Source, slopes: NDArray[np.float64], out: ir.Value) -> ir.Value:
