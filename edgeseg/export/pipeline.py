@@ -34,7 +34,7 @@ from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.guard import hold
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.precision.ort_form import for_onnxruntime
-from edgeseg.export.precision.stage import Lowered, Setup, figures, gpu_graph, lower
+from edgeseg.export.precision.stage import Fp32, Lowered, Setup, figures, gpu_graph, lower
 from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, shipped_sample
 from edgeseg.export.source import NetworkSource
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
@@ -165,7 +165,8 @@ def _export_into(
     manifest = replace(manifest, files=_hashes(folder))
     report.parity = _verified(folder, manifest, source, config, expected, judged, steps)
     if lowered:
-        manifest = _weigh(lowered, fp32, folder, manifest, source, config, report, steps)
+        twin = Fp32(fp32, _for_ort_kernels(fp32, config, size, exact)[0])
+        manifest = _weigh(lowered, twin, folder, manifest, source, config, report, steps)
     with storage_errors(folder):
         write_manifest(folder, replace(manifest, parity=report.parity))
 
@@ -250,10 +251,18 @@ def _ort_graph(
         return for_onnxruntime(model)
     if precision == "fp16":
         return model
+    own, reports = _for_ort_kernels(model, config, size, exact)
+    report.passes += tuple(reports)
+    return own
+
+
+def _for_ort_kernels(
+    model: onnx.ModelProto, config: ExportConfig, size: Size, exact: Exact
+) -> tuple[onnx.ModelProto, list[PassReport]]:
+    """A float graph after the passes for ONNX Runtime alone; itself where they change nothing."""
     passes = ort_passes(rewrites=config.rewrites, skip=config.skip_passes)
     own, reports = run_passes(model, passes, {"image": _noise(size, config.batch)}, exact=exact)
-    report.passes += tuple(reports)
-    return own if any(entry.modified for entry in reports) else model
+    return own if any(entry.modified for entry in reports) else model, reports
 
 
 def _noise(size: Size, batch: int) -> NDArray[np.uint8]:
@@ -304,7 +313,7 @@ def _graph_parity(model: onnx.ModelProto, expected: ParitySet, tail: TailSpec, b
 
 def _weigh(
     lowered: Lowered,
-    fp32: onnx.ModelProto,
+    fp32: Fp32,
     folder: Path,
     manifest: Manifest,
     source: NetworkSource,

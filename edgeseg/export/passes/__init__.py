@@ -20,6 +20,7 @@ from edgeseg.export.passes.push import PushLinear
 from edgeseg.export.passes.pyramids import NestPools
 from edgeseg.export.passes.resize import SimplifyResizes
 from edgeseg.export.passes.shuffles import AbsorbShuffles
+from edgeseg.export.passes.tiny import FlushTiny
 
 __all__ = [
     "ROUNDS",
@@ -28,6 +29,7 @@ __all__ = [
     "ComposeConvs",
     "ConvolveSpread",
     "DropRepeatedRelu",
+    "FlushTiny",
     "MergeDuplicates",
     "NestPools",
     "OrderGelu",
@@ -80,7 +82,7 @@ def ort_passes(*, rewrites: bool = True, skip: Collection[str] = ()) -> tuple[Pa
 
 def pass_names() -> tuple[str, ...]:
     """Names of all passes of an export, in order."""
-    return tuple(kind.__name__ for kind in (*_TIDY, *_REWRITES, *_LAST, *_ORT))
+    return tuple(dict.fromkeys(kind.__name__ for kind in (*_TIDY, *_REWRITES, *_LAST, *_ORT)))
 
 
 _TIDY: tuple[type[Pass], ...] = (RemoveUnused, MergeDuplicates)
@@ -96,6 +98,7 @@ _REWRITES: tuple[type[Pass], ...] = (
     ComposeConvs,
     ConvolveSpread,
     ProjectValues,
+    FlushTiny,
 )
 _LAST: tuple[type[Pass], ...] = (StripNotes,)
-_ORT: tuple[type[Pass], ...] = (SpreadPRelu, SplitNorms)
+_ORT: tuple[type[Pass], ...] = (SpreadPRelu, SplitNorms, FlushTiny)

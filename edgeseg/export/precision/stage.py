@@ -35,7 +35,7 @@ from edgeseg.runtimes import Session, open_session
 from edgeseg.specs import ResizeRule, Size, TailSpec
 from edgeseg.targets import GRAPH_TAIL_TARGETS
 
-__all__ = ["Lowered", "Setup", "figures", "gpu_graph", "lower"]
+__all__ = ["Fp32", "Lowered", "Setup", "figures", "gpu_graph", "lower"]
 
 T = TypeVar("T")
 
@@ -95,6 +95,19 @@ class Lowered:
     expected: ParitySet
     judge: Judge
     report: PrecisionReport
+
+
+@dataclass(frozen=True)
+class Fp32:
+    """The network in fp32, as an export of it would give it to the engines.
+
+    Attributes:
+        model: For every engine that is not named below.
+        ort: For ONNX Runtime; `model` itself where that is no other.
+    """
+
+    model: onnx.ModelProto
+    ort: onnx.ModelProto
 
 
 def lower(model: onnx.ModelProto, setup: Setup, step: Step) -> Lowered:
@@ -224,7 +237,7 @@ def _kept(found: Found, model: onnx.ModelProto) -> tuple[KeptFloat, ...]:
 
 def figures(
     lowered: Lowered,
-    fp32: onnx.ModelProto,
+    fp32: Fp32,
     folder: Path,
     manifest: Manifest,
     parity: Sequence[Parity],
@@ -234,7 +247,7 @@ def figures(
 
     Args:
         lowered: The graph that the bundle holds.
-        fp32: The graph before it.
+        fp32: The graphs before it.
         folder: The bundle, all targets written.
         manifest: Its manifest.
         parity: What was verified.
@@ -258,9 +271,11 @@ def figures(
 class _Twin:
     """An fp32 export beside the bundle, made target by target as it is needed."""
 
-    def __init__(self, folder: Path, model: onnx.ModelProto, manifest: Manifest, module: nn.Module) -> None:
-        self._folder, self._model, self._manifest, self._module = folder, model, manifest, module
-        save_onnx(model, folder / layout.MODEL)
+    def __init__(self, folder: Path, fp32: Fp32, manifest: Manifest, module: nn.Module) -> None:
+        self._folder, self._model, self._manifest, self._module = folder, fp32.model, manifest, module
+        save_onnx(fp32.model, folder / layout.MODEL)
+        if fp32.ort is not fp32.model:
+            save_onnx(fp32.ort, folder / layout.ORT_MODEL)
 
     def bundle(self, target: str) -> Bundle:
         """The twin, ready for a target."""
