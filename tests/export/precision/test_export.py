@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from torch import nn
 
 import edgeseg
 from edgeseg.bundle import ORT_MODEL, Bundle, open_bundle
@@ -18,6 +19,7 @@ from edgeseg.export.pipeline import ExportReport
 from edgeseg.export.precision import Latency, stage
 from edgeseg.export.precision.qdq import check_symmetric
 from edgeseg.runtimes import RuntimeOptions
+from edgeseg.specs import InputSpec
 from tests.export.precision.pictures import SIZE, smooth, write_pictures
 
 TINY = "tests.export.networks:tiny"
@@ -86,6 +88,24 @@ def test_int8_of_a_batch_and_of_free_sizes(calib: Path, tmp_path: Path, options:
                 found.append([result.labels for result in predictor.predict_batch(pictures)])
         assert [labels.shape for labels in found[0]] == [size] * 3
         assert np.mean([np.mean(a == b) for a, b in zip(*found, strict=True)]) >= 0.9
+
+
+def test_int8_is_weighed_against_the_graph_that_fp32_would_ship(
+    calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.PReLU(16), nn.Conv2d(16, 3, 1))
+    made: dict[str, bool] = {}
+    whole = stage._Twin.bundle
+
+    def bundle(self: stage._Twin, target: str) -> Bundle:
+        found = whole(self, target)
+        made[target] = found.has(ORT_MODEL)
+        return found
+
+    monkeypatch.setattr(stage._Twin, "bundle", bundle)
+    options: dict[str, Any] = {"name": "own", "size": SIZE, "input": InputSpec.imagenet(), "out": tmp_path}
+    edgeseg.export_model(network, targets=["ort"], precision="int8", calib=calib, force=True, **options)
+    assert made == {"ort": True}
 
 
 def test_int8_graphs_that_end_in_labels(calib: Path, tmp_path: Path) -> None:
