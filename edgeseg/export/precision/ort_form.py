@@ -258,8 +258,12 @@ def _repeated(
     stem = f"{node.output[0]}_repeat"
     ones = np.zeros((outputs, inputs, 1, 1), np.int8)
     ones[np.arange(outputs), np.arange(outputs) // (outputs // inputs)] = 1
-    arrays: Constants = {f"{stem}_weight": ones, f"{stem}_scale": np.array(1, np.float32), f"{stem}_zero": np.int8(0)}
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in arrays.items())
+    arrays: Constants = {
+        f"{stem}_weight": ones,
+        f"{stem}_scale": np.array(1, np.float32),
+        f"{stem}_zero": np.array(0, np.int8),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
     made = [
         helper.make_node(_DQ, list(arrays), [f"{stem}_ones"], name=f"{stem}_ones_dq"),
         helper.make_node("Conv", [node.input[0], f"{stem}_ones"], [stem], name=stem, kernel_shape=[1, 1]),
