@@ -100,8 +100,9 @@ def export_plainly(network: nn.Module, spec: ModelSpec, size: Size, path: Path, 
     part.replace(path)
 
 
-def prepare(name: str, size: Size, folder: Path, options: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Export everything that is not there yet; contender -> its factory and keywords."""
+def prepare(name: str, size: Size, work: Path, options: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Export what is not there yet into a folder of `work`; contender -> its factory and keywords."""
+    folder = work / f"{name}_{size[0]}x{size[1]}"
     folder.mkdir(parents=True, exist_ok=True)
     network, spec = lively(create_model(name)).eval(), model_spec(name)
     frame = folder / "frame.npy"
@@ -161,8 +162,8 @@ def export(
 def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
     """One network: medians, ratios against (a), and the stages of edgeseg's own time."""
     with ExitStack() as stack:
-        folder = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        wanted = prepare(name, size, folder / f"{name}_{size[0]}x{size[1]}", options)
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        wanted = prepare(name, size, work, options)
         agreement = {key: agrees(wanted, key) for key in wanted if key.startswith(("edgeseg", "logits_out"))}
         running = {
             key: stack.enter_context(Contender(factory, words, path=[ROOT])).block
@@ -287,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     if options.export_only:
         for name in options.names:
-            prepare(name, options.size, options.work / f"{name}_{options.size[0]}x{options.size[1]}", options)
+            prepare(name, options.size, options.work, options)
         return 0
     known = json.loads(options.json.read_text()) if options.json.is_file() else {"rows": []}
     rows = {row["name"]: row for row in known["rows"]}

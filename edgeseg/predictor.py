@@ -112,9 +112,9 @@ class Predictor:
         self._bundle, self._scores, self._keep, self._input_size = bundle, scores, keep_image, input_size
         self._output: Output = output
         self._session = open_session(bundle, self._target, _merge(options, threads, device))
-        if not scores:
-            warm_up()
         self._ends_in_labels = any(tensor.name == "labels" for tensor in self._session.outputs)
+        if not (scores or self._ends_in_labels):  # every picture goes through the compiled tail
+            warm_up()
 
     @property
     def info(self) -> SessionInfo:

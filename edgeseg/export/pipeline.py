@@ -165,8 +165,9 @@ def _export_into(
     manifest = replace(manifest, files=_hashes(folder))
     report.parity = _verified(folder, manifest, source, config, expected, judged, steps)
     if lowered:
-        twin = Fp32(fp32, _for_ort_kernels(fp32, config, size, exact)[0])
-        manifest = _weigh(lowered, twin, folder, manifest, source, config, report, steps)
+        bf16 = config.precision.precision == "bf16"  # whose graphs are those of fp32
+        as_shipped = own if bf16 else _for_ort_kernels(fp32, config, size, exact)[0]
+        manifest = _weigh(lowered, Fp32(fp32, as_shipped), folder, manifest, source, config, report, steps)
     with storage_errors(folder):
         write_manifest(folder, replace(manifest, parity=report.parity))
 

@@ -58,8 +58,8 @@ class SpreadPRelu(GraphPass):
     """PReLU as depthwise convolutions, for ONNX Runtime alone (`edgeseg.export.passes.ort_passes`).
 
     Requires constant float32 slopes, one for all or one per channel, on maps of known channels; where those are no
-    multiple of 16 or `blocked` is False, slopes up to 1. Measured on ONNX Runtime 1.32, one thread with AVX-512,
-    relative to PReLU: LETNet 0.53, CGNet 0.56, ESPNetv2 0.73 to 0.80, SINet 0.80, ESPNet 0.94. As convolutions on
+    multiple of 16 or `blocked` is False, slopes up to 1. Measured on ONNX Runtime 1.32, two threads with AVX-512,
+    relative to PReLU: LETNet 0.54, CGNet 0.56, ESPNetv2 0.78, SINet 0.80, ESPNet 0.94. As convolutions on
     OpenVINO 2026.4: LETNet 1.22, CGNet 1.14, ESPNetv2 1.02.
 
     Args:

@@ -26,6 +26,7 @@ __all__ = [
     "as_int8",
     "as_uint8",
     "check_symmetric",
+    "copied",
     "named",
     "quantised_nodes",
     "seven_bits",
@@ -38,7 +39,7 @@ _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every node has a name of its own."""
-    copy = _copy(model)
+    copy = copied(model)
     seen: set[str] = set()
     for index, node in enumerate(copy.graph.node):
         if not node.name or node.name in seen:
@@ -56,7 +57,7 @@ def quantised_nodes(model: onnx.ModelProto) -> list[str]:
 
 def seven_bits(model: onnx.ModelProto) -> onnx.ModelProto:
     """Scale uint8 tensors as int8 ones are; see the module's text."""
-    copy = _copy(model)
+    copy = copied(model)
     constants = {tensor.name: tensor for tensor in copy.graph.initializer}
     scales = {node.input[1] for node in _quantisers(copy) if _dtype(constants, node) == np.uint8}
     for name in scales:
@@ -67,7 +68,7 @@ def seven_bits(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def as_int8(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with every uint8 quantiser written as int8, for TensorRT; numbers above 127 saturate."""
-    copy = _copy(model)
+    copy = copied(model)
     constants = {tensor.name: tensor for tensor in copy.graph.initializer}
     points = {node.input[2] for node in _quantisers(copy) if _dtype(constants, node) == np.uint8}
     for name in points:
@@ -82,7 +83,7 @@ def as_int8(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def as_uint8(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same graph with every quantised activation as uint8, int8 ones with a zero point of 128: the same numbers."""
-    copy = _copy(model)
+    copy = copied(model)
     constants = {tensor.name: tensor for tensor in copy.graph.initializer}
     shifted: dict[str, str] = {}
     quantised = set()
@@ -127,7 +128,7 @@ def without_quantisers(model: onnx.ModelProto, original: onnx.ModelProto, names:
         original: The float graph.
         names: Operators to put back.
     """
-    copy = _copy(model)
+    copy = copied(model)
     floats = {node.name: node for node in original.graph.node}
     weights = {tensor.name: tensor for tensor in original.graph.initializer}
     held = {tensor.name: tensor for tensor in copy.graph.initializer}
@@ -181,7 +182,8 @@ def _dtype(constants: dict[str, onnx.TensorProto], node: onnx.NodeProto) -> np.d
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(constants[node.input[2]].data_type))
 
 
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that may be changed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
