@@ -33,7 +33,7 @@ from edgeseg.export.precision import PrecisionReport
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.guard import hold
 from edgeseg.export.precision.int8 import require_nncf
-from edgeseg.export.precision.ort_form import for_onnxruntime
+from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.precision.stage import Fp32, Lowered, Setup, figures, gpu_graph, lower
 from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, shipped_sample
 from edgeseg.export.source import NetworkSource

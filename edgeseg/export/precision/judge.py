@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError, InputError
 from edgeseg.export.precision.calibration import Picture
-from edgeseg.export.precision.ort_form import for_onnxruntime
+from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.metrics import ConfusionMatrix, agreement
