@@ -5,7 +5,8 @@ leaves out quantisers that change nothing, and other engines need none there:
 
 - every tensor becomes uint8 (`qdq.as_uint8`): kernels want one type on both sides;
 - a small average pool becomes a depthwise convolution, whose kernel takes a tenth of the time (`depthwise`);
-- PReLU, which has no int8 kernel, becomes the larger of x and s x (`passes.prelu`);
+- PReLU, which has no int8 kernel, becomes a sum of convolutions cut off at 0, together with the sums and batch norms
+  before it (`prelu`); what is left of them becomes the larger of x and s x (`passes.prelu`);
 - a tensor whose numbers lie on a known grid (a concat of tensors of one scale, the largest of a window) gets a
   quantiser of that grid before a convolution or sum reads it (`grids`). That changes no number, and the operator runs
   in int8;
@@ -29,6 +30,7 @@ from edgeseg.export.precision.ort.depthwise import full_where_few, pools_as_conv
 from edgeseg.export.precision.ort.floats import keep_floats
 from edgeseg.export.precision.ort.grids import quantise_grids
 from edgeseg.export.precision.ort.pixels import fold_stems, widen_shifts
+from edgeseg.export.precision.ort.prelu import split_prelus
 from edgeseg.export.precision.ort.products import classifiers_as_products
 from edgeseg.export.precision.qdq import as_uint8
 
@@ -36,6 +38,7 @@ __all__ = ["for_onnxruntime"]
 
 _STEPS = (
     pools_as_convolutions,
+    split_prelus,
     quantise_grids,
     repeat_for_depthwise,
     full_where_few,
