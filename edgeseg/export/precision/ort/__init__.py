@@ -12,6 +12,7 @@ leaves out quantisers that change nothing, and other engines need none there:
   in int8;
 - a depthwise convolution with several outputs per channel, which has no kernel of its own, becomes one with a single
   output each, after a 1x1 convolution that repeats the channels (`depthwise`);
+- convolutions give a multiple of 16 channels, the last ones of zeros, where nothing needs them as they were (`align`);
 - the first convolution, of three channels, becomes one of four pixels at a time (`pixels`);
 - a 1x1 convolution whose output stays float (a classifier) becomes a product of integers, scaled afterwards, where it
   has fewer outputs than inputs (`products`): else its inputs are made float first, and put in another layout;
@@ -26,6 +27,7 @@ import onnx
 
 from edgeseg.export.passes.norms import SplitNorms
 from edgeseg.export.passes.prelu import SpreadPRelu
+from edgeseg.export.precision.ort.align import align_channels
 from edgeseg.export.precision.ort.depthwise import full_where_few, pools_as_convolutions, repeat_for_depthwise
 from edgeseg.export.precision.ort.floats import keep_floats
 from edgeseg.export.precision.ort.grids import quantise_grids
@@ -42,6 +44,7 @@ _STEPS = (
     quantise_grids,
     repeat_for_depthwise,
     full_where_few,
+    align_channels,
     fold_stems,
     classifiers_as_products,
     widen_shifts,
