@@ -29,12 +29,12 @@ def ours(bundle: str, target: str, frame: str) -> Frame:
     return lambda: predictor(image).labels
 
 
-def engine_alone(bundle: str, target: str, frame: str) -> Frame:
+def engine_alone(bundle: str, target: str, frame: str, threads: int | None = None) -> Frame:
     """The floor: edgeseg's graph in the engine, uint8 picture in, logits out, nothing before or after."""
     from edgeseg.bundle import open_bundle
-    from edgeseg.runtimes import open_session
+    from edgeseg.runtimes import RuntimeOptions, open_session
 
-    session = open_session(open_bundle(bundle), target)
+    session = open_session(open_bundle(bundle), target, RuntimeOptions(threads=threads))
     image = read_frame(frame)[None]
     return lambda: session.run(image, ("logits",))
 

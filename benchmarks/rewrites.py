@@ -60,7 +60,7 @@ def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
         image = fit_image(read_image(shipped_sample()), size, ResizeRule())[0]
         np.save(frame, image)
         bundles: dict[str, Path] = {}
-        row: Row = {"name": name, "size": list(size)}
+        row: Row = {"name": name, "size": list(size), "threads": options.threads}
         for key, rewrites in (("before", False), ("after", True)):
             report = export_model(
                 network,
@@ -120,7 +120,7 @@ def duel(bundles: dict[str, Path], engine: str, frame: Path, options: argparse.N
             key: stack.enter_context(
                 Contender(
                     "benchmarks.contenders:engine_alone",
-                    {"bundle": str(path), "target": engine, "frame": str(frame)},
+                    {"bundle": str(path), "target": engine, "frame": str(frame), "threads": options.threads},
                     path=[ROOT],
                 )
             ).block
@@ -153,7 +153,8 @@ def write_table(rows: Sequence[Row], machine: str, engines: Sequence[str]) -> st
         "# What the rewrites are worth",
         "",
         f"Written by `python benchmarks/rewrites.py` on {machine}. Before -> after; times are the engine's alone, in",
-        "ms, with the speed-up and its 95 % interval. The largest logit difference is relative to the logits' range.",
+        "ms, with the speed-up and its 95 % interval; (1) marks engines held to one thread.",
+        "The largest logit difference is relative to the logits' range.",
         "",
         "| " + " | ".join(head) + " |",
         "|" + " --- |" * len(head),
@@ -162,7 +163,7 @@ def write_table(rows: Sequence[Row], machine: str, engines: Sequence[str]) -> st
 
 
 def _line(row: Row, engines: Sequence[str]) -> str:
-    size = f"{row['size'][0]}x{row['size'][1]}"
+    size = f"{row['size'][0]}x{row['size'][1]}" + (f" ({row['threads']})" if row.get("threads") else "")
     if "error" in row:
         return f"| {row['name']} | {size} | {row['error']} |" + " |" * (4 + len(engines))
     before, after = row["before"], row["after"]
@@ -198,6 +199,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.7, help="of a block")
     parser.add_argument("--gap", type=float, default=0.2, help="idle seconds before a block")
+    parser.add_argument("--threads", type=int, help="of the engine; default: its own choice")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no network after so long; run again")
     parser.add_argument("--fresh", action="store_true", help="measure again what is already there")
     parser.add_argument("--work", type=Path, help="folder for the exported networks, removed afterwards")
