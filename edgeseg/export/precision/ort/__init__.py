@@ -7,6 +7,7 @@ leaves out quantisers that change nothing, and other engines need none there:
 - a small average pool becomes a depthwise convolution, whose kernel takes a tenth of the time (`depthwise`);
 - PReLU, which has no int8 kernel, becomes a sum of convolutions cut off at 0, together with the sums and batch norms
   before it (`prelu`); what is left of them becomes the larger of x and s x (`passes.prelu`);
+- hard swish, which has none either, becomes a product of convolutions cut off at 0 and 1 (`swish`);
 - a tensor whose numbers lie on a known grid (a concat of tensors of one scale, the largest of a window) gets a
   quantiser of that grid before a convolution or sum reads it (`grids`). That changes no number, and the operator runs
   in int8;
@@ -34,6 +35,7 @@ from edgeseg.export.precision.ort.grids import quantise_grids
 from edgeseg.export.precision.ort.pixels import fold_stems, widen_shifts
 from edgeseg.export.precision.ort.prelu import split_prelus
 from edgeseg.export.precision.ort.products import classifiers_as_products
+from edgeseg.export.precision.ort.swish import multiply_swishes
 from edgeseg.export.precision.qdq import as_uint8
 
 __all__ = ["for_onnxruntime"]
@@ -41,6 +43,7 @@ __all__ = ["for_onnxruntime"]
 _STEPS = (
     pools_as_convolutions,
     split_prelus,
+    multiply_swishes,
     quantise_grids,
     repeat_for_depthwise,
     full_where_few,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from tests.export.passes.tools import build
+from tests.export.passes.tools import build, kinds
 
-__all__ = ["SCALE", "constants", "convolution", "numbers", "quantised", "weights_of"]
+__all__ = ["SCALE", "constants", "convolution", "kernels", "numbers", "quantised", "weights_of"]
 
 SCALE, ZERO = np.array(0.0625, np.float32), np.array(128, np.uint8)
 
@@ -82,6 +84,15 @@ def convolution(
     for index, node in enumerate(model.graph.node):
         node.name = f"node_{index}"
     return model
+
+
+def kernels(model: onnx.ModelProto, folder: Path) -> list[str]:
+    """Operators as ONNX Runtime really runs them."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return kinds(onnx.load(folder / "optimised.onnx"))
 
 
 def weights_of(model: onnx.ModelProto) -> list[tuple[int, ...]]:

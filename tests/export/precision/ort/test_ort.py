@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +21,7 @@ from edgeseg.export.precision.ort.pixels import widen_shifts
 from edgeseg.export.precision.ort.products import classifiers_as_products
 from edgeseg.export.precision.qdq import as_uint8, tidy
 from tests.export.passes.tools import build, kinds
+from tests.export.precision.ort.quantised import kernels
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures
 
 _SCALE, _ZERO = np.array(0.05, np.float32), np.array(128, np.uint8)
@@ -60,15 +60,6 @@ def _convolved(join: str, *, channels: int, end: str = "o", scale: NDArray[np.fl
 FEEDS = {"x": _numbers(2, 1, 8, 6, 10), "y": _numbers(3, 1, 8, 6, 10)}
 
 
-def _kernels(model: onnx.ModelProto, folder: Path) -> list[str]:
-    """Operators as ONNX Runtime really runs them."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
-    options.log_severity_level = 4
-    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return kinds(onnx.load(folder / "optimised.onnx"))
-
-
 @pytest.mark.parametrize(
     ("join", "channels"),
     [
@@ -85,8 +76,8 @@ def test_a_joined_map_is_quantised_and_no_number_changes(join: str, channels: in
     onnx.checker.check_model(rewritten)
     assert kinds(rewritten).count("QuantizeLinear") == kinds(model).count("QuantizeLinear") + 1
     assert np.array_equal(run_graph(model, FEEDS)[0], run_graph(rewritten, FEEDS)[0])
-    assert "QLinearConv" not in _kernels(model, tmp_path)
-    assert "QLinearConv" in _kernels(rewritten, tmp_path)
+    assert "QLinearConv" not in kernels(model, tmp_path)
+    assert "QLinearConv" in kernels(rewritten, tmp_path)
 
 
 @pytest.mark.parametrize(

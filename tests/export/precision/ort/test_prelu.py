@@ -1,4 +1,4 @@
-"""PReLU as the sum of two convolutions' halves: the same numbers but for one step of rounding, all in int8."""
+"""PReLU as the sum of convolutions cut off at 0: the same numbers but for ties of rounding, all in int8."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from edgeseg.export.passes import run_graph
 from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.precision.ort.prelu import split_prelus
 from tests.export.passes.tools import build, kinds
-from tests.export.precision.ort.quantised import SCALE, ZERO, constants, numbers, quantised
+from tests.export.precision.ort.quantised import SCALE, ZERO, constants, kernels, numbers, quantised
 
 W = "w = DequantizeLinear<axis=0>(w_q, w_s, w_z)"
 CONV = f"{quantised('x', 'a')} {W} c = Conv<kernel_shape=[1,1]>(a, w, b)"
@@ -73,24 +72,15 @@ def _model(case: str, **more: NDArray[Any]) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("low", [0.0, -1.5])
 @pytest.mark.parametrize("case", list(CASES))
-def test_a_prelu_becomes_a_sum_within_a_step(case: str, low: float, tmp_path: Path) -> None:
+def test_a_prelu_becomes_a_sum_of_the_same_numbers(case: str, low: float, tmp_path: Path) -> None:
     model = _model(case, k=_slopes(CASES[case][1], low=low))
     rewritten = split_prelus(model)
     onnx.checker.check_model(rewritten, full_check=True)
     assert "PRelu" not in kinds(rewritten)
-    before, after = run_graph(model, FEED)[0], run_graph(rewritten, FEED)[0]
-    most = 2 if "sum" in case else 1  # a smaller map's weight is rounded to 1/127 of the larger one's
-    assert np.abs(before - after).max() <= most * SCALE * 1.01
-    assert np.mean(np.abs(before - after)) <= 0.3 * SCALE
-    assert not {"PRelu", "Conv", "Add", "BatchNormalization"} & set(_kernels(for_onnxruntime(model), tmp_path))
-
-
-def _kernels(model: onnx.ModelProto, folder: Path) -> list[str]:
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimised.onnx")
-    options.log_severity_level = 4
-    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return kinds(onnx.load(folder / "optimised.onnx"))
+    steps = np.abs(run_graph(model, FEED)[0] - run_graph(rewritten, FEED)[0]) / SCALE
+    assert steps.max() <= 1.01
+    assert np.mean(steps) <= (0.02 if "sum" in case else 0.001)  # a sum's weights are rounded, 64 to 127 being one
+    assert not {"PRelu", "Conv", "Add", "BatchNormalization"} & set(kernels(for_onnxruntime(model), tmp_path))
 
 
 @settings(max_examples=25, deadline=None)
@@ -98,8 +88,9 @@ def _kernels(model: onnx.ModelProto, folder: Path) -> list[str]:
 def test_one_slope_for_all_channels(slope: float, seed: int) -> None:
     model = _graph(CASES["convolution"][0], k=np.full((1, 1, 1), slope, np.float32))
     feed = {"x": numbers(seed, 1, 8, 6, 10), "y": FEED["y"]}
-    difference = np.abs(run_graph(model, feed)[0] - run_graph(split_prelus(model), feed)[0])
-    assert difference.max() <= SCALE * 1.01
+    steps = np.abs(run_graph(model, feed)[0] - run_graph(split_prelus(model), feed)[0]) / SCALE
+    assert steps.max() <= 1.01
+    assert np.mean(steps) <= 0.002  # ties
 
 
 @pytest.mark.parametrize(
