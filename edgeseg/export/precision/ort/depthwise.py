@@ -140,7 +140,8 @@ def full_where_few(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in draft.model.graph.node:
         weight = draft.weight(node.input[1]) if node.op_type == "Conv" else None
         group = attributes_of(node).get("group", 1)
-        if weight is not None and draft.runs_in_int8(node) and 1 < group == len(weight.numbers) <= _FEW:
+        single = weight is not None and weight.numbers.shape[1] == 1 and draft.runs_in_int8(node)
+        if weight is not None and single and 1 < group == len(weight.numbers) <= _FEW:
             numbers = np.zeros((group, group, *weight.numbers.shape[2:]), weight.numbers.dtype)
             numbers[np.arange(group), np.arange(group)] = weight.numbers[:, 0]
             stem = f"{node.output[0]}_full"

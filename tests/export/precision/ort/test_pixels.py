@@ -95,8 +95,9 @@ def test_a_few_depthwise_channels_become_full_ones(channels: int, own: bool) -> 
     assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
 
 
-def test_many_depthwise_channels_stay() -> None:
-    model = convolution((1, 8, 8, 16), 8, (3, 3), pads=(1, 1, 1, 1), group=8)
+@pytest.mark.parametrize(("channels", "group"), [(8, 8), (16, 4)])
+def test_other_grouped_convolutions_stay(channels: int, group: int) -> None:
+    model = convolution((1, channels, 8, 16), group, (3, 3), pads=(1, 1, 1, 1), group=group)
     assert weights_of(full_where_few(model)) == weights_of(model)
 
 
