@@ -29,7 +29,7 @@ import onnx
 from edgeseg.export.passes.norms import SplitNorms
 from edgeseg.export.passes.prelu import SpreadPRelu
 from edgeseg.export.precision.ort.align import align_channels
-from edgeseg.export.precision.ort.depthwise import full_where_few, pools_as_convolutions, repeat_for_depthwise
+from edgeseg.export.precision.ort.depthwise import full_for_grouped, pools_as_convolutions, repeat_for_depthwise
 from edgeseg.export.precision.ort.floats import keep_floats
 from edgeseg.export.precision.ort.grids import quantise_grids
 from edgeseg.export.precision.ort.pixels import fold_stems, widen_shifts
@@ -46,7 +46,7 @@ _STEPS = (
     multiply_swishes,
     quantise_grids,
     repeat_for_depthwise,
-    full_where_few,
+    full_for_grouped,
     align_channels,
     fold_stems,
     classifiers_as_products,

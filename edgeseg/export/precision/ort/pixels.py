@@ -91,7 +91,7 @@ def fold_stems(model: onnx.ModelProto) -> onnx.ModelProto:
 def _folded(draft: Draft, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
     weight, read = draft.weight(node.input[1]), draft.dequantiser(node.input[0])
     shape, made = draft.shapes.get(node.input[0]), draft.shapes.get(node.output[0])
-    if weight is None or read is None or not shape or not made or not draft.is_quantised(node):
+    if weight is None or read is None or not shape or not made or len(shape) != 4 or not draft.is_quantised(node):
         return None
     bias = node.input[2] if len(node.input) > 2 else ""
     if bias and bias not in draft.constants:

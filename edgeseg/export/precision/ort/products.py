@@ -48,7 +48,13 @@ def _product(
     given = node.input[2] if len(node.input) > 2 else ""
     bias = constants.get(given)
     scale = constants[source.input[1]]
-    if weight.dtype != np.int8 or 2 * len(weight) > weight.shape[1] or scale.size != 1 or (given and bias is None):
+    if (
+        weight.ndim != 4
+        or weight.dtype != np.int8
+        or 2 * len(weight) > weight.shape[1]
+        or scale.size != 1
+        or (given and bias is None)
+    ):
         return None
     stem = node.output[0]
     arrays: Constants = {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseg.export.passes import run_graph
-from edgeseg.export.precision.ort.depthwise import full_where_few
+from edgeseg.export.precision.ort.depthwise import full_for_grouped
 from edgeseg.export.precision.ort.pixels import fold_stems
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import convolution, numbers, weights_of
@@ -89,16 +89,26 @@ def test_other_convolutions_are_not_folded(model: onnx.ModelProto) -> None:
 @given(channels=st.integers(2, 4), own=st.booleans())
 def test_a_few_depthwise_channels_become_full_ones(channels: int, own: bool) -> None:
     model = convolution((1, channels, 8, 16), channels, (3, 3), pads=(1, 1, 1, 1), group=channels, own=own)
-    rewritten = full_where_few(model)
+    rewritten = full_for_grouped(model)
     assert weights_of(rewritten) == [(channels, channels, 3, 3)]
     feed = {"x": numbers(4, 1, channels, 8, 16)}
     assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
 
 
-@pytest.mark.parametrize(("channels", "group"), [(8, 8), (16, 4)])
+@settings(max_examples=20, deadline=None)
+@given(group=st.integers(2, 8), inputs=st.integers(2, 4), outputs=st.integers(1, 3), own=st.booleans())
+def test_a_few_groups_become_a_full_convolution(group: int, inputs: int, outputs: int, own: bool) -> None:
+    model = convolution((1, group * inputs, 5, 6), group * outputs, (3, 3), pads=(1, 1, 1, 1), group=group, own=own)
+    rewritten = full_for_grouped(model)
+    assert weights_of(rewritten) == [(group * outputs, group * inputs, 3, 3)]
+    feed = {"x": numbers(4, 1, group * inputs, 5, 6)}
+    assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
+
+
+@pytest.mark.parametrize(("channels", "group"), [(8, 8), (32, 16)])
 def test_other_grouped_convolutions_stay(channels: int, group: int) -> None:
     model = convolution((1, channels, 8, 16), group, (3, 3), pads=(1, 1, 1, 1), group=group)
-    assert weights_of(full_where_few(model)) == weights_of(model)
+    assert weights_of(full_for_grouped(model)) == weights_of(model)
 
 
 def test_nothing_to_fold_in_a_float_graph() -> None:
