@@ -46,7 +46,7 @@ def pools_as_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
     grids = Grids(draft.model)
     nodes: list[onnx.NodeProto] = []
     for node in draft.model.graph.node:
-        shape = draft.shapes.get(node.input[0], ()) if node.op_type == "AveragePool" else ()
+        shape = draft.shapes.get(node.input[0] if node.op_type == "AveragePool" else "", ())
         attributes = attributes_of(node)
         fits = len(shape) == 4 and shape[1] and prod(integers(attributes["kernel_shape"])) <= _TAPS
         if not fits or grids.of(node.input[0]) is None or not draft.is_quantised(node) or attributes.get("ceil_mode"):
