@@ -1,9 +1,9 @@
-"""What the steps of the writing for ONNX Runtime share: a graph's tables, and which values lie on a grid."""
+"""What the steps of the writing for ONNX Runtime share: a graph and its tables, and which values lie on a grid."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +19,13 @@ from edgeseg.export.precision.roles import MOVES
 __all__ = [
     "DEQUANTISE",
     "QUANTISE",
-    "Constants",
-    "Draft",
-    "Grids",
+    "QuantisedGraph",
     "Weight",
     "attributes_of",
-    "constants_of",
     "integers",
     "is_padded",
-    "is_quantised",
     "quantisers",
-    "readers_of",
     "set_attribute",
-    "shapes_of",
-    "with_nodes",
 ]
 
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
@@ -59,8 +52,6 @@ _INT8 = MOVES | {
 }
 """Operators with an int8 kernel between quantisers, or that move quantised numbers; products end in floats as well."""
 
-Constants = dict[str, NDArray[np.generic]]
-
 
 @dataclass(frozen=True)
 class Weight:
@@ -71,27 +62,55 @@ class Weight:
     zero: str
 
 
-class Draft:
+class QuantisedGraph:
     """A copy of a graph that a step changes, and the tables it looks things up in; they show the graph as it came."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = copied(model)
-        self.constants = constants_of(self.model)
-        self.readers = readers_of(self.model)
-        self.producers = {output: node for node in self.model.graph.node for output in node.output}
-        self.outputs = {output.name for output in self.model.graph.output}
+        graph = self.model.graph
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        self.producers = {output: node for node in graph.node for output in node.output}
+        self.outputs = {output.name for output in graph.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self._grids: dict[str, tuple[str, str] | None] = {}
 
     @functools.cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all values; 0 for an axis that is free."""
-        return shapes_of(self.model)
+        graph = with_shapes(self.model).graph
+        values = (*graph.input, *graph.value_info, *graph.output)
+        return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
 
     def constant(self, name: str, array: NDArray[np.generic]) -> str:
-        """Add a constant, once; its name."""
-        if name not in self.constants:
-            self.constants[name] = array
-            self.model.graph.initializer.append(numpy_helper.from_array(np.array(array, order="C"), name))
+        """Name of a constant that holds these numbers: this one, or one like it where others have it."""
+        while name in self.constants or name in self.producers:
+            held = self.constants.get(name)
+            if held is not None and held.dtype == array.dtype and np.array_equal(held, array):
+                return name
+            name = f"{name}_own"
+        self.constants[name] = array
+        self.model.graph.initializer.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
+
+    def with_nodes(self, nodes: Iterable[onnx.NodeProto]) -> onnx.ModelProto:
+        """The graph with these nodes in place of its own."""
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(copies)
+        return tidy(self.model)
+
+    def replacing(
+        self, kind: str, replace: Callable[[onnx.NodeProto], Sequence[onnx.NodeProto] | None]
+    ) -> onnx.ModelProto:
+        """The graph with others in place of every node of a kind; None leaves one as it is."""
+        nodes: list[onnx.NodeProto] = []
+        for node in self.model.graph.node:
+            made = replace(node) if node.op_type == kind else None
+            nodes += [node] if made is None else made
+        return self.with_nodes(nodes)
 
     def producer(self, name: str, *kinds: str) -> onnx.NodeProto | None:
         """The node a value comes from, if it is of one of these kinds."""
@@ -116,7 +135,41 @@ class Draft:
 
     def is_quantised(self, node: onnx.NodeProto) -> bool:
         """Whether a quantiser is all that reads a node's output, through a ReLU or clip."""
-        return not self.outputs.intersection(node.output) and is_quantised(node, self.readers)
+        found = self.readers.get(node.output[0], [])
+        if len(found) == 1 and found[0].op_type in ("Clip", "Relu"):
+            found = self.readers.get(found[0].output[0], [])
+        known = not self.outputs.intersection(node.output)
+        return known and bool(found) and all(reader.op_type == QUANTISE for reader in found)
+
+    def grid(self, name: str) -> tuple[str, str] | None:
+        """Names of scale and zero point of what a value's numbers are multiples of; None where there is nothing.
+
+        That is so where it was just dequantised, and where numbers were only moved since.
+        """
+        if name not in self._grids:
+            self._grids[name] = self._look(name)
+        return self._grids[name]
+
+    def _look(self, name: str) -> tuple[str, str] | None:
+        node = self.producers.get(name)
+        if node is None:
+            return None
+        if node.op_type == DEQUANTISE:
+            whole = self.dequantiser(name) is not None and self.constants[node.input[1]].size == 1
+            return (node.input[1], node.input[2]) if whole else None
+        if node.op_type in _KEEPS_GRID:
+            return self.grid(node.input[0])
+        if node.op_type != "Concat":
+            return None
+        parts = [self.grid(part) for part in node.input]
+        same = {self._numbers(part) for part in parts}
+        return parts[0] if len(same) == 1 else None
+
+    def _numbers(self, grid: tuple[str, str] | None) -> tuple[object, ...]:
+        if grid is None:
+            return ()
+        scale, zero = (self.constants[name] for name in grid)
+        return float(scale.item()), int(zero.item()), zero.dtype
 
     def runs_in_int8(self, node: onnx.NodeProto) -> bool:
         """Whether ONNX Runtime has an int8 kernel for a node where it stands; a convolution's ReLU belongs to it."""
@@ -132,58 +185,8 @@ class Draft:
         return node.op_type in _INT8 and self.is_quantised(node)
 
 
-class Grids:
-    """Which values hold multiples of a known scale: those that were just dequantised, and what only moves them."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._producers = {output: node for node in model.graph.node for output in node.output}
-        self._constants = constants_of(model)
-        self._found: dict[str, tuple[str, str] | None] = {}
-
-    def is_dequantised(self, name: str) -> bool:
-        """Whether a value comes right from a quantised tensor (not from quantised weights)."""
-        node = self._producers.get(name)
-        return node is not None and node.op_type == DEQUANTISE and node.input[0] in self._producers
-
-    def quantised(self, name: str) -> onnx.NodeProto | None:
-        """The dequantiser a value comes right from."""
-        node = self._producers.get(name)
-        return node if node is not None and node.op_type == DEQUANTISE else None
-
-    def quantised_constant(self, name: str) -> NDArray[np.generic] | None:
-        """The int8 numbers of a constant that a value is dequantised from."""
-        node = self.quantised(name)
-        return None if node is None else self._constants.get(node.input[0])
-
-    def of(self, name: str) -> tuple[str, str] | None:
-        """Names of scale and zero point of the grid a value lies on; None where there is none."""
-        if name not in self._found:
-            self._found[name] = self._look(name)
-        return self._found[name]
-
-    def _look(self, name: str) -> tuple[str, str] | None:
-        node = self._producers.get(name)
-        if node is None:
-            return None
-        if node.op_type == DEQUANTISE:
-            whole = self.is_dequantised(name) and self._constants[node.input[1]].size == 1
-            return (node.input[1], node.input[2]) if whole else None
-        if node.op_type in _KEEPS_GRID:
-            return self.of(node.input[0])
-        if node.op_type != "Concat":
-            return None
-        parts = [self.of(part) for part in node.input]
-        same = {self._numbers(part) for part in parts}
-        return parts[0] if len(same) == 1 else None
-
-    def _numbers(self, grid: tuple[str, str] | None) -> tuple[object, ...]:
-        if grid is None:
-            return ()
-        scale, zero = (self._constants[name] for name in grid)
-        return float(scale.item()), int(zero.item()), zero.dtype
-
-
 def quantisers(name: str, out: str, grid: tuple[str, str]) -> list[onnx.NodeProto]:
+    """A quantiser and a dequantiser from one value to another."""
     middle = f"{out}_quantised"
     return [
         helper.make_node(QUANTISE, [name, *grid], [middle], name=f"{middle}_q"),
@@ -207,37 +210,3 @@ def is_padded(attributes: dict[str, object]) -> bool:
 
 def integers(values: object) -> tuple[int, ...]:
     return tuple(int(value) for value in values) if isinstance(values, Iterable) else ()
-
-
-def is_quantised(node: onnx.NodeProto, readers: dict[str, list[onnx.NodeProto]]) -> bool:
-    """Whether all that reads a node's output, through a ReLU or clip, is a quantiser."""
-    found = readers.get(node.output[0], [])
-    if len(found) == 1 and found[0].op_type in ("Clip", "Relu"):
-        found = readers.get(found[0].output[0], [])
-    return bool(found) and all(reader.op_type == QUANTISE for reader in found)
-
-
-def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    found: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            found.setdefault(name, []).append(node)
-    return found
-
-
-def constants_of(model: onnx.ModelProto) -> Constants:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-
-
-def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shapes of all values; 0 for an axis that is free."""
-    graph = with_shapes(model).graph
-    values = (*graph.input, *graph.value_info, *graph.output)
-    return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
-
-
-def with_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
-    return tidy(model)

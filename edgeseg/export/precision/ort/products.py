@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from edgeseg.export.precision.ort._graph import (
-    Constants,
-    Grids,
-    attributes_of,
-    constants_of,
-    integers,
-    is_padded,
-    is_quantised,
-    readers_of,
-    with_nodes,
-)
-from edgeseg.export.precision.qdq import copied
+from edgeseg.export.precision.ort._graph import QuantisedGraph, attributes_of, integers, is_padded
 
 __all__ = ["classifiers_as_products"]
 
@@ -27,52 +18,34 @@ def classifiers_as_products(model: onnx.ModelProto) -> onnx.ModelProto:
 
     The sums are those of the convolution in exact arithmetic; they are scaled and shifted as it would.
     """
-    copy = copied(model)
-    constants, grids, readers = constants_of(copy), Grids(copy), readers_of(copy)
-    nodes: list[onnx.NodeProto] = []
-    for node in copy.graph.node:
-        made = None
-        if node.op_type == "Conv" and not is_quantised(node, readers) and _is_pointwise(attributes_of(node)):
-            made = _product(copy, node, constants, grids)
-        nodes += made or [node]
-    return with_nodes(copy, nodes)
+    graph = QuantisedGraph(model)
+    return graph.replacing("Conv", partial(_product, graph))
 
 
-def _product(
-    model: onnx.ModelProto, node: onnx.NodeProto, constants: Constants, grids: Grids
-) -> list[onnx.NodeProto] | None:
-    source, read = grids.quantised(node.input[0]), grids.quantised(node.input[1])
-    if source is None or read is None or not grids.is_dequantised(node.input[0]) or read.input[0] not in constants:
+def _product(graph: QuantisedGraph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+    if graph.is_quantised(node) or not _is_pointwise(attributes_of(node)):
         return None
-    weight, own = constants[read.input[0]], constants[read.input[1]]
+    source, weight = graph.dequantiser(node.input[0]), graph.weight(node.input[1])
+    if source is None or weight is None or weight.numbers.ndim != 4 or weight.numbers.dtype != np.int8:
+        return None
+    scale = graph.constants[source.input[1]]
     given = node.input[2] if len(node.input) > 2 else ""
-    bias = constants.get(given)
-    scale = constants[source.input[1]]
-    if (
-        weight.ndim != 4
-        or weight.dtype != np.int8
-        or 2 * len(weight) > weight.shape[1]
-        or scale.size != 1
-        or (given and bias is None)
-    ):
+    outputs, inputs = weight.numbers.shape[:2]
+    if 2 * outputs > inputs or scale.size != 1 or (given and given not in graph.constants):
         return None
     stem = node.output[0]
-    arrays: Constants = {
-        f"{stem}_matrix": np.ascontiguousarray(weight[:, :, 0, 0].T),
-        f"{stem}_factor": (scale.astype(np.float64) * own.astype(np.float64)).reshape(-1).astype(np.float32),
-    }
-    if bias is not None:
-        arrays[f"{stem}_shift"] = bias
-    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    own = scale.astype(np.float64) * graph.constants[weight.scale].astype(np.float64)
+    matrix = graph.constant(f"{stem}_matrix", weight.numbers[:, :, 0, 0].T)
+    factor = graph.constant(f"{stem}_factor", own.reshape(-1).astype(np.float32))
     last, sums, floats, scaled, shifted = (f"{stem}_{part}" for part in ("last", "sums", "floats", "scaled", "shifted"))
     made = [
         helper.make_node("Transpose", [source.input[0]], [last], name=last, perm=[0, 2, 3, 1]),
-        helper.make_node("MatMulInteger", [last, f"{stem}_matrix", source.input[2]], [sums], name=sums),
+        helper.make_node("MatMulInteger", [last, matrix, source.input[2]], [sums], name=sums),
         helper.make_node("Cast", [sums], [floats], name=floats, to=onnx.TensorProto.FLOAT),
-        helper.make_node("Mul", [floats, f"{stem}_factor"], [scaled], name=scaled),
+        helper.make_node("Mul", [floats, factor], [scaled], name=scaled),
     ]
-    if bias is not None:
-        made.append(helper.make_node("Add", [scaled, f"{stem}_shift"], [shifted], name=shifted))
+    if given:
+        made.append(helper.make_node("Add", [scaled, given], [shifted], name=shifted))
     end = made[-1].output[0]
     return [*made, helper.make_node("Transpose", [end], [stem], name=node.name, perm=[0, 3, 1, 2])]
 

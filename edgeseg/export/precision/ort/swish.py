@@ -7,11 +7,13 @@ int8 kernel. Below -3 the second is 0, so that the first needs no numbers there:
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnx
 from onnx import helper
 
-from edgeseg.export.precision.ort._graph import QUANTISE, Draft, Grids, with_nodes
+from edgeseg.export.precision.ort._graph import QUANTISE, QuantisedGraph
 from edgeseg.export.precision.ort._sources import Grid, source_of
 
 __all__ = ["multiply_swishes"]
@@ -24,27 +26,22 @@ def multiply_swishes(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Requires that one quantiser reads it, and that nothing else reads what stands before it.
     """
-    draft = Draft(model)
-    grids = Grids(draft.model)
-    nodes: list[onnx.NodeProto] = []
-    for node in draft.model.graph.node:
-        made = _product(draft, grids, node) if node.op_type == "HardSwish" else None
-        nodes += [node] if made is None else made
-    return with_nodes(draft.model, nodes)
+    graph = QuantisedGraph(model)
+    return graph.replacing("HardSwish", partial(_product, graph))
 
 
-def _product(draft: Draft, grids: Grids, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
-    found = draft.readers.get(node.output[0], [])
-    if len(found) != 1 or found[0].op_type != QUANTISE or node.output[0] in draft.outputs:
+def _product(graph: QuantisedGraph, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+    found = graph.readers.get(node.output[0], [])
+    if len(found) != 1 or found[0].op_type != QUANTISE or node.output[0] in graph.outputs:
         return None
-    scale, zero = (draft.constants[name] for name in found[0].input[1:3])
-    source = source_of(draft, grids, node.input[0])
+    scale, zero = (graph.constants[name] for name in found[0].input[1:3])
+    source = source_of(graph, node.input[0])
     if scale.size != 1 or source is None:
         return None
     largest = max(scale.item() * (_TOP - zero.item()), _KNEE)
     step = (largest + _KNEE) / _TOP
     ones = np.ones(source.channels)
-    straight, first = source.times(draft, "straight", ones, Grid(step, round(_KNEE / step)))
-    gate, second = source.times(draft, "gate", ones / 6, Grid(1 / _TOP, 0), shift=0.5)
+    straight, first = source.times(graph, "straight", ones, Grid(step, round(_KNEE / step)))
+    gate, second = source.times(graph, "gate", ones / 6, Grid(1 / _TOP, 0), shift=0.5)
     product = helper.make_node("Mul", [first, second], list(node.output), name=node.name)
     return [*source.before, *straight, *gate, product]

@@ -1,4 +1,4 @@
-"""The first convolution on several pixels at a time: the same numbers in every output."""
+"""The first operators: the picture shifted by whole rows, and convolved several pixels at a time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseg.export.passes import run_graph
-from edgeseg.export.precision.ort.depthwise import full_for_grouped
-from edgeseg.export.precision.ort.pixels import fold_stems
+from edgeseg.export.precision.ort.pixels import fold_stems, widen_shifts
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import convolution, numbers, weights_of
 
@@ -85,30 +84,21 @@ def test_other_convolutions_are_not_folded(model: onnx.ModelProto) -> None:
     assert kinds(fold_stems(model)) == kinds(model)
 
 
-@settings(max_examples=20, deadline=None)
-@given(channels=st.integers(2, 4), own=st.booleans())
-def test_a_few_depthwise_channels_become_full_ones(channels: int, own: bool) -> None:
-    model = convolution((1, channels, 8, 16), channels, (3, 3), pads=(1, 1, 1, 1), group=channels, own=own)
-    rewritten = full_for_grouped(model)
-    assert weights_of(rewritten) == [(channels, channels, 3, 3)]
-    feed = {"x": numbers(4, 1, channels, 8, 16)}
+@pytest.mark.parametrize(("width", "wide"), [("10", True), ("W", False)])
+def test_a_shift_of_the_picture_is_repeated_for_every_column(width: str, wide: bool) -> None:
+    body = "f = Cast<to=1>(image) t = Transpose<perm=[0,3,1,2]>(f) k = Mul(t, factor) r = Add(k, shift)"
+    model = build(
+        f"g (uint8[1,6,{width},3] image) => (float[1,3,6,{width}] r) {{ {body} }}",
+        factor=numbers(4, 1, 3, 1, 1),
+        shift=numbers(5, 1, 3, 1, 1),
+    )
+    for index, node in enumerate(model.graph.node):
+        node.name = f"node_{index}"
+    rewritten = widen_shifts(model)
+    shapes = {tuple(tensor.dims) for tensor in rewritten.graph.initializer}
+    assert shapes == ({(1, 3, 1, 10)} if wide else {(1, 3, 1, 1)})
+    feed = {"image": np.random.default_rng(6).integers(0, 256, (1, 6, 10, 3), dtype=np.uint8)}
     assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
-
-
-@settings(max_examples=20, deadline=None)
-@given(group=st.integers(2, 8), inputs=st.integers(2, 4), outputs=st.integers(1, 3), own=st.booleans())
-def test_a_few_groups_become_a_full_convolution(group: int, inputs: int, outputs: int, own: bool) -> None:
-    model = convolution((1, group * inputs, 5, 6), group * outputs, (3, 3), pads=(1, 1, 1, 1), group=group, own=own)
-    rewritten = full_for_grouped(model)
-    assert weights_of(rewritten) == [(group * outputs, group * inputs, 3, 3)]
-    feed = {"x": numbers(4, 1, group * inputs, 5, 6)}
-    assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
-
-
-@pytest.mark.parametrize(("channels", "group"), [(8, 8), (32, 16)])
-def test_other_grouped_convolutions_stay(channels: int, group: int) -> None:
-    model = convolution((1, channels, 8, 16), group, (3, 3), pads=(1, 1, 1, 1), group=group)
-    assert weights_of(full_for_grouped(model)) == weights_of(model)
 
 
 def test_nothing_to_fold_in_a_float_graph() -> None:

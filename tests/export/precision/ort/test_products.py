@@ -1,0 +1,38 @@
+"""Classifiers as products of integers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeseg.export.passes import run_graph
+from edgeseg.export.precision.ort.products import classifiers_as_products
+from tests.export.passes.tools import kinds
+from tests.export.precision.ort.quantised import convolution, numbers
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_classifier_becomes_a_product_of_integers(bias: bool, own: bool) -> None:
+    model = convolution((1, 8, 6, 10), 3, (1, 1), bias=bias, own=own, end="Sigmoid")
+    rewritten = classifiers_as_products(model)
+    onnx.checker.check_model(rewritten)
+    assert "Conv" not in kinds(rewritten)
+    assert "MatMulInteger" in kinds(rewritten)
+    feed = {"x": numbers(2, 1, 8, 6, 10)}
+    np.testing.assert_allclose(run_graph(rewritten, feed)[0], run_graph(model, feed)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        convolution((1, 8, 6, 10), 3, (1, 1)),
+        convolution((1, 8, 6, 10), 8, (1, 1), end="Sigmoid"),
+        convolution((1, 8, 6, 10), 3, (3, 3), pads=(1, 1, 1, 1), end="Sigmoid"),
+        convolution((1, 8, 6, 10), 4, (1, 1), group=2, end="Sigmoid"),
+    ],
+    ids=["quantised output", "as many outputs", "3x3", "groups"],
+)
+def test_other_convolutions_stay(model: onnx.ModelProto) -> None:
+    assert kinds(classifiers_as_products(model)) == kinds(model)
