@@ -20,15 +20,17 @@ def _pooled(
     spread: str = "Expand(p, to)",
     options: str = "",
     pads: int | None = None,
+    maps: int = 1,
 ) -> onnx.ModelProto:
     pad = dilation * (kernel // 2) if pads is None else pads
     out = tuple(side + 2 * pad - dilation * (kernel - 1) for side in size)
     conv = f"Conv<pads=[{pad},{pad},{pad},{pad}], dilations=[{dilation},{dilation}]{options}>"
-    body = f"q = GlobalAveragePool(x) p = Tanh(q) e = {spread} c = Concat<axis=1>(x, e) y = {conv}(c, w, b)"
+    concat = f"Concat<axis=1>({'x, ' * maps}e)"
+    body = f"q = GlobalAveragePool(x) p = Tanh(q) e = {spread} c = {concat} y = {conv}(c, w, b)"
     return build(
         f"g (float[1,16,{size[0]},{size[1]}] x) => (float[1,8,{out[0]},{out[1]}] y) {{ {body} }}",
         to=np.array([1, 16, *size], np.int64),
-        w=normal(8, 32, kernel, kernel),
+        w=normal(8, 16 * (maps + 1), kernel, kernel),
         b=normal(8),
     )
 
@@ -60,3 +62,8 @@ def test_any_kernel_and_dilation_keeps_its_numbers(height: int, width: int, kern
 )
 def test_it_declines(model: onnx.ModelProto) -> None:
     assert not ConvolveSpread()(model).modified
+
+
+def test_a_spread_part_too_small_to_pay_for_a_sum_stays() -> None:
+    assert ConvolveSpread()(_pooled((32, 48), maps=3)).modified
+    assert not ConvolveSpread()(_pooled((32, 48), maps=4)).modified
