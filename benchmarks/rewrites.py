@@ -55,6 +55,8 @@ Row = dict[str, Any]
 def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
     """One network: counts, differences, and times where the graphs differ."""
     network, spec = lively(create_model(name)).eval(), model_spec(name)
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         frame = Path(folder) / "frame.npy"
         image = fit_image(read_image(shipped_sample()), size, ResizeRule())[0]
