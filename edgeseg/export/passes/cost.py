@@ -67,9 +67,9 @@ class Cost:
             self.seconds + other.seconds,
         )
 
-    def cheaper_than(self, other: Cost, *, margin: float = 0.0) -> bool:
-        """Whether this is faster than `other` by more than the share `margin`, by the estimate."""
-        return self.seconds < other.seconds * (1.0 - margin)
+    def cheaper_than(self, other: Cost, *, toll: float = 0.0) -> bool:
+        """Whether this is faster than `other` by more than `toll` seconds, by the estimate."""
+        return self.seconds + toll < other.seconds
 
 
 ZERO = Cost()

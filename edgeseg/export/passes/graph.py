@@ -299,9 +299,9 @@ class Draft:
         inputs = [value for node in self.nodes for value in node.inputs if value is not None]
         return cost_of(self._editor.dead_without(list(replaced), inputs))
 
-    def pays(self, replaced: Iterable[ir.Value], *, margin: float = 0.0) -> bool:
-        """Whether the draft costs less than what it makes superfluous."""
-        return self.cost.cheaper_than(self.saved(replaced), margin=margin)
+    def pays(self, replaced: Iterable[ir.Value], *, toll: float = 0.0) -> bool:
+        """Whether the draft costs less than what it makes superfluous, by more than `toll` seconds."""
+        return self.cost.cheaper_than(self.saved(replaced), toll=toll)
 
     def discard(self) -> None:
         """Throw the draft away."""

@@ -57,14 +57,18 @@ class ResizeRule:
         return self.target[0] * self.target[1] > self.source[0] * self.source[1]
 
     @property
+    def whole(self) -> bool:
+        """Whether both sides grow by whole factors."""
+        return all(after % before == 0 for before, after in zip(self.source, self.target, strict=True))
+
+    @property
     def repeats(self) -> tuple[int, int] | None:
         """Whole factors by which a nearest resize repeats pixels; None for any other resize.
 
         With a whole factor k and the centre, corner and rounding rules allowed here, output i takes input i // k.
         """
         factors = tuple(after // before for before, after in zip(self.source, self.target, strict=True))
-        whole = all(f * b == a for f, b, a in zip(factors, self.source, self.target, strict=True))
-        if self.mode != "nearest" or not whole or self.scales not in (None, factors):
+        if self.mode != "nearest" or not self.whole or self.scales not in (None, factors):
             return None
         floors = self.transform == "asymmetric" and self.rounding == "floor"
         centres = self.transform in ("half_pixel", "pytorch_half_pixel") and self.rounding.startswith("round_prefer")

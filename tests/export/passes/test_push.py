@@ -313,3 +313,32 @@ def test_any_concat_of_resized_maps_keeps_its_numbers(
         b=normal(out),
     )
     proved(model, PushLinear())
+
+
+_LARGER = 'Resize<mode="linear">(v, , , large)'
+
+
+@pytest.mark.parametrize(
+    ("last", "pooled", "moves"),
+    [("Neg(v)", (3, 3), True), (_LARGER, (3, 3), False), (_LARGER, (2, 2), True)],
+    ids=["an operator of its own layout", "a resize", "a resize, behind whole factors"],
+)
+def test_a_sum_stays_away_from_a_convolution_whose_layout_is_worth_more(
+    last: str, pooled: tuple[int, int], moves: bool
+) -> None:
+    """A pooling pyramid, whose sum saves little: what is resized behind it would leave the blocked layout."""
+    body = (
+        'p = Tanh(z) t = Tanh(x) r = Resize<mode="linear">(p, , , to) c = Concat<axis=1>(t, r) '
+        f"u = Conv(c, w) v = Relu(u) y = {last}"
+    )
+    height, width = (64, 128) if last == _LARGER else (8, 16)
+    inputs = f"float[1,256,8,16] x, float[1,256,{pooled[0]},{pooled[1]}] z"
+    model = build(
+        f"g ({inputs}) => (float[1,64,{height},{width}] y) {{ {body} }}",
+        to=_to(1, 256, 8, 16),
+        large=_to(1, 64, 64, 128),
+        w=normal(64, 512, 1, 1),
+    )
+    result = PushLinear()(model)
+    assert result.modified == moves
+    assert any("layout" in reason for reason in result.report.declined) != moves
