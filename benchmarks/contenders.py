@@ -6,7 +6,7 @@ wants it. All of them use the engine's own number of threads, and the frame has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["engine_alone", "graph", "host_input", "logits_out", "ours", "plain", "raw_input"]
+__all__ = ["engine_alone", "engines_alone", "graph", "host_input", "logits_out", "ours", "plain", "raw_input"]
 
 Frame = Callable[[], Any]
 Run = Callable[[NDArray[Any]], NDArray[Any]]
@@ -37,6 +37,11 @@ def engine_alone(bundle: str, target: str, frame: str, threads: int | None = Non
     session = open_session(open_bundle(bundle), target, RuntimeOptions(threads=threads))
     image = read_frame(frame)[None]
     return lambda: session.run(image, ("logits",))
+
+
+def engines_alone(bundles: Mapping[str, str], target: str, frame: str, threads: int) -> dict[str, Frame]:
+    """`engine_alone` of several bundles, to take turns frame by frame."""
+    return {name: engine_alone(bundle, target, frame, threads) for name, bundle in bundles.items()}
 
 
 def plain(onnx: str, engine: str, frame: str, mean: Sequence[float], std: Sequence[float], order: str) -> Frame:

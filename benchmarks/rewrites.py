@@ -7,9 +7,10 @@
 Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates and bytes are counted on ``model.onnx``
 (`edgeseg.export.passes.cost`); the largest logit difference and the share of equal labels are those of the two graphs
 on one picture in ONNX Runtime, the worse of them where ONNX Runtime has a graph of its own. Latency is the engine's
-alone, on ONNX Runtime and OpenVINO, each contender in a process of its own, alternating in blocks with idle gaps
-(`edgeseg.bench.duel`); the speed-up is the ratio of medians with a 95 % interval from resampling pairs of blocks.
-Graphs that no pass changed for an engine are not timed on it. Writes JSON after every network, and a table.
+alone, on ONNX Runtime and OpenVINO, on one thread: the two graphs take turns frame by frame in one process
+(`edgeseg.bench.duel`), so that a shared machine disturbs both alike. The speed-up is the median ratio of such pairs of
+frames, with its 95 % interval. Graphs that no pass changed for an engine are not timed on it. Writes JSON after every
+network, and a table.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.matrix import lively, matrix_size, smallest_of_each_system  # noqa: E402
 from edgeseg import bundle as layout  # noqa: E402
-from edgeseg.bench.duel import Contender, alternate, pair_ratio  # noqa: E402
+from edgeseg.bench.duel import Contender, frame_ratio  # noqa: E402
 from edgeseg.bench.machine import describe_machine  # noqa: E402
 from edgeseg.errors import EdgesegError  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
@@ -117,21 +117,12 @@ def difference(before: Path, after: Path, image: NDArray[np.uint8]) -> dict[str,
 
 def duel(bundles: dict[str, Path], engine: str, frame: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Medians of both graphs in one engine, and how many times as fast the rewritten one is."""
-    with ExitStack() as stack:
-        running = {
-            key: stack.enter_context(
-                Contender(
-                    "benchmarks.contenders:engine_alone",
-                    {"bundle": str(path), "target": engine, "frame": str(frame), "threads": options.threads},
-                    path=[ROOT],
-                )
-            ).block
-            for key, path in bundles.items()
-        }
-        samples = alternate(running, blocks=options.blocks, seconds=options.seconds, gap=options.gap)
-    ratio = pair_ratio(samples["before"], samples["after"])
-    medians = {f"{key}_ms": float(np.median(np.concatenate(blocks))) for key, blocks in samples.items()}
-    return {**medians, **ratio.to_json(), "samples_ms": samples}
+    asked = {"bundles": {key: str(path) for key, path in bundles.items()}, "target": engine, "frame": str(frame)}
+    factory = "benchmarks.contenders:engines_alone"
+    with Contender(factory, {**asked, "threads": options.threads}, path=[ROOT]) as contender:
+        samples = contender.turns(options.seconds)
+    medians = {f"{key}_ms": float(np.median(times)) for key, times in samples.items()}
+    return {**medians, **frame_ratio(samples["before"], samples["after"]).to_json(), "pairs": len(samples["before"])}
 
 
 def summary(rows: Sequence[Row], engines: Sequence[str]) -> dict[str, Any]:
@@ -155,7 +146,7 @@ def write_table(rows: Sequence[Row], machine: str, engines: Sequence[str]) -> st
         "# What the rewrites are worth",
         "",
         f"Written by `python benchmarks/rewrites.py` on {machine}. Before -> after; times are the engine's alone, in",
-        "ms, with the speed-up and its 95 % interval; (1) marks engines held to one thread.",
+        "ms, on one thread, with the speed-up of frame against frame and its 95 % interval.",
         "The largest logit difference is relative to the logits' range.",
         "",
         "| " + " | ".join(head) + " |",
@@ -165,7 +156,7 @@ def write_table(rows: Sequence[Row], machine: str, engines: Sequence[str]) -> st
 
 
 def _line(row: Row, engines: Sequence[str]) -> str:
-    size = f"{row['size'][0]}x{row['size'][1]}" + (f" ({row['threads']})" if row.get("threads") else "")
+    size = f"{row['size'][0]}x{row['size'][1]}"
     if "error" in row:
         return f"| {row['name']} | {size} | {row['error']} |" + " |" * (4 + len(engines))
     before, after = row["before"], row["after"]
@@ -198,10 +189,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
     parser.add_argument("--skip-pass", action="append", default=[], help="leave a pass out; may be given again")
     parser.add_argument("--no-times", action="store_true", help="only count and compare")
-    parser.add_argument("--blocks", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.7, help="of a block")
-    parser.add_argument("--gap", type=float, default=0.2, help="idle seconds before a block")
-    parser.add_argument("--threads", type=int, help="of the engine; default: its own choice")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of an engine's turns")
+    parser.add_argument("--threads", type=int, default=1, help="of the engine; pools of several disturb each other")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no network after so long; run again")
     parser.add_argument("--fresh", action="store_true", help="measure again what is already there")
     parser.add_argument("--work", type=Path, help="folder for the exported networks, removed afterwards")

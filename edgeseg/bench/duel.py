@@ -6,7 +6,9 @@ there at no cost. Blocks of a fraction of a second alternate, in an order that c
 meanwhile falls on all of them. What comes out is ratios, with an interval from resampling the blocks.
 
 A contender is a factory, ``package.module:function``, that takes JSON values as keywords and returns a function without
-arguments: one frame.
+arguments: one frame. Engines on a single thread have no pool that could spin, and may take turns frame by frame in one
+process: such a factory returns several functions by name. What disturbs the machine for longer than a frame then falls
+on all of them alike, and the interval of a ratio is ten times as narrow on a machine that is shared.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ from typing import Any
 import numpy as np
 
 from edgeseg.bench.isolated import worker_environment
+from edgeseg.bench.stats import median_interval
 from edgeseg.errors import EdgesegError
 
-__all__ = ["Contender", "Ratio", "alternate", "pair_ratio", "run_block"]
+__all__ = ["Contender", "Ratio", "alternate", "frame_ratio", "pair_ratio", "run_block", "take_turns"]
 
 Blocks = Sequence[Sequence[float]]
+Frame = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Ratio:
     """How many times as long one contender takes as another.
 
     Attributes:
-        value: Ratio of the medians of the blocks' medians.
-        low: Lower end of the 95 % interval from resampling pairs of blocks.
+        value: The ratio (`pair_ratio`, `frame_ratio`).
+        low: Lower end of its 95 % interval.
         high: Upper end.
     """
 
@@ -56,7 +60,7 @@ class Ratio:
 
 
 class Contender:
-    """A frame function living in a process of its own. Use as a context manager.
+    """A frame function, or several that take turns, living in a process of its own. Use as a context manager.
 
     Args:
         factory: ``package.module:function``.
@@ -86,13 +90,21 @@ class Contender:
 
     def block(self, seconds: float) -> list[float]:
         """Run frames for so long (at least three); milliseconds of each."""
+        times: list[float] = self._ask(seconds)
+        return times
+
+    def turns(self, seconds: float) -> dict[str, list[float]]:
+        """Let the functions of a factory that returns several take turns for so long; milliseconds of each frame."""
+        times: dict[str, list[float]] = self._ask(seconds)["turns"]
+        return times
+
+    def _ask(self, seconds: float) -> Any:
         stream = self._process.stdin
         if stream is None or self._process.poll() is not None:
             raise EdgesegError(f"the process of {self._factory} has ended; measure again")
         stream.write(f"{seconds}\n")
         stream.flush()
-        times: list[float] = self._answer()
-        return times
+        return self._answer()
 
     def _answer(self) -> Any:
         stream = self._process.stdout
@@ -100,7 +112,7 @@ class Contender:
         if not line:
             raise EdgesegError(f"the process of {self._factory} ended with code {self._process.wait()} and no answer")
         answer = json.loads(line)
-        if isinstance(answer, dict):
+        if isinstance(answer, dict) and "error" in answer:
             raise EdgesegError(f"{self._factory} failed: {answer['error']}")
         return answer
 
@@ -158,9 +170,34 @@ def pair_ratio(other: Blocks, base: Blocks) -> Ratio:
     return Ratio(float(middle), float(low), float(high))
 
 
-def run_block(
-    frame: Callable[[], Any], seconds: float, *, clock: Callable[[], float] = time.perf_counter
-) -> list[float]:
+def frame_ratio(other: Sequence[float], base: Sequence[float]) -> Ratio:
+    """Median ratio of frames that took turns (`take_turns`), with the interval of `edgeseg.bench.stats`."""
+    ratios = np.array(other, np.float64) / np.array(base, np.float64)
+    low, high, _ = median_interval(ratios)
+    return Ratio(float(np.median(ratios)), low, high)
+
+
+def take_turns(
+    frames: Mapping[str, Frame], seconds: float, *, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Milliseconds of each frame of several functions that take turns for `seconds`, ten turns at least.
+
+    The order turns round with every turn. The first two turns are the warm-up and left out.
+    """
+    names = list(frames)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    end, turn = clock() + seconds, 0
+    while turn < 12 or clock() < end:
+        for name in names[:: 1 if turn % 2 else -1]:
+            start = clock()
+            frames[name]()
+            if turn > 1:
+                times[name].append(round(1e3 * (clock() - start), 4))
+        turn += 1
+    return times
+
+
+def run_block(frame: Frame, seconds: float, *, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Milliseconds of each frame in a block of `seconds`, three frames at least."""
     times: list[float] = []
     end = clock() + seconds
@@ -177,13 +214,17 @@ def _serve(factory: str, options: dict[str, Any]) -> None:
     try:
         module, _, name = factory.partition(":")
         frame = getattr(importlib.import_module(module), name)(**options)
-        frame()
+        for each in frame.values() if isinstance(frame, Mapping) else [frame]:
+            each()
     except Exception as error:
         print(json.dumps({"error": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}), file=answers)
         return
     print(json.dumps([]), file=answers)
     for line in sys.stdin:
-        print(json.dumps(run_block(frame, float(line))), file=answers)
+        if isinstance(frame, Mapping):
+            print(json.dumps({"turns": take_turns(frame, float(line))}), file=answers)
+        else:
+            print(json.dumps(run_block(frame, float(line))), file=answers)
 
 
 if __name__ == "__main__":
