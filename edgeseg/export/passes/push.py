@@ -28,6 +28,9 @@ __all__ = ["PushLinear"]
 _DEPTH = 12
 """Nodes a map is moved through at most."""
 
+_TIE = 1e-9
+"""Seconds that two places of a map are as good as equal by: a move must not hang on how a sum rounds."""
+
 _KEEPS_LAYOUT = ("AveragePool", "Concat", "MaxPool", "Resize")
 """Operators that engines run in the layout their input comes in."""
 
@@ -188,7 +191,7 @@ class _Search:
         moved = self._through(made, affine, value, shape, exclusive, depth)
         if moved is None:
             return here
-        return moved if self.seconds(moved) < self.seconds(here) else here
+        return moved if self.seconds(moved) + _TIE < self.seconds(here) else here
 
     def seconds(self, total: _Sum) -> float:
         """Cost of what would be built, less what falls away."""

@@ -77,6 +77,20 @@ def test_a_draft_thrown_away_leaves_the_graph_as_it_was() -> None:
     assert editor.uses(editor.graph.inputs[0]) == 1
 
 
+@pytest.mark.parametrize(("channels", "pays"), [(256, False), (253, False), (230, True)])
+def test_a_draft_pays_where_it_saves_what_the_estimate_can_tell(channels: int, pays: bool) -> None:
+    model = build(
+        f"g (float[1,256,16,16] x, float[1,{channels},16,16] z) => (float[1,256,16,16] y) {{ y = Conv(x, w) }}",
+        w=normal(256, 256, 1, 1),
+    )
+    editor = GraphEditor(model)
+    draft = editor.draft("d")
+    weight = draft.constant(normal(256, channels, 1, 1))
+    draft.op("Conv", [editor.graph.inputs[1], weight], (1, 256, 16, 16))
+    assert draft.cost.cheaper_than(draft.saved([editor.graph.outputs[0]])) == (channels < 256)
+    assert draft.pays([editor.graph.outputs[0]]) == pays
+
+
 def test_names_stay_unique_and_small_constants_are_shared() -> None:
     model = build("g (float[1,4,8,8] x) => (float[1,4,8,8] y) { neg = Relu(x) y = Add(neg, k) }", k=normal(1))
     editor = GraphEditor(model)

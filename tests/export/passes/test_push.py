@@ -315,6 +315,25 @@ def test_any_concat_of_resized_maps_keeps_its_numbers(
     proved(model, PushLinear())
 
 
+@pytest.mark.parametrize("channels", [(16, 16, 16), (20, 18, 18), (24, 24, 32)])
+def test_a_scale_behind_a_residual_stays_where_moving_gains_nothing(channels: tuple[int, int, int]) -> None:
+    """ExtremeC3's blocks: one branch would take the scale in, the other would need one of its own."""
+    wide = sum(channels)
+    convs = " ".join(f"a{i} = Conv(t, w{i}) d{i} = Tanh(a{i}) b{i} = Conv(d{i}, v{i})" for i in range(3))
+    body = f"t = Tanh(x) {convs} c = Concat<axis=1>(b0, b1, b2) s = Add(t, c) y = BatchNormalization(s, g, h, m, v)"
+    weights = {f"w{i}": normal(18, wide, 1, 1, seed=i) for i in range(3)}
+    weights |= {f"v{i}": normal(out, 18, 1, 1, seed=i) for i, out in enumerate(channels)}
+    model = build(
+        f"g (float[1,{wide},56,56] x) => (float[1,{wide},56,56] y) {{ {body} }}",
+        g=normal(wide),
+        h=normal(wide, seed=1),
+        m=normal(wide, seed=2),
+        v=np.abs(normal(wide, seed=3)) + 1,
+        **weights,
+    )
+    assert not PushLinear()(model).modified
+
+
 _LARGER = 'Resize<mode="linear">(v, , , large)'
 
 
