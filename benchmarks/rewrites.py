@@ -9,8 +9,9 @@ Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates 
 on one picture in ONNX Runtime, the worse of them where ONNX Runtime has a graph of its own. Latency is the engine's
 alone, on ONNX Runtime and OpenVINO, on one thread: the two graphs take turns frame by frame in one process
 (`edgeseg.bench.duel`), so that a shared machine disturbs both alike. The speed-up is the median ratio of such pairs of
-frames, with its 95 % interval. Graphs that no pass changed for an engine are not timed on it. Writes JSON after every
-network, and a table.
+frames, with its 95 % interval. Graphs that no pass changed for an engine are not timed on it; where all that passes did
+was to leave operators out, the row says so (``only_fewer``), since a slow-down measured there is noise. Writes JSON
+after every network, and a table.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import math
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ from edgeseg.bench.machine import describe_machine  # noqa: E402
 from edgeseg.errors import EdgesegError  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
 from edgeseg.export.passes import PassReport, run_graph  # noqa: E402
-from edgeseg.export.passes.cost import graph_cost  # noqa: E402
+from edgeseg.export.passes.cost import graph_cost, with_shapes  # noqa: E402
 from edgeseg.export.reference import shipped_sample  # noqa: E402
 from edgeseg.files import write_text  # noqa: E402
 from edgeseg.images import fit_image, read_image  # noqa: E402
@@ -84,6 +86,7 @@ def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
         found = [difference(before, graph, image) for graph in dict.fromkeys(changed.values())]
         row["largest_difference"] = max(each["largest_difference"] for each in found)
         row["equal_labels"] = min(each["equal_labels"] for each in found)
+        row["only_fewer"] = {engine: only_fewer(before, graph) for engine, graph in changed.items()}
         timed = [engine for engine, graph in changed.items() if counts(graph) != row["before"]]
         if timed and not options.no_times:
             row["times"] = {engine: duel(bundles, engine, frame, options) for engine in timed}
@@ -100,6 +103,31 @@ def counts(path: Path) -> dict[str, int]:
     """Nodes, multiply-accumulates and bytes moved per frame."""
     cost = graph_cost(onnx.load(path))
     return {"nodes": cost.nodes, "macs": cost.macs, "bytes": cost.bytes}
+
+
+def only_fewer(before: Path, after: Path) -> bool:
+    """Whether the second graph is the first with operators left out: nothing in it can take longer."""
+    old, new = (operators(onnx.load(path)) for path in (before, after))
+    return new < old
+
+
+def operators(model: onnx.ModelProto) -> Counter[tuple[Any, ...]]:
+    """How often each operator is there: kind, attributes, shapes it reads and shapes it writes."""
+    graph = with_shapes(model).graph
+    shapes = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    return Counter(
+        (
+            node.op_type,
+            tuple(sorted(entry.SerializeToString() for entry in node.attribute)),
+            tuple(shapes.get(name) for name in node.input),
+            tuple(shapes.get(name) for name in node.output),
+        )
+        for node in model.graph.node
+    )
 
 
 def told(entry: PassReport) -> dict[str, Any]:
@@ -146,7 +174,9 @@ def write_table(rows: Sequence[Row], machine: str, engines: Sequence[str]) -> st
         "# What the rewrites are worth",
         "",
         f"Written by `python benchmarks/rewrites.py` on {machine}. Before -> after; times are the engine's alone, in",
-        "ms, on one thread, with the speed-up of frame against frame and its 95 % interval.",
+        "ms, on one thread, with the speed-up of frame against frame and its 95 % interval; what is marked * was timed",
+        "in blocks of a second in processes of their own, on one or two threads (the JSON says which): it is coarser.",
+        "What is marked - is the same graph with operators left out: less than 1 is noise there.",
         "The largest logit difference is relative to the logits' range.",
         "",
         "| " + " | ".join(head) + " |",
@@ -168,16 +198,17 @@ def _line(row: Row, engines: Sequence[str]) -> str:
         f"{before['bytes'] / 1e6:.0f} -> {after['bytes'] / 1e6:.0f}",
         f"{row['largest_difference']:.1e}",
         f"{row['equal_labels']:.4%}",
-        *(_time(row.get("times", {}).get(engine)) for engine in engines),
+        *(_time(row.get("times", {}).get(engine), row.get("only_fewer", {}).get(engine)) for engine in engines),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def _time(found: dict[str, Any] | None) -> str:
+def _time(found: dict[str, Any] | None, only_fewer: bool | None) -> str:
     if found is None:
         return "unchanged"
     low, high = found["ratio_95"]
-    return f"{found['before_ms']:.1f} -> {found['after_ms']:.1f}, {found['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    mark = (" *" if "pairs" not in found else "") + (" -" if only_fewer else "")
+    return f"{found['before_ms']:.1f} -> {found['after_ms']:.1f}, {found['ratio']:.2f} ({low:.2f} to {high:.2f}){mark}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
