@@ -1,7 +1,7 @@
-"""What `benchmarks/end_to_end.py` lets run against each other, one process each: uint8 frame in, uint8 labels out.
+"""What the benchmarks let run against each other: from a uint8 frame to logits or uint8 labels.
 
-Every factory takes JSON values and returns a function without arguments that does one frame, as `edgeseg.bench.duel`
-wants it. All of them use the engine's own number of threads, and the frame has the network's size.
+Every factory takes JSON values and returns a function without arguments that does one frame, or several by name, as
+`edgeseg.bench.duel` wants it. The frame has the network's size; engines choose their threads where none are given.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def engine_alone(bundle: str, target: str, frame: str, threads: int | None = Non
     return lambda: session.run(image, ("logits",))
 
 
-def engines_alone(bundles: Mapping[str, str], target: str, frame: str, threads: int) -> dict[str, Frame]:
-    """`engine_alone` of several bundles, to take turns frame by frame."""
-    return {name: engine_alone(bundle, target, frame, threads) for name, bundle in bundles.items()}
+def engines_alone(bundles: Mapping[str, str], target: str, frame: str) -> dict[str, Frame]:
+    """`engine_alone` of several bundles on one thread, to take turns frame by frame."""
+    return {name: engine_alone(bundle, target, frame, threads=1) for name, bundle in bundles.items()}
 
 
 def plain(onnx: str, engine: str, frame: str, mean: Sequence[float], std: Sequence[float], order: str) -> Frame:

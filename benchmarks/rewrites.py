@@ -9,9 +9,9 @@ Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates 
 on one picture in ONNX Runtime, the worse of them where ONNX Runtime has a graph of its own. Latency is the engine's
 alone, on ONNX Runtime and OpenVINO, on one thread: the two graphs take turns frame by frame in one process
 (`edgeseg.bench.duel`), so that a shared machine disturbs both alike. The speed-up is the median ratio of such pairs of
-frames, with its 95 % interval. Graphs that no pass changed for an engine are not timed on it; where all that passes did
-was to leave operators out, the row says so (``only_fewer``), since a slow-down measured there is noise. Writes JSON
-after every network, and a table.
+frames, with its 95 % interval. Graphs that no pass changed for an engine are not timed on it; where no operator
+is new and some are left out, the row says so (``only_fewer``): a slow-down measured there is taken for noise. Writes
+JSON after every network, and a table.
 """
 
 from __future__ import annotations
@@ -57,14 +57,12 @@ Row = dict[str, Any]
 def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
     """One network: counts, differences, and times where the graphs differ."""
     network, spec = lively(create_model(name)).eval(), model_spec(name)
-    if options.work is not None:
-        options.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         frame = Path(folder) / "frame.npy"
         image = fit_image(read_image(shipped_sample()), size, ResizeRule())[0]
         np.save(frame, image)
         bundles: dict[str, Path] = {}
-        row: Row = {"name": name, "size": list(size), "threads": options.threads}
+        row: Row = {"name": name, "size": list(size), "threads": 1}
         for key, rewrites in (("before", False), ("after", True)):
             report = export_model(
                 network,
@@ -89,7 +87,7 @@ def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
         row["only_fewer"] = {engine: only_fewer(before, graph) for engine, graph in changed.items()}
         timed = [engine for engine, graph in changed.items() if counts(graph) != row["before"]]
         if timed and not options.no_times:
-            row["times"] = {engine: duel(bundles, engine, frame, options) for engine in timed}
+            row["times"] = {engine: duel(bundles, engine, frame, options.seconds) for engine in timed}
     return row
 
 
@@ -106,7 +104,10 @@ def counts(path: Path) -> dict[str, int]:
 
 
 def only_fewer(before: Path, after: Path) -> bool:
-    """Whether the second graph is the first with operators left out: nothing in it can take longer."""
+    """Whether every operator of the second graph is one of the first's, and some of those are left out.
+
+    Operators are the same by kind, attributes and shapes (`operators`), not by what they are connected to.
+    """
     old, new = (operators(onnx.load(path)) for path in (before, after))
     return new < old
 
@@ -143,12 +144,11 @@ def difference(before: Path, after: Path, image: NDArray[np.uint8]) -> dict[str,
     return {"largest_difference": float(np.abs(new - old).max()) / span, "equal_labels": float(np.mean(equal))}
 
 
-def duel(bundles: dict[str, Path], engine: str, frame: Path, options: argparse.Namespace) -> dict[str, Any]:
+def duel(bundles: dict[str, Path], engine: str, frame: Path, seconds: float) -> dict[str, Any]:
     """Medians of both graphs in one engine, and how many times as fast the rewritten one is."""
     asked = {"bundles": {key: str(path) for key, path in bundles.items()}, "target": engine, "frame": str(frame)}
-    factory = "benchmarks.contenders:engines_alone"
-    with Contender(factory, {**asked, "threads": options.threads}, path=[ROOT]) as contender:
-        samples = contender.turns(options.seconds)
+    with Contender("benchmarks.contenders:engines_alone", asked, path=[ROOT]) as contender:
+        samples = contender.turns(seconds)
     medians = {f"{key}_ms": float(np.median(times)) for key, times in samples.items()}
     return {**medians, **frame_ratio(samples["before"], samples["after"]).to_json(), "pairs": len(samples["before"])}
 
@@ -176,7 +176,7 @@ def write_table(rows: Sequence[Row], machine: str, engines: Sequence[str]) -> st
         f"Written by `python benchmarks/rewrites.py` on {machine}. Before -> after; times are the engine's alone, in",
         "ms, on one thread, with the speed-up of frame against frame and its 95 % interval; what is marked * was timed",
         "in blocks of a second in processes of their own, on one or two threads (the JSON says which): it is coarser.",
-        "What is marked - is the same graph with operators left out: less than 1 is noise there.",
+        "What is marked - has no new operator and fewer of them: less than 1 is taken for noise there.",
         "The largest logit difference is relative to the logits' range.",
         "",
         "| " + " | ".join(head) + " |",
@@ -221,7 +221,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip-pass", action="append", default=[], help="leave a pass out; may be given again")
     parser.add_argument("--no-times", action="store_true", help="only count and compare")
     parser.add_argument("--seconds", type=float, default=10.0, help="of an engine's turns")
-    parser.add_argument("--threads", type=int, default=1, help="of the engine; pools of several disturb each other")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no network after so long; run again")
     parser.add_argument("--fresh", action="store_true", help="measure again what is already there")
     parser.add_argument("--work", type=Path, help="folder for the exported networks, removed afterwards")
@@ -235,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     known = json.loads(options.json.read_text()) if options.json.is_file() else {"rows": []}
     rows = {(row["name"], *row["size"]): row for row in known["rows"]}
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
     machine, started = describe_machine(), time.monotonic()
     everything = smallest_of_each_system() if options.one_per_system else list_models()
     for name in options.names or everything:

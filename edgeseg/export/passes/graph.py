@@ -20,7 +20,6 @@ from edgeseg.export.passes._base import Pass
 from edgeseg.export.passes.cost import Cost, cost_of, static_shape, with_shapes
 
 __all__ = [
-    "LEAST_GAIN",
     "Draft",
     "GraphEditor",
     "GraphPass",
@@ -30,7 +29,7 @@ __all__ = [
     "attribute_string",
 ]
 
-LEAST_GAIN = 0.02
+_LEAST_GAIN = 0.02
 """Share of what it replaces that a draft must save, since the estimate cannot tell less: ExtremeC3 on OpenVINO was 0.95
 times as fast for moves that gained nothing, or 1.8 %, and as fast as before without them."""
 
@@ -305,9 +304,9 @@ class Draft:
         return cost_of(self._editor.dead_without(list(replaced), inputs))
 
     def pays(self, replaced: Iterable[ir.Value], *, toll: float = 0.0) -> bool:
-        """Whether the draft costs less than what it makes superfluous, by more than `LEAST_GAIN` and `toll` seconds."""
+        """Whether the draft costs less than what it makes superfluous, by `toll` seconds and `_LEAST_GAIN` of that."""
         saved = self.saved(replaced)
-        return self.cost.cheaper_than(saved, toll=toll + LEAST_GAIN * saved.seconds)
+        return self.cost.cheaper_than(saved, toll=toll + _LEAST_GAIN * saved.seconds)
 
     def discard(self) -> None:
         """Throw the draft away."""
