@@ -1,0 +1,1 @@
+"""Attacks: mutated pictures, bundles and checkpoints, signals and full disks. Seeded; a part runs in `make test`."""
