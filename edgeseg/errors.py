@@ -11,16 +11,20 @@
     ├── TargetUnavailableError      6   the machine lacks what the target needs (package, GPU, driver)
     ├── InputError                  7   an image, folder, video or camera that cannot be read
     ├── StorageError                8   writing failed (disk full, no permission)
+    │   └── ResultPathError         8   the place of one picture's result is not to be had; others can be written
     ├── PartialFailureError         9   some inputs failed and were reported; the rest was done
     └── RegressionError            10   a benchmark is slower than the one it was compared with
 
-Ctrl-C ends a command with 130. Every message is one sentence: what was got, what was expected, what to do.
+Ctrl-C ends a command with 130. Every message is one sentence: what was got, what was expected, what to do. It is one
+line of visible characters, whatever names it quotes; a very long one is cut in the middle.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+from edgeseg.text import one_line, printable
 
 __all__ = [
     "BundleError",
@@ -31,6 +35,7 @@ __all__ = [
     "ParityError",
     "PartialFailureError",
     "RegressionError",
+    "ResultPathError",
     "SizeError",
     "StorageError",
     "TargetUnavailableError",
@@ -38,11 +43,21 @@ __all__ = [
     "UsageError",
 ]
 
+_LONGEST, _TAIL = 2000, 600
+
 
 class EdgesegError(Exception):
-    """Base of every error edgeseg raises on purpose."""
+    """Base of every error edgeseg raises on purpose.
+
+    Args:
+        message: The sentence. What a terminal would act on is replaced by its escape, newlines too; beyond 2,000
+            characters the middle is left out, so that what to do stays.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(_sentence(str(message)))
 
 
 class UsageError(EdgesegError, ValueError):
@@ -63,14 +78,15 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, got: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.got, self.known = kind, got, sorted(known)
-        close = difflib.get_close_matches(got.lower(), self.known, n=3, cutoff=0.5)
+        told, words = one_line(got), [one_line(word) for word in self.known]
+        close = difflib.get_close_matches(told.lower(), words, n=3, cutoff=0.5)
         if close:
             advice = "did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
-        elif len(self.known) <= 12:
-            advice = "known are " + ", ".join(self.known) + "."
+        elif len(words) <= 12:
+            advice = "known are " + ", ".join(words) + "."
         else:
-            advice = hint or f"{len(self.known)} are known."
-        super().__init__(f"unknown {kind} '{got}': {advice}")
+            advice = hint or f"{len(words)} are known."
+        super().__init__(f"unknown {kind} '{told}': {advice}")
 
 
 class SizeError(UsageError):
@@ -117,6 +133,10 @@ class StorageError(EdgesegError):
     exit_code = 8
 
 
+class ResultPathError(StorageError):
+    """Where one picture's result belongs, something else stands; the results of other pictures can be written."""
+
+
 class PartialFailureError(EdgesegError):
     """Some inputs failed (each was reported) while the rest was done."""
 
@@ -127,3 +147,10 @@ class RegressionError(EdgesegError):
     """A benchmark is slower than the one it was compared with, by more than was allowed."""
 
     exit_code = 10
+
+
+def _sentence(text: str) -> str:
+    """One line of visible characters, cut in the middle where it is very long."""
+    if len(text) > _LONGEST:  # before the escapes, which make it longer and must not be cut through
+        text = f"{text[: _LONGEST - _TAIL]} … {text[-_TAIL:]}"
+    return printable(text).replace("\n", "\\n")

@@ -15,7 +15,7 @@ LINE = 200
 
 # C0 and C1 controls but for newline and tab, delete, marks that reorder a line, and halves of surrogate pairs (bytes
 # of a file name that are no UTF-8).
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:

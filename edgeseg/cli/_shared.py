@@ -1,42 +1,106 @@
-"""What several commands share: consoles, and how sizes and shares are written."""
+"""What several commands share: output that a name cannot garble, and how sizes and shares are written."""
 
 from __future__ import annotations
 
+import re
+import sys
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from edgeseg.text import one_line, printable
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from collections.abc import Iterable
 
-__all__ = ["console", "errors", "optional_size", "percent", "size_text", "split_targets", "table"]
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+    from rich.table import Table
+    from rich.text import Text
+
+__all__ = [
+    "console",
+    "errors",
+    "json_text",
+    "optional_size",
+    "percent",
+    "plain_console",
+    "print_json",
+    "size_text",
+    "split_targets",
+    "table",
+]
+
+_CELL = 1000  # characters of a table's cell at most
+_HIDDEN_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @lru_cache(maxsize=1)
 def console() -> Console:
-    """Console for results (stdout). No markup: brackets in names and advice are text. Wide where it is no terminal."""
-    from rich.console import Console
-
-    plain = Console(markup=False, highlight=False)
-    return plain if plain.is_terminal else Console(markup=False, highlight=False, width=180)
-
-
-def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
-    """A plain table with the given column titles; those in `right` hold numbers."""
-    from rich.table import Table
-
-    made = Table(box=None, header_style="bold", pad_edge=False)
-    for title in titles:
-        made.add_column(title, justify="right" if title in right else "left")
-    return made
+    """Console for results (stdout). Wide where it is no terminal."""
+    plain = plain_console()
+    return plain if plain.is_terminal else plain_console(width=180)
 
 
 @lru_cache(maxsize=1)
 def errors() -> Console:
     """Console for progress and notices (stderr)."""
-    from rich.console import Console
+    return plain_console(stderr=True)
 
-    return Console(stderr=True)
+
+def plain_console(**options: Any) -> Console:
+    """Console that shows text as it is: no markup, no emoji, and escapes where a terminal would do something.
+
+    Args:
+        options: Of rich's Console.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class PlainConsole(Console):
+        """Strings are cleaned before they are laid out, everything else before it is written."""
+
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(printable(text), **how)
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for text, style, control in super().render(renderable, options):
+                yield Segment(text if control else printable(text), style, control)
+
+    return PlainConsole(**{"markup": False, "highlight": False, "emoji": False, **options})
+
+
+def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
+    """A plain table with the given column titles; those in `right` hold numbers. A cell's text is made one line."""
+    from rich.table import Table
+
+    class OneLineTable(Table):
+        def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
+            super().add_row(*(one_line(cell, _CELL) if isinstance(cell, str) else cell for cell in cells), **how)
+
+    made = OneLineTable(box=None, header_style="bold", pad_edge=False)
+    for title in titles:
+        made.add_column(one_line(title, _CELL), justify="right" if title in right else "left")
+    return made
+
+
+def json_text(data: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    r"""Write JSON that is safe to look at: what a terminal would act on is ``\uXXXX``, which loads as it was.
+
+    Args:
+        data: What `json.dumps` takes.
+        indent: Of `json.dumps`.
+        ascii_only: Escape everything that is not ASCII.
+    """
+    import json
+
+    text = json.dumps(data, indent=indent, ensure_ascii=ascii_only)
+    return _HIDDEN_IN_JSON.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+
+
+def print_json(data: object, *, indent: int | None = None) -> None:
+    """Print `json_text` and flush; only ASCII where the output is not UTF-8, so that it stays JSON there too."""
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "")
+    print(json_text(data, indent=indent, ascii_only=encoding not in ("utf8", "utf8sig")), flush=True)
 
 
 def size_text(size: tuple[int, int] | None) -> str:
