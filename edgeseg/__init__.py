@@ -11,14 +11,21 @@ On the device (numpy, OpenCV and one runtime; no torch)::
     predictor = edgeseg.Predictor("espnet_p2_q8.edgeseg", target="openvino")
     labels = predictor("frame.png").labels
 
-Importing this package imports neither torch nor any engine; each comes when it is first used.
+Importing this package imports neither torch nor any engine; each comes when it is first used. It also keeps them from
+sending usage data (`edgeseg._quiet`).
 """
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+    del sys.path[0]  # `python -m edgeseg` puts the current folder first; a numpy.py that lies there must not run
+
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from edgeseg._quiet import switch_off_telemetry
 from edgeseg.errors import EdgesegError
 
 if TYPE_CHECKING:
@@ -64,6 +71,9 @@ _HOMES = {
     "list_models": "edgeseg.models",
     "open_bundle": "edgeseg.bundle",
 }
+
+
+switch_off_telemetry()
 
 
 def __getattr__(name: str) -> Any:

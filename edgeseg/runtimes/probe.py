@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeseg._optional import is_installed, package_version, require
+from edgeseg._quiet import telemetry
 from edgeseg.bench.machine import describe_machine
 from edgeseg.errors import EdgesegError, TargetUnavailableError
 from edgeseg.runtimes import cuda, registered_targets
@@ -80,6 +81,7 @@ class MachineInfo:
         cuda: Newest CUDA version the driver serves; empty without a driver.
         jetpack: Such as ``"JetPack 6 (L4T 36.4.3)"``; empty elsewhere.
         board: Model by device tree; empty elsewhere.
+        telemetry: Whether the packages below edgeseg may send usage data from here, and who decided.
     """
 
     os: str
@@ -96,6 +98,7 @@ class MachineInfo:
     cuda: str
     jetpack: str
     board: str
+    telemetry: str
 
 
 def probe_machine(root: Path = Path("/")) -> MachineInfo:
@@ -122,6 +125,7 @@ def probe_machine(root: Path = Path("/")) -> MachineInfo:
         cuda=driver,
         jetpack=_jetpack(root),
         board=machine.board or "",
+        telemetry=", ".join(map(str, telemetry())),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeseg import _quiet
 from edgeseg.runtimes import probe
 from edgeseg.runtimes.probe import probe_machine, probe_targets
 from edgeseg.targets import TARGETS
@@ -55,6 +56,14 @@ def test_this_machine() -> None:
         assert machine.memory_total is not None
         assert machine.memory_available is not None
         assert 0 < machine.memory_available <= machine.memory_total
+
+
+def test_telemetry_is_off_and_who_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_quiet, "_ours", {"NNCF_CI"})
+    monkeypatch.setenv("NNCF_CI", "1")
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    told = probe_machine().telemetry
+    assert told.startswith("onnxruntime on (ORT_DISABLE_TELEMETRY=0 in the environment), nncf off (edgeseg), openvino ")
 
 
 @pytest.mark.usefixtures("no_gpu")

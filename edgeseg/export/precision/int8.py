@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,12 +47,11 @@ RECIPES = (
 
 
 def require_nncf() -> Any:
-    """NNCF's module; it sends no usage data from here.
+    """NNCF's module.
 
     Raises:
         TargetUnavailableError: Not installed.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # the one switch NNCF has for it, read when it is imported
     return require("nncf", extra="export", why="--precision int8")
 
 
