@@ -1,13 +1,14 @@
 """The ``openvino`` target: ``openvino/model.xml`` on an Intel, AMD or ARM CPU, an Intel GPU or an NPU.
 
 OpenVINO picks bf16 or f16 arithmetic by itself where the device is faster with it; here f32 is asked for unless the
-user says otherwise, so that the masks are those of PyTorch.
+user says otherwise, so that the masks are those of PyTorch. OpenVINO loads a damaged graph of its cache without a word
+(and labels are wrong), so the cache is checked before (`edgeseg.runtimes.blob_cache`).
 """
 
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from edgeseg.bundle import OPENVINO_MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, ExportError, TargetUnavailableError, UnknownNameError
 from edgeseg.files import storage_errors
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.runtimes.blob_cache import guarded_blobs
 
 if TYPE_CHECKING:
     import openvino
@@ -27,6 +29,7 @@ __all__ = ["OpenVinoSession", "convert", "open_session"]
 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 _HINTS = ("latency", "throughput")
+_WEIGHTS = PurePosixPath(OPENVINO_MODEL).with_suffix(".bin").as_posix()
 _VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
 
 
@@ -45,7 +48,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
     refuse_unused(options, "openvino", "threads", "device", "hint", "precision", "cache_dir")
     config = _config(options, "bf16" if bundle.manifest.precision == "bf16" else "f32")
     graph = bundle.file(OPENVINO_MODEL)
-    weights = bundle.file(str(Path(OPENVINO_MODEL).with_suffix(".bin").as_posix()))
+    weights = bundle.file(_WEIGHTS)
     ov = require("openvino", extra="openvino", why="the openvino target")
     core = ov.Core()
     device = _device(options.device, tuple(core.available_devices))
@@ -55,15 +58,42 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
         raise BundleError(
             f"OpenVINO cannot read '{graph}' ({_cause(error)}); copy or export the bundle again"
         ) from error
+    if options.cache_dir is None:
+        return OpenVinoSession(_compile(core, model, device, config), bundle.manifest.precision, _version(ov))
+    with guarded_blobs(_key(bundle, ov, core, device, config), Path(options.cache_dir)) as blobs:
+        cached = {**config, "CACHE_DIR": str(blobs.folder.absolute())} if blobs.folder else config
+        compiled = _compile(core, model, device, cached)
+    return OpenVinoSession(compiled, bundle.manifest.precision, _version(ov), tuple(blobs.notes))
+
+
+def _compile(core: openvino.Core, model: openvino.Model, device: str, config: dict[str, Any]) -> openvino.CompiledModel:
     try:
-        compiled = core.compile_model(model, device, config)
+        return core.compile_model(model, device, config)
     except RuntimeError as error:
         asked = ", ".join(f"{key}={value}" for key, value in config.items())
         raise TargetUnavailableError(
             f"OpenVINO cannot compile the graph for {device} with {asked} ({_cause(error)}); use the device CPU, "
             "or leave these options out"
         ) from error
-    return OpenVinoSession(compiled, bundle.manifest.precision, _version(ov))
+
+
+def _key(bundle: Bundle, ov: ModuleType, core: openvino.Core, device: str, config: dict[str, Any]) -> dict[str, object]:
+    """Everything that a compiled graph in the cache depends on."""
+    return {
+        "model": bundle.manifest.files[OPENVINO_MODEL],
+        "weights": bundle.manifest.files[_WEIGHTS],
+        "engine": f"openvino {ov.__version__}",
+        "device": device,
+        "devices": {name: _full_name(core, name) for name in core.available_devices},
+        "config": config,
+    }
+
+
+def _full_name(core: openvino.Core, device: str) -> str:
+    try:
+        return str(core.get_property(device, "FULL_DEVICE_NAME"))
+    except RuntimeError:
+        return "unknown"
 
 
 def convert(onnx_path: Path, out_xml: Path) -> None:
@@ -106,11 +136,6 @@ def _config(options: RuntimeOptions, default: str = "f32") -> dict[str, Any]:
     }
     if options.threads is not None:
         config["INFERENCE_NUM_THREADS"] = options.threads
-    if options.cache_dir is not None:
-        folder = Path(options.cache_dir)
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        config["CACHE_DIR"] = str(folder)
     return config
 
 
@@ -146,9 +171,12 @@ class OpenVinoSession(SessionBase):
         compiled: An ``openvino.CompiledModel``.
         precision: Of the numbers in the graph: ``fp32``, ``fp16`` or ``int8``.
         version: Of OpenVINO.
+        notes: Sentences for the user.
     """
 
-    def __init__(self, compiled: openvino.CompiledModel, precision: str, version: str) -> None:
+    def __init__(
+        self, compiled: openvino.CompiledModel, precision: str, version: str, notes: tuple[str, ...] = ()
+    ) -> None:
         self._request: Any = compiled.create_infer_request()
         self._lock = threading.Lock()
         self.inputs = tuple(_tensor(port) for port in compiled.inputs)
@@ -159,6 +187,7 @@ class OpenVinoSession(SessionBase):
             device=_property(compiled, "EXECUTION_DEVICES", "unknown"),
             precision=_precision(compiled, precision),
             threads=_threads(compiled),
+            notes=notes,
         )
 
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,8 @@
 
 An engine fits one model, GPU, TensorRT and driver: all of them are in its key, so a change of any builds anew. Beside
 every plan lies a small JSON file that says what it was built for and what its bytes hash to. A plan that is damaged or
-belongs to something else is rebuilt, and that is said. Two processes never build the same plan at once.
+belongs to something else is rebuilt, and that is said; so is one that others could have written
+(`edgeseg.runtimes.cache_folder`). Two processes never build the same plan at once.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from edgeseg.errors import EdgesegError, StorageError
-from edgeseg.files import write_bytes, write_text
+from edgeseg.runtimes.cache_folder import DistrustedError, keep_private, locked, make_private, read_private, refusal
+from edgeseg.text import first_line, one_line
 
 __all__ = ["CachedPlan", "PlanKey", "PlanRefusedError", "default_folder", "load_or_build"]
 
@@ -89,17 +91,22 @@ def load_or_build(
         load: Makes an engine of bytes; raises `PlanRefusedError` where the runtime refuses them.
 
     Returns:
-        The engine, and what the user must know. A folder that cannot be written is no error: the plan is then used
-        from memory, and the notes say so.
+        The engine, and what the user must know. A folder that cannot be written or trusted is no error: the plan is
+        then used from memory, and the notes say so.
 
     Raises:
         PlanRefusedError: Even the plan just built was refused.
     """
     plan = folder / f"{key.digest()}.plan"
+    with contextlib.suppress(OSError):  # writing says why it cannot be made
+        make_private(folder)
+    refused = refusal(folder)
+    if refused:
+        return _build(key, None, refused, build, load)
     engine, _ = _read(plan, key, load)
     if engine is not None:
         return CachedPlan(engine, built=False)
-    with _locked(plan.with_suffix(".lock")):
+    with locked(plan.with_suffix(".lock")):
         engine, reason = _read(plan, key, load)  # another process may have built it meanwhile
         if engine is not None:
             return CachedPlan(engine, built=False)
@@ -107,7 +114,7 @@ def load_or_build(
 
 
 def _build(
-    key: PlanKey, plan: Path, reason: str, build: Callable[[], bytes], load: Callable[[bytes], _T]
+    key: PlanKey, plan: Path | None, reason: str, build: Callable[[], bytes], load: Callable[[bytes], _T]
 ) -> CachedPlan[_T]:
     notes = [reason] if reason else []
     if reason:
@@ -115,10 +122,12 @@ def _build(
     _log.info("building an engine for %s with %s; this can take minutes and is done once", key.gpu, key.engine)
     data = build()
     engine = load(data)
+    if plan is None:
+        return CachedPlan(engine, built=True, notes=tuple(notes))
     try:
-        write_bytes(plan, data)
+        keep_private(plan, data)
         facts = {"built_for": asdict(key), "sha256": hashlib.sha256(data).hexdigest()}
-        write_text(plan.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
+        keep_private(plan.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
     except StorageError as error:
         notes.append(f"the engine was built for this run only and will be built again: {error}")
         _log.warning("%s", notes[-1])
@@ -128,11 +137,13 @@ def _build(
 def _read(plan: Path, key: PlanKey, load: Callable[[bytes], _T]) -> tuple[_T | None, str]:
     """The engine of a plan file, or None and the sentence why it is rebuilt (empty where there was none)."""
     try:
-        data, facts = plan.read_bytes(), json.loads(plan.with_suffix(".json").read_text(encoding="utf-8"))
+        data, facts = read_private(plan), json.loads(read_private(plan.with_suffix(".json")))
     except (FileNotFoundError, NotADirectoryError):
         return None, f"{_which(plan)} lost its description and was rebuilt" if _exists(plan) else ""
+    except DistrustedError as error:
+        return None, f"{_which(plan)} {error} and was rebuilt; keep others from writing into '{one_line(plan.parent)}'"
     except (OSError, ValueError) as error:
-        return None, f"{_which(plan)} could not be read ({error}) and was rebuilt"
+        return None, f"{_which(plan)} could not be read ({first_line(error)}) and was rebuilt"
     if not isinstance(facts, dict) or facts.get("built_for") != asdict(key):
         return None, f"{_which(plan)} was built for something else and was rebuilt"
     if facts.get("sha256") != hashlib.sha256(data).hexdigest():
@@ -151,27 +162,3 @@ def _exists(plan: Path) -> bool:
     with contextlib.suppress(OSError):
         return plan.exists()
     return False
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for whoever holds it. Where the folder or the system offers none, there is no lock."""
-    try:
-        import fcntl
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except (ImportError, OSError):
-        yield
-        return
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("another process is building this engine; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            _log.debug("no lock on %s", path)
-        yield
-    finally:
-        os.close(handle)  # gives the lock back too

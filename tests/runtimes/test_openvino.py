@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from edgeseg.bundle import OPENVINO_MODEL, Bundle
 from edgeseg.errors import BundleError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
-from edgeseg.runtimes import RuntimeOptions, open_session
+from edgeseg.runtimes import RuntimeOptions, Session, open_session
 from edgeseg.runtimes.openvino_ import convert
 from edgeseg.specs import InputSpec
 from tests.runtimes.bundles import make_tiny_bundle, picture
@@ -66,10 +67,61 @@ def test_a_dynamic_graph_takes_any_size(tmp_path: Path) -> None:
     assert session.run(picture((64, 40))[None])["logits"].shape == (1, 4, 8, 5)
 
 
-def test_cache_folder_is_made_and_used(bundle: Bundle, tmp_path: Path) -> None:
+def _cached(bundle: Bundle, cache: Path) -> Session:
+    return open_session(bundle, "openvino", RuntimeOptions(cache_dir=str(cache)))
+
+
+def _blobs(cache: Path) -> list[Path]:
+    return sorted(file for folder in cache.iterdir() if folder.is_dir() for file in folder.iterdir())
+
+
+def test_a_compiled_graph_is_kept_and_loaded(bundle: Bundle, tmp_path: Path) -> None:
     cache = tmp_path / "a" / "b"
-    open_session(bundle, "openvino", RuntimeOptions(cache_dir=str(cache)))
-    assert any(cache.iterdir())
+    first = _cached(bundle, cache)
+    (blob,) = _blobs(cache)
+    before = blob.stat()
+    second = _cached(bundle, cache)
+    assert _blobs(cache) == [blob]
+    assert blob.stat().st_mtime_ns == before.st_mtime_ns
+    assert (first.info.notes, second.info.notes) == ((), ())
+    image = picture()[None]
+    np.testing.assert_array_equal(first.run(image)["logits"], second.run(image)["logits"])
+
+
+def test_settings_and_models_have_compiled_graphs_of_their_own(bundle: Bundle, tmp_path: Path) -> None:
+    other = make_tiny_bundle(tmp_path, targets=("openvino",), seed=1)
+    cache, plain = tmp_path / "cache", RuntimeOptions(cache_dir=str(tmp_path / "cache"))
+    for options in (plain, replace(plain, threads=1), replace(plain, hint="throughput")):
+        open_session(bundle, "openvino", options)
+    open_session(other, "openvino", plain)
+    assert len({blob.parent for blob in _blobs(cache)}) == 4
+
+
+def test_a_damaged_compiled_graph_never_runs(bundle: Bundle, tmp_path: Path) -> None:
+    """OpenVINO by itself loads some of these without a word, and computes other numbers."""
+    image = picture()[None]
+    wanted = open_session(bundle, "openvino").run(image)["logits"]
+    _cached(bundle, tmp_path)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        (blob,) = _blobs(tmp_path)
+        data = bytearray(blob.read_bytes())
+        for place in rng.integers(0, len(data), rng.integers(1, 9)):
+            data[place] ^= int(rng.integers(1, 256))
+        blob.chmod(0o600)
+        blob.write_bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.1 else data)
+        session = _cached(bundle, tmp_path)
+        np.testing.assert_array_equal(session.run(image)["logits"], wanted)
+        (note,) = session.info.notes
+        assert "was damaged (its SHA-256 differs); it was removed and the graph compiled anew" in note
+    assert _cached(bundle, tmp_path).info.notes == ()
+
+
+def test_a_cache_that_cannot_be_used_is_said(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    session = _cached(bundle, tmp_path / "file")
+    assert "is no folder and was not used" in session.info.notes[0]
+    assert session.run(picture()[None])["logits"].shape == (1, 4, 4, 6)
 
 
 def test_a_device_that_is_missing_names_those_there(bundle: Bundle) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import stat
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -130,11 +131,70 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(path: Path, data: bytes) -> None:
         raise StorageError(f"cannot write '{path}': the disk is full; free space or choose another folder")
 
-    monkeypatch.setattr(plan_cache, "write_bytes", full)
+    monkeypatch.setattr(plan_cache, "keep_private", full)
     opened = Builder().open(tmp_path)
     assert opened.engine == "plan"
     assert "built for this run only" in opened.notes[0]
     assert "the disk is full" in opened.notes[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links are POSIX's")
+def test_folder_and_plans_are_the_owners_alone(tmp_path: Path) -> None:
+    Builder().open(tmp_path / "cache" / "plans")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert {modes.pop("cache"), modes.pop("plans")} == {0o700}
+    assert set(modes.values()) == {0o600}
+    assert len(modes) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links are POSIX's")
+def test_a_folder_others_may_write_is_not_used(tmp_path: Path) -> None:
+    builder = Builder()
+    builder.open(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    tmp_path.chmod(0o777)
+    again = builder.open(tmp_path, replace(KEY, model="new"))
+    assert (again.engine, again.built, len(again.notes)) == ("plan", True, 1)
+    assert "can be written by others (its mode is 777) and was not used; take that away with chmod" in again.notes[0]
+    assert builder.open(tmp_path).built
+    assert sorted(tmp_path.iterdir()) == before
+    tmp_path.chmod(0o700)
+    assert not builder.open(tmp_path).built
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links are POSIX's")
+@pytest.mark.parametrize("suffix", [".plan", ".json"])
+def test_an_entry_others_may_write_is_rebuilt_and_said(tmp_path: Path, suffix: str) -> None:
+    builder = Builder()
+    builder.open(tmp_path)
+    plan_file(tmp_path).with_suffix(suffix).chmod(0o664)
+    again = builder.open(tmp_path)
+    assert again.built
+    assert "can be written by others (its mode is 664) and was rebuilt; keep others from writing" in again.notes[0]
+    assert not builder.open(tmp_path).built
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and links are POSIX's")
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    builder, folder = Builder(), tmp_path / "plans"
+    builder.open(folder)
+    plan_file(folder).rename(tmp_path / "elsewhere")
+    plan_file(folder).symlink_to(tmp_path / "elsewhere")
+    builder.data = b"new"
+    again = builder.open(folder)
+    assert again.engine == "new"
+    assert "is a symbolic link and was rebuilt" in again.notes[0]
+    assert (tmp_path / "elsewhere").read_bytes() == b"plan"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="owners are POSIX's")
+def test_a_folder_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = os.geteuid()
+    Builder().open(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    again = Builder(b"mine").open(tmp_path)
+    assert again.engine == "mine"
+    assert f"belongs to another user (number {own}) and was not used; give it to its user with chown" in again.notes[0]
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
