@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from edgeseg.bundle import Bundle, open_bundle
+from edgeseg.decoding import decode
 from edgeseg.errors import InputError, UsageError
+from edgeseg.images import MAX_PIXELS, read_file
 from edgeseg.labels import LabelMap
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.predictor import Predictor
 from edgeseg.runtimes import RuntimeOptions
 from edgeseg.sources import list_images
+from edgeseg.text import one_line
 
 __all__ = ["Evaluation", "evaluate_bundle", "read_labels"]
 
@@ -32,6 +34,7 @@ class Evaluation:
         target: Where it ran.
         engine: Engine and version.
         failures: Pictures that could not be read, or whose label map could not, each with the reason; not scored.
+        damaged: Pictures that are scored although they, or their label map, are damaged, each with what is wrong.
     """
 
     matrix: ConfusionMatrix
@@ -40,6 +43,7 @@ class Evaluation:
     target: str
     engine: str
     failures: tuple[tuple[str, str], ...] = ()
+    damaged: tuple[tuple[str, str], ...] = ()
 
     def scores(self) -> dict[str, dict[str, float]]:
         """Two readings: void left out, and predictions on void counted as errors (the published CamVid protocol)."""
@@ -66,6 +70,7 @@ class Evaluation:
             "scores": {reading: _plain(scores) for reading, scores in self.scores().items()},
             "classes": [_plain(row) for row in self.rows()],
             "failures": [{"picture": picture, "error": reason} for picture, reason in self.failures],
+            "damaged": [{"picture": picture, "damage": damage} for picture, damage in self.damaged],
         }
 
 
@@ -82,27 +87,37 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if value != value else value for key, value in values.items()}
 
 
-def read_labels(path: Path, *, one: int | None = None) -> LabelMap:
+def read_labels(path: Path, *, one: int | None = None, max_pixels: int = MAX_PIXELS, strict: bool = False) -> LabelMap:
     """Read a label map: single-channel PNG, class index per pixel, 8 or 16 bits. With a colour table it is refused.
 
     Args:
         path: The file.
         one: Value that means class 1, for masks of 0 and 255.
+        max_pixels: Largest height x width in pixels.
+        strict: Refuse a damaged file.
+
+    Returns:
+        uint8 or uint16 (H, W).
 
     Raises:
-        InputError: Not readable, or more than one channel.
+        InputError: Not readable, too large, more than one channel, or with `strict` damaged.
+        UsageError: `max_pixels` is below 1.
     """
-    data = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
-    if data is None:
-        raise InputError(f"label map '{path}' cannot be read as a picture; expected a single-channel PNG")
+    return _load_labels(path, one, max_pixels, strict)[0]
+
+
+def _load_labels(path: Path, one: int | None, max_pixels: int, strict: bool) -> tuple[LabelMap, tuple[str, ...]]:
+    name = f"label map '{one_line(path, 300)}'"
+    found = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict, stored=True)
+    data = found.image
     if data.ndim != 2 or data.dtype not in (np.uint8, np.uint16):
         shape = "x".join(map(str, data.shape))
         raise InputError(
-            f"label map '{path}' is {data.dtype} {shape}; expected one 8-bit or 16-bit channel with a class per pixel, "
+            f"{name} is {data.dtype} {shape}; expected one 8-bit or 16-bit channel with a class per pixel, "
             "without a colour table"
         )
     labels: LabelMap = np.asarray(data)
-    return labels if one is None else (labels == one).astype(np.uint8)
+    return (labels if one is None else (labels == one).astype(np.uint8)), found.damaged
 
 
 def evaluate_bundle(
@@ -116,6 +131,8 @@ def evaluate_bundle(
     options: RuntimeOptions | None = None,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
 ) -> Evaluation:
     """Predict labelled pictures at their own size and score them.
 
@@ -130,6 +147,9 @@ def evaluate_bundle(
         options: How to run.
         limit: Only the first so many pictures.
         progress: Called with pictures done and in all.
+        max_pixels: Largest height x width of a picture and of a label map.
+        strict: Take damaged pictures and label maps for failures; without it they are scored and listed in
+            `Evaluation.damaged`.
 
     Returns:
         The scores. A picture or label map that cannot be read is listed in `Evaluation.failures`; the rest is scored.
@@ -137,7 +157,7 @@ def evaluate_bundle(
     Raises:
         InputError: No pictures, none that can be read, a picture without label map, sizes that differ, or a label
             outside the classes.
-        UsageError: A label value outside 0..65535, or a limit below 1.
+        UsageError: A label value outside 0..65535, or a limit or `max_pixels` below 1.
     """
     _check_numbers(ignore, one, limit)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
@@ -146,20 +166,27 @@ def evaluate_bundle(
     scored = names[:-1] if ignore == len(names) - 1 else names
     matrix = ConfusionMatrix(len(scored))
     failures: list[tuple[str, str]] = []
-    with Predictor(opened, target, keep_image=False, options=options) as predictor:
+    damaged: list[tuple[str, str]] = []
+    with Predictor(
+        opened, target, keep_image=False, options=options, max_pixels=max_pixels, strict=strict
+    ) as predictor:
         for done, (picture, truth_file) in enumerate(pairs, 1):
             try:
-                truth, predicted = read_labels(truth_file, one=one), predictor(picture).labels
+                truth, notes = _load_labels(truth_file, one, max_pixels, strict)
+                predicted = predictor(picture)
             except InputError as error:
                 failures.append((str(picture), str(error)))
             else:
-                _count(matrix, truth_file, truth, predicted, ignore)
+                _count(matrix, truth_file, truth, predicted.labels, ignore)
+                damaged.extend((str(picture), note) for note in predicted.damaged)
+                damaged.extend((str(picture), f"label map '{truth_file}': {note}") for note in notes)
             if progress:
                 progress(done, len(pairs))
         info = predictor.info
     if len(failures) == len(pairs):
         raise InputError(f"none of the {len(pairs)} pictures could be scored; the first: {failures[0][1]}")
-    return Evaluation(matrix, scored, len(pairs) - len(failures), info.target, info.engine, tuple(failures))
+    scores = len(pairs) - len(failures)
+    return Evaluation(matrix, scored, scores, info.target, info.engine, tuple(failures), tuple(damaged))
 
 
 def _check_numbers(ignore: int | None, one: int | None, limit: int | None) -> None:

@@ -5,8 +5,8 @@ Nothing here guesses: a file that is cut short, holds CMYK or floats, or is not 
 
 from __future__ import annotations
 
-import re
-import struct
+import os
+import stat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import InputError, SizeError, TargetUnavailableError
+from edgeseg.decoding import HELD_BYTES, MAX_PIXELS, Decoded, decode
+from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
 from edgeseg.specs import ResizeRule, Size
 from edgeseg.tail import Region
+from edgeseg.text import one_line
 
-__all__ = ["MAX_PIXELS", "as_rgb", "fit_image", "read_image"]
-
-MAX_PIXELS = 1 << 30
-"""Pictures above this are refused: OpenCV's own limit, and three gigabytes of pixels."""
+__all__ = ["MAX_PIXELS", "Decoded", "as_rgb", "check_max_pixels", "fit_image", "load_image", "read_file", "read_image"]
 
 U8 = NDArray[np.uint8]
 
@@ -31,100 +30,100 @@ _FILTERS = {
     "cubic": cv2.INTER_CUBIC,
     "nearest": cv2.INTER_NEAREST,
 }
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-# Inside the coded picture 0xFF is followed by 0x00 (a stuffed byte), D0..D7 (restart) or another FF (filler).
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_NAME = 300  # characters of a path in a message
+_OVERHEAD = 1 << 26  # bytes of a file beside its pixels
 
 
 # --- files -------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | Path) -> U8:
-    """Read a picture file (any format OpenCV decodes) as RGB.
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool = False) -> U8:
+    """Read a picture file (any format OpenCV decodes to whole numbers) as RGB.
 
-    The EXIF orientation is applied. Gray becomes three equal channels. Alpha is dropped and the colour beneath kept as
-    stored (straight alpha). 16 bits per channel become 8 by dividing by 257, rounded. Of animations, the first frame.
+    The picture is measured before it is decoded. The EXIF orientation is applied. Gray becomes three equal channels.
+    Alpha is dropped and the colour beneath kept as stored (straight alpha). 16 bits per channel become 8 by dividing by
+    257, rounded. Of animations and files of several pages, the first picture; of an animated PNG the one that programs
+    without animation show. A damaged picture is given as far as it decodes; `load_image` also tells the damage.
 
     Args:
         path: Any path, non-ASCII ones too.
+        max_pixels: Largest height x width in pixels; a decoder may hold 8 bytes for each of them.
+        strict: Refuse damaged pictures.
 
     Returns:
         uint8 (H, W, 3) RGB, contiguous.
 
     Raises:
-        InputError: Missing, unreadable, empty or cut short; not a picture; CMYK or float pixels; above `MAX_PIXELS`.
+        InputError: Missing, unreadable, empty or cut short; not a picture; CMYK or float pixels; above `max_pixels`;
+            with `strict` damaged.
+        UsageError: `max_pixels` is below 1.
     """
-    file = Path(path)
+    return load_image(path, max_pixels=max_pixels, strict=strict).image
+
+
+def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool = False) -> Decoded:
+    """Read a picture file as `read_image` does, and tell what is wrong with it.
+
+    Damage is told where it can be: a JPEG that libjpeg warns of, a PNG chunk whose checksum is wrong. That of other
+    formats is not told.
+
+    Args:
+        path: As `read_image`.
+        max_pixels: As `read_image`.
+        strict: As `read_image`.
+
+    Returns:
+        The picture, uint8 (H, W, 3) RGB, and sentences on its damage.
+
+    Raises:
+        InputError: As `read_image`.
+        UsageError: As `read_image`.
+    """
+    name = f"picture '{one_line(path, _NAME)}'"
+    found = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
+    return Decoded(_to_eight_bits(found.image, name), found.damaged)
+
+
+def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Read a whole file, unless it is larger than any picture of so many pixels.
+
+    Args:
+        path: Any path.
+        name: What a message calls the file.
+        max_pixels: Largest height x width of the picture in it.
+
+    Raises:
+        InputError: Missing, unreadable, empty or too large.
+        UsageError: `max_pixels` is below 1.
+    """
+    check_max_pixels(max_pixels)
+    most = HELD_BYTES * max_pixels + _OVERHEAD
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot read picture '{file}': {reason}") from error
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            ordinary = stat.S_ISREG(status.st_mode)
+            data = b"" if ordinary and status.st_size > most else file.read(-1 if ordinary else most + 1)
+            size = max(len(data), status.st_size if ordinary else 0)
+    except (OSError, ValueError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        raise InputError(f"cannot read {name}: {reason.lower()}; check the path") from error
+    if size > most:
+        raise InputError(
+            f"{name} has {size} bytes, more than a picture of {max_pixels} pixels; allow more (max_pixels)"
+        )
     if not data:
-        raise InputError(f"picture '{file}' is empty (0 bytes)")
-    _check_whole(file, data)
-    return _to_eight_bits(_decode(file, data), f"picture '{file}'")
+        raise InputError(f"{name} cannot be read as a picture: it is empty (0 bytes); get it whole")
+    return data
 
 
-def _decode(file: Path, data: bytes) -> NDArray[Any]:
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # COLOR applies the EXIF orientation; UNCHANGED would not
-    try:
-        picture: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise InputError(f"cannot decode picture '{file}': it is damaged or above {MAX_PIXELS} pixels") from error
-    if picture is None:
-        raise InputError(f"'{file}' is not a picture OpenCV can read, or it is damaged; use PNG or JPEG")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
+def check_max_pixels(max_pixels: int) -> None:
+    """Refuse a limit that no picture keeps.
 
-
-def _check_whole(file: Path, data: bytes) -> None:
-    """Refuse files that end early: decoders fill the missing part with gray and call it a success."""
-    if data.startswith(_JPEG):
-        _check_jpeg(file, data)
-    elif data.startswith(_PNG):
-        _check_png(file, data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
-        raise _cut_short(file)
-
-
-def _check_png(file: Path, data: bytes) -> None:
-    """A whole PNG ends with an IEND chunk."""
-    if len(data) >= 24:
-        _check_pixels(file, *struct.unpack(">II", data[16:24]))
-    at = len(_PNG)
-    while at + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        if kind == b"IEND":
-            return
-        at += 12 + length
-    raise _cut_short(file)
-
-
-def _check_jpeg(file: Path, data: bytes) -> None:
-    """A whole JPEG ends with an EOI marker; bytes after it are allowed. Four components mean CMYK."""
-    at = 2
-    while (found := _JPEG_MARKER.search(data, at)) is not None:
-        marker, at = data[found.start() + 1], found.end()
-        if marker == 0xD9:
-            return
-        if marker in _JPEG_FRAMES and at + 8 <= len(data):
-            height, width, components = struct.unpack(">HHB", data[at + 3 : at + 8])
-            _check_pixels(file, width, height)
-            if components == 4:
-                raise InputError(f"picture '{file}' holds CMYK colours, not RGB; convert it to RGB first")
-        at += int.from_bytes(data[at : at + 2], "big")
-    raise _cut_short(file)
-
-
-def _check_pixels(file: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"picture '{file}' is {height}x{width}, above {MAX_PIXELS} pixels; make it smaller first")
-
-
-def _cut_short(file: Path) -> InputError:
-    return InputError(f"picture '{file}' ends early (cut off while copying or still being written); get it whole")
+    Raises:
+        UsageError: `max_pixels` is below 1.
+    """
+    if max_pixels < 1:
+        raise UsageError(f"max_pixels is {max_pixels}; give the largest height x width in pixels, such as {MAX_PIXELS}")
 
 
 # --- arrays ------------------------------------------------------------------------------------------------------
@@ -175,10 +174,16 @@ def _to_eight_bits(picture: NDArray[Any], name: str) -> U8:
     if picture.dtype == np.uint8:
         return picture
     if picture.dtype == np.uint16:
-        return ((picture.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return _narrowed(picture)
     if picture.dtype.kind == "f":
         raise InputError(f"{name} holds {picture.dtype} values; scale it to uint8 0..255 first")
     raise InputError(f"{name} holds {picture.dtype} values, expected uint8 0..255; convert it first")
+
+
+def _narrowed(picture: NDArray[np.uint16]) -> U8:
+    """Divide by 257 and round, without a wider copy of the picture; float32 is exact enough for every value."""
+    found = cv2.convertScaleAbs(np.ascontiguousarray(picture), alpha=1.0 / 257.0)
+    return np.asarray(found, np.uint8).reshape(picture.shape)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------

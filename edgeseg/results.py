@@ -30,6 +30,8 @@ class Result:
         scores: float32 (H, W) in 0..1: probability of the chosen class, or None where not asked for.
         timings: Milliseconds per stage: ``decode``, ``pre``, ``infer``, ``tail``.
         source: Path, URL or frame number the image came from.
+        damaged: Sentences on damage of the image's file that decoding got over; empty where it is whole as far as can
+            be told.
     """
 
     labels: LabelMap
@@ -39,6 +41,7 @@ class Result:
     scores: NDArray[np.float32] | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
+    damaged: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

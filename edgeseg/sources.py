@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import EdgesegError, InputError
-from edgeseg.images import as_rgb, read_image
+from edgeseg.files import path_for_opencv
+from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, load_image
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -58,6 +59,7 @@ class Frame:
         index: Position in the source, from 0.
         decode_ms: Milliseconds that reading and decoding took.
         error: Why there is no picture, or None.
+        damaged: Sentences on damage of its file that decoding got over; empty where it is whole.
     """
 
     image: NDArray[np.uint8] | None
@@ -65,6 +67,18 @@ class Frame:
     index: int
     decode_ms: float = 0.0
     error: EdgesegError | None = None
+    damaged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How files are read: the largest height x width, and whether damaged ones are refused."""
+
+    max_pixels: int = MAX_PIXELS
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        check_max_pixels(self.max_pixels)
 
 
 class Source(ABC):
@@ -105,12 +119,13 @@ class Source(ABC):
 class _Images(Source):
     """One image file, or the image files of a folder."""
 
-    def __init__(self, kind: SourceKind, name: str, paths: list[Path]) -> None:
+    def __init__(self, kind: SourceKind, name: str, paths: list[Path], reading: _Reading) -> None:
         self.kind, self.name, self.paths, self.length = kind, name, paths, len(paths)
+        self._reading = reading
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
-            yield _decode(path, str(path), index)
+            yield _decode(path, str(path), index, self._reading)
 
 
 class _Iterable(Source):
@@ -118,8 +133,8 @@ class _Iterable(Source):
 
     kind: SourceKind = "iterable"
 
-    def __init__(self, items: Iterable[Any], color: Literal["rgb", "bgr"], live: bool) -> None:
-        self.name, self.live, self._items = "iterable", live, items
+    def __init__(self, items: Iterable[Any], color: Literal["rgb", "bgr"], live: bool, reading: _Reading) -> None:
+        self.name, self.live, self._items, self._reading = "iterable", live, items, reading
         self._color: Literal["rgb", "bgr"] = color
         self.length = len(items) if isinstance(items, Sized) else None
 
@@ -128,18 +143,18 @@ class _Iterable(Source):
             if isinstance(item, Frame):
                 yield item
             elif isinstance(item, (str, Path)):
-                yield _decode(Path(item), str(item), index)
+                yield _decode(Path(item), str(item), index, self._reading)
             else:
                 yield _convert(item, self._color, index)
 
 
-def _decode(path: Path, name: str, index: int) -> Frame:
+def _decode(path: Path, name: str, index: int, reading: _Reading) -> Frame:
     start = time.perf_counter()
     try:
-        image = read_image(path)
+        found = load_image(path, max_pixels=reading.max_pixels, strict=reading.strict)
     except EdgesegError as error:
         return Frame(None, name, index, error=error)
-    return Frame(image, name, index, _ms_since(start))
+    return Frame(found.image, name, index, _ms_since(start), damaged=found.damaged)
 
 
 def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> Frame:
@@ -213,7 +228,14 @@ class _Video(Source):
             self._capture.release()
 
 
-def open_iterable(items: Iterable[Any], *, color: Literal["rgb", "bgr"] = "rgb", live: bool = False) -> Source:
+def open_iterable(
+    items: Iterable[Any],
+    *,
+    color: Literal["rgb", "bgr"] = "rgb",
+    live: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
+) -> Source:
     """Take arrays or paths from any iterable as a source.
 
     Args:
@@ -221,13 +243,20 @@ def open_iterable(items: Iterable[Any], *, color: Literal["rgb", "bgr"] = "rgb",
             copied where needed, so a buffer may be used again for the next. An array that is one picture is one item.
         color: Channel order of the arrays.
         live: Whether the iterable gives pictures at its own pace.
+        max_pixels: Largest height x width of pictures given by path; arrays are in memory already.
+        strict: Refuse damaged files.
+
+    Raises:
+        UsageError: `max_pixels` is below 1.
     """
     if isinstance(items, np.ndarray) and items.ndim <= 3:
         items = [items]
-    return _Iterable(items, color, live)
+    return _Iterable(items, color, live, _Reading(max_pixels, strict))
 
 
-def open_source(spec: str | Path | int, *, recursive: bool = False) -> Source:
+def open_source(
+    spec: str | Path | int, *, recursive: bool = False, max_pixels: int = MAX_PIXELS, strict: bool = False
+) -> Source:
     """Open an image, folder, video, camera or network stream.
 
     Args:
@@ -235,14 +264,17 @@ def open_source(spec: str | Path | int, *, recursive: bool = False) -> Source:
             address; or ``"gst:"`` and a GStreamer pipeline that ends in ``appsink`` and gives BGR. A folder named ``0``
             is ``./0``.
         recursive: Also take the images of a folder's subfolders.
+        max_pixels: Largest height x width of a picture file; a larger one is that picture's failure.
+        strict: Refuse damaged picture files, each as that picture's failure.
 
     Returns:
         The source; folders in natural order (``2.jpg`` before ``10.jpg``).
 
     Raises:
         InputError: Nothing there, no images in the folder, or a video or camera that gives no picture.
+        UsageError: `max_pixels` is below 1.
     """
-    text = str(spec).strip()
+    reading, text = _Reading(max_pixels, strict), str(spec).strip()
     if (camera := re.fullmatch(r"(?:camera:|/dev/video)?(\d+)", text)) and not isinstance(spec, Path):
         return _open_camera(int(camera[1]))
     if text.startswith("gst:"):
@@ -251,18 +283,19 @@ def open_source(spec: str | Path | int, *, recursive: bool = False) -> Source:
         return _open_stream(text)
     path = Path(spec) if isinstance(spec, Path) else Path(text).expanduser()
     if path.is_dir():
-        return _Images("folder", str(path), list_images(path, recursive=recursive))
-    return _open_file(path)
+        return _Images("folder", str(path), list_images(path, recursive=recursive), reading)
+    return _open_file(path, reading)
 
 
-def _open_file(path: Path) -> Source:
+def _open_file(path: Path, reading: _Reading) -> Source:
     if not path.exists():
         raise InputError(f"no picture, folder or video at '{path}'; check the path, or name a camera as camera:0")
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
-        return _Video("video", str(path), _capture(str(path), "video", str(path)), live=False)
+        with path_for_opencv(path) as opened:
+            return _Video("video", str(path), _capture(opened, "video", str(path)), live=False)
     if suffix in IMAGE_SUFFIXES or cv2.haveImageReader(str(path)):
-        return _Images("image", str(path), [path])
+        return _Images("image", str(path), [path], reading)
     known = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
     raise InputError(f"'{path}' is neither an image nor a video edgeseg reads; it reads {known}")
 

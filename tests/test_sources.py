@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeseg import sources
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, UsageError
 from edgeseg.sources import Frame, list_images, open_iterable, open_source, pictures_at
 
 
@@ -273,6 +273,26 @@ def test_iterable_copies_a_reused_buffer() -> None:
 
     frames = list(open_iterable(camera()))
     assert [int(frame.image[0, 0, 0]) for frame in frames if frame.image is not None] == [1, 2, 3]
+
+
+def test_limits_and_damage_travel_with_the_frames(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    data = bytearray(cv2.imencode(".jpg", noise)[1].tobytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    (tmp_path / "1.jpg").write_bytes(data)
+    write_image(tmp_path / "2.png")
+    for opened in (open_source, lambda folder, **options: open_iterable(list_images(folder), **options)):
+        first, second = opened(tmp_path)
+        assert first.image is not None
+        assert [len(frame.damaged) for frame in (first, second)] == [1, 0]
+        first, second = opened(tmp_path, strict=True)
+        assert "is damaged: part of the picture" in str(first.error)
+        assert second.image is not None
+        first, second = opened(tmp_path, max_pixels=16 * 24)
+        assert "240x320, above 384 pixels" in str(first.error)
+        assert second.image is not None
+        with pytest.raises(UsageError, match="max_pixels is 0"):
+            opened(tmp_path, max_pixels=0)
 
 
 def test_one_array_is_one_picture_and_a_batch_is_many() -> None:

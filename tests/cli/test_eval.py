@@ -67,6 +67,40 @@ def test_one_unreadable_picture_is_told_and_the_rest_is_scored(data: Path, edges
     assert done.sentence == "1 of 3 pictures failed (named above); the others were scored"
 
 
+def _hit(file: Path) -> None:
+    """Make the checksum of a chunk beside the pixels wrong."""
+    data = file.read_bytes()
+    chunk = (4).to_bytes(4, "big") + b"tEXt" + b"a\0bc" + bytes(4)
+    file.write_bytes(data[:33] + chunk + data[33:])
+
+
+def test_damaged_files_are_told_and_scored(data: Path, edgeseg: Edgeseg) -> None:
+    _hit(data / "images" / "1.png")
+    _hit(data / "labels" / "2.png")
+    done = edgeseg("eval", *_words(data), "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["images"] == 3
+    assert [Path(item["picture"]).name for item in found["damaged"]] == ["1.png", "2.png"]
+    first, second = done.err.splitlines()
+    assert first.startswith(f"damaged: {data / 'images' / '1.png'}: its tEXt chunk has a wrong checksum")
+    assert f"label map '{data / 'labels' / '2.png'}'" in second
+    done = edgeseg("eval", *_words(data), "--strict")
+    assert done.code == 9
+    assert done.sentence == "2 of 3 pictures failed (named above); the others were scored"
+    assert "label map" in done.err.splitlines()[1]
+
+
+def test_max_pixels_holds_for_pictures_and_label_maps(data: Path, edgeseg: Edgeseg) -> None:
+    done = edgeseg("eval", *_words(data), "--max-pixels", 2399)
+    assert done.code == 7
+    assert "40x60, above 2399 pixels" in done.sentence
+    cv2.imwrite(str(data / "labels" / "0.png"), np.zeros((80, 60), np.uint8))
+    done = edgeseg("eval", *_words(data), "--max-pixels", 2400)
+    assert done.code == 9
+    assert "0.png' is 80x60, above 2400 pixels" in done.err
+
+
 @pytest.mark.parametrize(
     ("change", "code", "told"),
     [

@@ -1,0 +1,171 @@
+"""Decode a picture file that is in memory: measured first, damage told, one sentence for whatever goes wrong.
+
+JPEG goes through libjpeg-turbo by way of simplejpeg, which tells libjpeg's warnings apart from success; its pixels are
+those of OpenCV, bit for bit. The JPEGs it does not take (unusual subsampling, lossless) and all other formats go
+through OpenCV. Damage is told where the file or its decoder can tell: JPEG by libjpeg's warnings, PNG by the checksum
+of every chunk. The others have no checksum, and a flipped bit in them, or one that a JPEG's codes happen to allow, is
+just another picture.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.decoding._header import DAMAGED, HeaderError, PictureHeader
+from edgeseg.decoding._hush import hushed
+from edgeseg.decoding._png import plain_png
+from edgeseg.decoding.headers import first_picture, measure
+from edgeseg.errors import InputError
+from edgeseg.text import first_line, one_line
+
+__all__ = ["HELD_BYTES", "MAX_PIXELS", "MOST_SCANNED", "Decoded", "decode"]
+
+MAX_PIXELS = 100_000_000
+"""Pictures above so many pixels (height x width) are refused unless the caller allows more."""
+
+HELD_BYTES = 8
+"""Bytes per allowed pixel that a decoder may hold beside the picture it gives."""
+
+MOST_SCANNED = 500_000_000
+"""Pixels x scans of one channel above which a JPEG of more scans than `_ORDINARY_SCANS` is refused."""
+
+_ORDINARY_SCANS = 24
+
+_DECODER_ERRORS = (cv2.error, MemoryError, ValueError, OverflowError, OSError)
+_one_fallback = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture and what is wrong with its file.
+
+    Attributes:
+        image: (H, W, 3) RGB of uint8 or uint16, or whatever channels and order OpenCV gives where the picture was asked
+            for as stored.
+        damaged: Sentences on damage that the decoder got over; empty where the file is whole as far as can be told.
+    """
+
+    image: NDArray[Any]
+    damaged: tuple[str, ...] = ()
+
+
+def decode(
+    data: bytes, name: str, *, max_pixels: int = MAX_PIXELS, strict: bool = False, stored: bool = False
+) -> Decoded:
+    """Decode the first picture of a file.
+
+    Args:
+        data: The whole file.
+        name: What a message calls it.
+        max_pixels: Largest height x width; the decoder's memory is held to 8 bytes for each of them.
+        strict: Refuse a damaged picture instead of telling.
+        stored: Give the channels as stored and leave the EXIF orientation; for label maps.
+
+    Returns:
+        The picture, rotated as its EXIF orientation says, and its damage.
+
+    Raises:
+        InputError: Not a picture, too large, cut short, or damaged beyond decoding; with `strict` damaged at all.
+    """
+    header = measure(data, name)
+    _check_limits(header, name, max_pixels)
+    try:
+        if header.format == "JPEG" and not stored:
+            image, notes = _decode_jpeg(data, header, name)
+        else:
+            image, notes = _decode_other(data, header, name, stored)
+    except HeaderError as error:
+        raise InputError(f"{name} {error}") from error
+    except MemoryError as error:
+        raise InputError(f"{name} is {header.height}x{header.width}, and memory ran out; make it smaller") from error
+    except _DECODER_ERRORS as error:
+        raise InputError(
+            f"{name} cannot be decoded ({first_line(error, 120)}); get it whole, or save it again"
+        ) from error
+    if strict and notes:
+        raise InputError(f"{name} is damaged: {notes[0]}")
+    return Decoded(image, notes)
+
+
+def _check_limits(header: PictureHeader, name: str, max_pixels: int) -> None:
+    size = f"{header.height}x{header.width}"
+    if header.pixels > max_pixels:
+        raise InputError(
+            f"{name} is {size}, above {max_pixels} pixels; make it smaller first, or allow more (max_pixels)"
+        )
+    if header.pixels * header.held > max_pixels * HELD_BYTES:
+        raise InputError(
+            f"{name} is {size} and takes {header.held} bytes per pixel to decode as {header.format}, above "
+            f"{HELD_BYTES} for each of {max_pixels} pixels; make it smaller first, or allow more (max_pixels)"
+        )
+    if header.scans > _ORDINARY_SCANS and header.pixels * header.scans > MOST_SCANNED:
+        raise InputError(
+            f"{name} is {size} in {header.scans} scans, above {MOST_SCANNED} pixels of all scans; "
+            "save it again as an ordinary JPEG"
+        )
+
+
+# --- JPEG --------------------------------------------------------------------------------------------------------
+
+
+def _decode_jpeg(data: bytes, header: PictureHeader, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Decode with libjpeg-turbo, or with OpenCV what simplejpeg does not take."""
+    from simplejpeg import decode_jpeg
+
+    image = np.empty((header.height, header.width, 3), np.uint8)
+    notes: tuple[str, ...] = ()
+    try:
+        found = decode_jpeg(data, "RGB", buffer=image)
+    except ValueError as warning:
+        try:
+            found = decode_jpeg(data, "RGB", buffer=image, strict=False)
+        except ValueError:
+            return _decode_other(data, header, name, stored=False)
+        notes = (_jpeg_note(str(warning)),)
+    if found.shape != image.shape:
+        raise _other_size(header, name, found)
+    return _turned(np.asarray(found, np.uint8), header.orientation), notes
+
+
+def _jpeg_note(warning: str) -> str:
+    return f"part of the picture is lost or wrong ({one_line(warning, 120)}); get the file again"
+
+
+def _turned(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Apply an EXIF orientation."""
+    turned = cv2.transpose(image) if orientation >= 5 else image
+    flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
+    turned = cv2.flip(turned, flips[orientation]) if orientation in flips else turned
+    return np.asarray(turned, np.uint8)
+
+
+# --- OpenCV ------------------------------------------------------------------------------------------------------
+
+
+def _decode_other(data: bytes, header: PictureHeader, name: str, stored: bool) -> tuple[NDArray[Any], tuple[str, ...]]:
+    plain, notes = plain_png(data) if header.format == "PNG" else (first_picture(data, header), ())
+    flags = cv2.IMREAD_UNCHANGED if stored else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    file = np.frombuffer(plain, np.uint8)
+    if header.format == "JPEG":
+        with _one_fallback, hushed() as lines:
+            picture: NDArray[Any] | None = cv2.imdecode(file, flags)
+        notes = tuple(_jpeg_note(line) for line in lines[:1])
+    else:
+        with hushed():
+            picture = cv2.imdecode(file, flags)
+    if picture is None:
+        raise InputError(f"{name} cannot be decoded: it {DAMAGED}")
+    if picture.shape[:2] not in ((header.height, header.width), (header.width, header.height)):
+        raise _other_size(header, name, picture)
+    return (picture if stored else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)), notes
+
+
+def _other_size(header: PictureHeader, name: str, picture: NDArray[Any]) -> InputError:
+    got, said = f"{picture.shape[0]}x{picture.shape[1]}", f"{header.height}x{header.width}"
+    return InputError(f"{name} says it is {said} and decodes to {got}; it is damaged, get it whole")

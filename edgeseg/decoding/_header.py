@@ -1,0 +1,59 @@
+"""What every reader of picture headers uses: the header itself, and words for what is wrong with one."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["DAMAGED", "ENDS_EARLY", "HeaderError", "PictureHeader", "unpack"]
+
+ENDS_EARLY = "ends early (cut off while copying or still being written); get it whole"
+DAMAGED = "is damaged; get it whole, or save it again"
+
+
+class HeaderError(Exception):
+    """A header that cannot be used; the text goes on from the picture's name."""
+
+
+@dataclass(frozen=True)
+class PictureHeader:
+    """What a file says of its first picture.
+
+    Attributes:
+        format: Name of the format, such as ``PNG``.
+        height: Rows as stored, before any EXIF orientation.
+        width: Columns as stored.
+        channels: Channels as stored; a colour table counts as 3.
+        bits: Bits per channel as stored; a colour table counts as 8, and an AVIF as 16 (and as 4 channels) at worst.
+        held: Bytes per pixel that a decoder holds at worst beside the picture it gives, and more where it is slow.
+        animated: Whether more pictures follow; they are not decoded.
+        scans: Passes over one channel each, of which a progressive JPEG has about a dozen; else 1.
+        orientation: EXIF orientation 1..8 of a JPEG, else 1; decoders apply that of other formats.
+    """
+
+    format: str
+    height: int
+    width: int
+    channels: int = 3
+    bits: int = 8
+    held: int = 4
+    animated: bool = False
+    scans: int = 1
+    orientation: int = 1
+
+    @property
+    def pixels(self) -> int:
+        """Height x width."""
+        return self.height * self.width
+
+
+def unpack(layout: str, data: bytes, at: int) -> tuple[Any, ...]:
+    """Unpack values from `data` at byte `at`, as `struct.unpack_from` does.
+
+    Raises:
+        HeaderError: The data ends before.
+    """
+    if at < 0 or at + struct.calcsize(layout) > len(data):
+        raise HeaderError(ENDS_EARLY)
+    return struct.unpack_from(layout, data, at)

@@ -1,0 +1,271 @@
+"""Measure a picture before it is decoded: format, size, channels and bits, from its header alone.
+
+A file of a few kilobytes can claim a picture of gigabytes, and decoders allocate what is claimed. Every format that
+OpenCV decodes is measured here; what cannot be measured, or what only an attack would hold (a JPEG 2000 of a million
+tiles, a TIFF whose strips are read a thousand times over), is refused. Nothing here allocates more than the file, and
+the work is a few steps per block of the file.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+from edgeseg.decoding import _boxes, _gif, _tiff
+from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHeader, unpack
+from edgeseg.errors import InputError
+
+__all__ = ["LARGEST_SIDE", "PictureHeader", "first_picture", "measure"]
+
+LARGEST_SIDE = 1 << 20
+"""Rows or columns above this are refused; OpenCV's own limit."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+# Inside the coded picture 0xFF is followed by 0x00 (a stuffed byte), D0..D7 (restart) or another FF (filler); 0x01 and
+# the restarts have no length where they stand between segments.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SEGMENTS = 100_000
+_FLOATS = "holds float32 values; scale it to uint8 0..255 first"
+
+
+def measure(data: bytes, name: str = "the picture") -> PictureHeader:
+    """Read the header of a picture file.
+
+    Args:
+        data: The whole file.
+        name: What a message calls it.
+
+    Returns:
+        Format, height x width as stored, channels and bits of the first picture.
+
+    Raises:
+        InputError: Of no format that is measured here, damaged, cut short, with a side of 0 or above `LARGEST_SIDE`,
+            or of a kind that never becomes uint8 RGB (floats, CMYK, signed numbers).
+    """
+    try:
+        for fits, reader in _READERS:
+            if fits(data):
+                return _checked(reader(data))
+    except HeaderError as error:
+        raise InputError(f"{name} {error}") from error
+    raise InputError(
+        f"{name} cannot be read as a picture: it is of no format that OpenCV reads, or damaged; use PNG or JPEG"
+    )
+
+
+def first_picture(data: bytes, header: PictureHeader) -> bytes:
+    """Give the file with its first picture alone, where a decoder would go through the others too.
+
+    Args:
+        data: A file that was measured.
+        header: What `measure` gave for it.
+    """
+    if header.format == "GIF":
+        return _gif.first_picture(data)
+    if header.format == "TIFF":
+        return _tiff.first_picture(data)
+    return data
+
+
+def _checked(header: PictureHeader) -> PictureHeader:
+    if header.height < 1 or header.width < 1:
+        raise HeaderError(f"is {header.height}x{header.width} and has no pixels; get it whole, or save it again")
+    if max(header.height, header.width) > LARGEST_SIDE:
+        raise HeaderError(
+            f"is {header.height}x{header.width}, and a side is above {LARGEST_SIDE} pixels; make it smaller first"
+        )
+    return header
+
+
+# --- PNG and JPEG ------------------------------------------------------------------------------------------------
+
+
+def _png(data: bytes) -> PictureHeader:
+    """PNG and APNG: IHDR comes first; a whole file ends with IEND."""
+    length, kind, width, height, bits, color = unpack(">I4sIIBB", data, 8)
+    if length != 13 or kind != b"IHDR" or bits not in _PNG_BITS.get(color, ()):
+        raise HeaderError(DAMAGED)
+    table = color == 3
+    channels, held = _PNG_CHANNELS[color], 16 if bits == 16 else 4
+    return PictureHeader("PNG", height, width, channels, 8 if table else bits, held, b"acTL" in data[33:4096])
+
+
+def _jpeg(data: bytes) -> PictureHeader:
+    """JPEG: the first frame header holds the size; every segment up to the end of the picture is passed."""
+    at, scans, orientation, frame = 2, 0, 0, None
+    for _ in range(_JPEG_SEGMENTS):
+        found = _JPEG_MARKER.search(data, at)
+        if found is None:
+            raise HeaderError(ENDS_EARLY)
+        marker, at = data[found.start() + 1], found.end()
+        if marker == 0xD9:
+            return _jpeg_header(frame, scans, orientation or 1)
+        (length,) = unpack(">H", data, at)
+        if marker in _JPEG_FRAMES and frame is None:
+            frame = unpack(">BHHB", data, at + 2)
+        elif marker == 0xE1 and not orientation and data.startswith(b"Exif\0\0", at + 2):
+            orientation = _exif_orientation(data[at + 8 : at + length])
+        if marker == 0xDA:
+            scans += unpack("B", data, at + 2)[0]
+        at += length
+    raise HeaderError(f"is a JPEG of more than {_JPEG_SEGMENTS} segments; save it again as PNG or JPEG")
+
+
+def _jpeg_header(frame: tuple[int, ...] | None, scans: int, orientation: int) -> PictureHeader:
+    if frame is None or scans == 0:
+        raise HeaderError(DAMAGED)
+    bits, height, width, channels = frame
+    if channels == 4:
+        raise HeaderError("holds CMYK colours, not RGB; convert it to RGB first")
+    if channels not in (1, 3):
+        raise HeaderError(f"is a JPEG of {channels} channels, expected 1 or 3; save it again as PNG or JPEG")
+    return PictureHeader("JPEG", height, width, channels, bits, 2 * channels, scans=scans, orientation=orientation)
+
+
+def _exif_orientation(exif: bytes) -> int:
+    """Orientation 1..8 of the first directory as OpenCV reads it; 1 where there is none."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 10:
+        return 1
+    mark, start = struct.unpack_from(f"{order}HI", exif, 2)
+    if mark != 42 or start + 2 > len(exif):
+        return 1
+    (count,) = struct.unpack_from(f"{order}H", exif, start)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(exif) - 9), 12):
+        tag, *_, value = struct.unpack_from(f"{order}HHIH", exif, at)
+        if tag == 0x0112:
+            return int(value) if 1 <= value <= 8 else 1
+    return 1
+
+
+# --- WebP, BMP and Sun raster ------------------------------------------------------------------------------------
+
+
+def _webp(data: bytes) -> PictureHeader:
+    """WebP, plain (VP8), lossless (VP8L) and extended (VP8X); libwebp holds an extended file to its canvas."""
+    size, _, kind = unpack("<I4s4s", data, 4)
+    if len(data) < 8 + size or len(data) < 32:
+        raise HeaderError(ENDS_EARLY)
+    if kind == b"VP8X":
+        flags, *sides = unpack("<B3xHBHB", data, 20)
+        width, height = 1 + sides[0] + (sides[1] << 16), 1 + sides[2] + (sides[3] << 16)
+        animated = bool(flags & 2)
+        return PictureHeader("WebP", height, width, 4 if flags & 16 else 3, 8, 12 if animated else 4, animated)
+    if kind == b"VP8L":
+        mark, packed = unpack("<BI", data, 20)
+        if mark == 0x2F:
+            return PictureHeader("WebP", 1 + (packed >> 14 & 0x3FFF), 1 + (packed & 0x3FFF), 4, 8, 4)
+    if kind == b"VP8 ":
+        start, width, height = unpack("<3sHH", data, 23)
+        if start == b"\x9d\x01\x2a":
+            return PictureHeader("WebP", height & 0x3FFF, width & 0x3FFF, 3, 8, 4)
+    raise HeaderError(DAMAGED)
+
+
+def _bmp(data: bytes) -> PictureHeader:
+    """BMP: the header of OS/2 (12 bytes) or any later one (36 bytes and more)."""
+    start, size = unpack("<II", data, 10)
+    if size == 12:
+        width, height, _, bits, packing = *unpack("<HHHH", data, 18), 0
+    elif 36 <= size <= 1 << 20:
+        width, height, _, bits, packing = unpack("<iiHHI", data, 18)
+    else:
+        raise HeaderError(DAMAGED)
+    height = abs(height)
+    if bits not in (1, 4, 8, 16, 24, 32) or packing > 3 or width < 0:
+        raise HeaderError(f"is a BMP of {bits} bits packed in way {packing}, which OpenCV does not read; use PNG")
+    if packing in (0, 3):
+        _check_length(data, start, height, (width * bits + 31) // 32 * 4)
+    return PictureHeader("BMP", height, width, 3, 8)
+
+
+def _sun(data: bytes) -> PictureHeader:
+    """Sun raster, uncompressed."""
+    width, height, bits, _, packing, mapped, length = unpack(">7I", data, 4)
+    if bits not in (1, 8, 24, 32) or packing > 1 or mapped > 1 or length > 768:
+        raise HeaderError("is a Sun raster of a kind that OpenCV does not read; use PNG or JPEG")
+    _check_length(data, 32 + length, height, ((width * bits + 7) // 8 + 1) // 2 * 2)
+    return PictureHeader("Sun raster", height, width, 3, 8)
+
+
+def _check_length(data: bytes, start: int, height: int, row: int) -> None:
+    if start + height * row > len(data):
+        raise HeaderError(ENDS_EARLY)
+
+
+# --- the portable anymaps ----------------------------------------------------------------------------------------
+
+_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d{1,10})")
+_PAM_LINE = re.compile(rb"[ \t\v\f\r\n]*(?:#[^\r\n]*|([A-Z]{1,8})(?:[ \t]+([^\r\n]{0,200}))?)[\r\n]")
+_PAM_DEPTHS = {b"BLACKANDWHITE": 1, b"GRAYSCALE": 1, b"GRAYSCALE_ALPHA": 2, b"RGB": 3, b"RGB_ALPHA": 4}
+
+
+def _pnm(data: bytes) -> PictureHeader:
+    """PBM, PGM and PPM, as text (P1..P3) and as bytes (P4..P6)."""
+    kind, at, numbers = data[1] - ord("0"), 2, list[int]()
+    for _ in range(2 if kind in (1, 4) else 3):
+        found = _NUMBER.match(data, at, at + 4096)
+        if found is None:
+            raise HeaderError(DAMAGED)
+        numbers.append(int(found[1]))
+        at = found.end()
+    width, height, most = (*numbers, 1)[:3]
+    if not 1 <= most <= 65535:
+        raise HeaderError(f"has a largest value of {most}, expected 1 to 65535; save it again")
+    channels, bits = 3 if kind in (3, 6) else 1, 16 if most > 255 else 8
+    row = (width + 7) // 8 if kind == 4 else width * channels * (bits // 8 if kind > 4 else 1)
+    _check_length(data, at + 1, height, row)
+    return PictureHeader("PNM", height, width, channels, bits, bits // 2)
+
+
+def _pam(data: bytes) -> PictureHeader:
+    """PAM; its kind of tuple must agree with its number of channels."""
+    values: dict[bytes, bytes] = {}
+    at = 3
+    while b"ENDHDR" not in values:
+        found = _PAM_LINE.match(data, at, at + 4096)
+        if found is None or len(values) > 8 or found[1] in values:
+            raise HeaderError(DAMAGED)
+        at = found.end()
+        if found[1]:
+            values[found[1]] = (found[2] or b"").strip()
+    try:
+        height, width, depth, most = (int(values[key]) for key in (b"HEIGHT", b"WIDTH", b"DEPTH", b"MAXVAL"))
+    except (KeyError, ValueError):
+        raise HeaderError(DAMAGED) from None
+    kind = values.get(b"TUPLTYPE")
+    if not 1 <= most <= 65535 or depth not in ((1, 3) if kind is None else (_PAM_DEPTHS.get(kind),)):
+        raise HeaderError(
+            f"is a PAM of {depth} channels up to {most} that its kind of tuple does not fit; save it again"
+        )
+    bits = 16 if most > 255 else 8
+    _check_length(data, at, height, width * depth * bits // 8)
+    return PictureHeader("PAM", height, width, depth, bits, bits)
+
+
+def _floats(data: bytes) -> PictureHeader:
+    raise HeaderError(_FLOATS)
+
+
+def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
+    return lambda data: data.startswith(signatures)
+
+
+_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], PictureHeader]], ...] = (
+    (_starts(b"\xff\xd8\xff"), _jpeg),
+    (_starts(_PNG), _png),
+    (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
+    (_starts(b"GIF87a", b"GIF89a"), _gif.measure),
+    (_starts(b"BM"), _bmp),
+    (_starts(b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"), _tiff.measure),
+    (_starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), _boxes.measure_jpeg2000),
+    (lambda data: re.match(rb"P[1-6]\s", data) is not None, _pnm),
+    (_starts(b"P7\n", b"P7\r"), _pam),
+    (_starts(b"\x59\xa6\x6a\x95"), _sun),
+    (_starts(b"#?RGBE", b"#?RADIANCE", b"PF\n", b"Pf\n", b"PF\r", b"Pf\r", b"\x76\x2f\x31\x01"), _floats),
+    (lambda data: data[4:8] == b"ftyp", _boxes.measure_avif),
+)
