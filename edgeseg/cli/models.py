@@ -1,4 +1,4 @@
-"""``edgeseg models``: what can be built, with the facts people choose by."""
+"""``edgeseg models``: what can be built, with the facts people choose by. Counting at a size aside, without torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.cli._shared import console, optional_size, size_text, table
+from edgeseg.cli._shared import console, optional_size, print_json, size_text, table
 
 if TYPE_CHECKING:
-    from edgeseg.models import ModelSpec
     from edgeseg.specs import Size
 
 __all__ = ["models"]
+
+_TOLD = (
+    "name", "system", "year", "parameters", "macs", "size", "classes", "labels", "divisor", "accuracy",
+    "weights_licence", "paper", "source", "notes",
+)  # fmt: skip
 
 
 def models(
@@ -20,67 +24,46 @@ def models(
         str, typer.Argument(help="Shell pattern on names, such as 'espnet*'; a plain word matches inside.")
     ] = "*",
     size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH at which MACs are counted; default each network's own.")
+        str | None,
+        typer.Option(help="HEIGHTxWIDTH at which MACs are counted (needs torch); default each network's own."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    macs: Annotated[bool, typer.Option(help="Count MACs (builds every network listed).")] = True,
+    macs: Annotated[bool, typer.Option(help="Tell MACs; at a --size every network listed is built for them.")] = True,
 ) -> None:
     """List networks: name, system, year, parameters, MACs at a size, published accuracy, notes."""
-    from edgeseg._optional import require
+    import fnmatch
 
-    require("torch", extra="export", why="listing networks")
     from edgeseg.errors import UnknownNameError
-    from edgeseg.models import list_models, model_spec
+    from edgeseg.models.facts import read_rows
 
-    wanted = optional_size(size)
-    known = list_models()
+    wanted, known = optional_size(size), read_rows()
     glob = pattern if pattern in known or any(c in pattern for c in "*?[") else f"*{pattern}*"
-    names = list_models(glob)
+    names = fnmatch.filter(known, glob)
     if not names:
         raise UnknownNameError("network", pattern, known, hint="`edgeseg models` lists them.")
-    rows = [_row(model_spec(name), wanted, macs) for name in names]
-    if as_json:
-        import json
+    if wanted is not None and macs:
+        from edgeseg._optional import require
 
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        require("torch", extra="export", why="counting MACs at a size")
+    rows = [_row(known[name], wanted, macs) for name in names]
+    if as_json:
+        print_json(rows, indent=2)
     elif len(rows) == 1:
         _print_one(rows[0])
     else:
         _print_table(rows)
 
 
-def _row(spec: ModelSpec, size: Size | None, count: bool) -> dict[str, Any]:
-    at, macs = _count(spec, size) if count else (size or spec.input_size, None)
-    return {
-        "name": spec.name,
-        "system": spec.system,
-        "year": spec.year,
-        "parameters": spec.params,
-        "macs": macs,
-        "size": list(at),
-        "classes": spec.num_classes,
-        "labels": spec.labels,
-        "divisor": spec.divisor,
-        "accuracy": spec.accuracy,
-        "weights_licence": spec.weights_licence,
-        "paper": spec.paper,
-        "source": spec.source,
-        "notes": spec.notes,
-    }
+def _row(stored: dict[str, Any], size: Size | None, count: bool) -> dict[str, Any]:
+    """The facts told of a network, with MACs at the size, or at its own where it does not take the one asked for."""
+    row = {key: stored[key] for key in _TOLD}
+    if not count:
+        return {**row, "macs": None, "size": row["size"] if size is None else list(size)}
+    if size is None or any(side % stored["divisor"] or side < stored["min_side"] for side in size):
+        return row
+    from edgeseg.models.facts import count_or_none
 
-
-def _count(spec: ModelSpec, size: Size | None) -> tuple[Size, int | None]:
-    """MACs at the size, or at the network's own where it does not take the one asked for."""
-    from edgeseg.models.count import count_macs
-    from edgeseg.models.registry import build_on_meta
-
-    at = size or spec.input_size
-    if any(side % spec.divisor or side < spec.min_side for side in at):
-        at = spec.input_size
-    try:
-        return at, count_macs(build_on_meta(spec.name), at)
-    except RuntimeError:  # too small for its pooling: shown as "-"
-        return at, None
+    return {**row, "macs": count_or_none(row["name"], size), "size": list(size)}
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

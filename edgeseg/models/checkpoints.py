@@ -4,17 +4,14 @@ Formats: PyTorch (``.pth``, ``.pt``: plain, or wrapped in ``state_dict``, ``mode
 safetensors, Paddle (``.pdparams``), and ONNX initialisers. Networks keep the published key names, so loading is strict;
 what differs between frameworks (Paddle's ``_mean`` and transposed Linear weights) is translated here, once.
 
-Nothing is ever unpickled that could run code: PyTorch files are read with ``weights_only=True``, Paddle files by an
-unpickler that knows numpy arrays and nothing else.
+Nothing of a file ever runs, and what it states is checked before memory is taken: see `edgeseg.models.readers`.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +20,50 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import CheckpointError
+from edgeseg.models.readers import Inert, Tree, UnreadableError, Unsupported, Value, damaged, read_tree, stands_for
+from edgeseg.text import first_line, one_line
 
-__all__ = ["held_classes", "load_state", "read_checkpoint", "state_from_arrays"]
+__all__ = [
+    "COUNTER",
+    "PADDLE_LEAVES",
+    "Checkpoint",
+    "from_paddle",
+    "held_classes",
+    "is_paddle",
+    "load_state",
+    "open_checkpoint",
+    "read_checkpoint",
+    "state_from_arrays",
+    "without_ignored",
+]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ema", "network", "weights", "params")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
-_PICKLED = re.compile(r"GLOBAL |allowlisted|unrecognized function|must be imported|is blocked")
-_LOSS = re.compile(r"^(module\.)?(\w*loss\w*|criterion)\.")
-_COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
-_PADDLE_LEAVES = {"_mean": "running_mean", "_variance": "running_var", "_weight": "weight"}
-_PADDLE_NAME = "StructuredToParameterName@@"
+_SAVE_PLAIN = "save plain tensors of numbers: torch.save(model.state_dict(), 'weights.pth')"
+_LONGEST_KEY = 1000
+_DEEPEST = 8
+_WORD = re.compile(r"\w+")
+COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
+"""Keys that count training steps; inference does without."""
+PADDLE_LEAVES = {"_mean": "running_mean", "_variance": "running_var", "_weight": "weight"}
+"""What Paddle calls a tensor, and PyTorch."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file gives.
+
+    Attributes:
+        state: Tensors by key, on the CPU in their stored type, wrappers and ``module.`` prefixes removed.
+        skipped: Names of classes whose objects the file holds besides, which were not built.
+    """
+
+    state: dict[str, Tensor]
+    skipped: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read a checkpoint file into a flat state dict.
+    """Read a checkpoint file into a flat state dict; `open_checkpoint` also tells what was skipped.
 
     Args:
         path: ``.pth``, ``.pt``, ``.ckpt``, ``.safetensors``, ``.pdparams`` or ``.onnx``.
@@ -45,20 +72,43 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         Tensors on the CPU in their stored type, wrappers and ``module.`` prefixes removed.
 
     Raises:
-        CheckpointError: Missing, empty, truncated, needs pickle, or holds no tensors.
+        CheckpointError: Missing, empty, truncated, of another kind, could run code, or holds no tensors.
+    """
+    return open_checkpoint(path).state
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint file.
+
+    Nothing of the file runs, and no size that it states is believed before it was compared with the file's own. Objects
+    that are neither tensors nor plain values (a training run's) are passed over.
+
+    Args:
+        path: As `read_checkpoint` takes.
+
+    Raises:
+        CheckpointError: As `read_checkpoint`.
     """
     file = Path(path)
-    if not file.is_file():
-        raise CheckpointError(f"no checkpoint at '{file}'; give the path of a weights file")
-    if file.stat().st_size == 0:
-        raise CheckpointError(f"checkpoint '{file}' is empty (0 bytes); download or copy it again")
-    readers = {".safetensors": _read_safetensors, ".pdparams": _read_paddle, ".onnx": _read_onnx}
-    loaded = readers.get(file.suffix.lower(), _read_torch)(file)
-    state = _unwrap(loaded)
+    shown = one_line(file)
+    try:
+        if file.is_dir():
+            raise CheckpointError(f"no checkpoint at '{shown}', which is a folder; give the weights file in it")
+        if not file.is_file():
+            raise CheckpointError(f"no checkpoint at '{shown}'; give the path of a weights file")
+        if file.stat().st_size == 0:
+            raise CheckpointError(f"checkpoint '{shown}' is empty (0 bytes); download or copy it again")
+        tree = read_tree(file)
+        state = _flat(tree)
+    except UnreadableError as error:
+        raise CheckpointError(f"checkpoint '{shown}' {error}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint '{shown}' cannot be read ({first_line(error, 120)}); check the path and your permission"
+        ) from error
     if not state:
-        kind = type(loaded).__name__
-        raise CheckpointError(f"checkpoint '{file}' holds no tensors (found a {kind}); expected a state dict")
-    return _strip_prefixes(state)
+        raise CheckpointError(f"checkpoint '{shown}' {_without_tensors(tree)}")
+    return Checkpoint(_strip_prefixes(state), tree.skipped)
 
 
 def state_from_arrays(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -89,16 +139,24 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, what: str, nam
         CheckpointError: Missing or unexpected keys, or shapes that differ; lists them and names a network that fits.
     """
     given = state
-    state = _from_paddle(_without_ignored(state, module), module)
+    state = from_paddle(without_ignored(state, module), module)
     target = module.state_dict()
     state = {**state, **_aliases(module, state)}
     optional = getattr(module, "checkpoint_optional", ())
-    missing = [key for key in target if key not in state and not _COUNTER.search(key) and not _matches(key, optional)]
-    unexpected = [key for key in state if key not in target and not _COUNTER.search(key)]
+    missing = [key for key in target if key not in state and not COUNTER.search(key) and not _matches(key, optional)]
+    unexpected = [key for key in state if key not in target and not COUNTER.search(key)]
     shapes = [key for key in state if key in target and state[key].shape != target[key].shape]
     if missing or unexpected or shapes:
         problem = _describe_misfit(what, target, state, missing, unexpected, shapes)
-        raise CheckpointError(problem + _suggest_network(given, name))
+        from edgeseg.models.suggest import suggest_network
+
+        raise CheckpointError(problem + (suggest_network(given, name) if name else ""))
+    complexes = [key for key in state if state[key].is_complex() and key in target and not target[key].is_complex()]
+    if complexes:
+        raise CheckpointError(
+            f"the checkpoint holds complex numbers ({_some(complexes)}) where {what} has real ones; "
+            "save the weights as real numbers"
+        )
     module.load_state_dict({key: value for key, value in state.items() if key in target}, strict=False)
 
 
@@ -106,7 +164,7 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(re.search(pattern, key) for pattern in patterns)
 
 
-def _without_ignored(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def without_ignored(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Drop the published keys that the module declares not to hold."""
     ignores = getattr(module, "checkpoint_ignores", ())
     return {key: value for key, value in state.items() if not _matches(key, ignores)}
@@ -128,132 +186,83 @@ def _aliases(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     return found
 
 
-def _read_torch(file: Path) -> object:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _PICKLED.search(str(error)):
-            raise CheckpointError(
-                f"checkpoint '{file}' holds pickled objects besides tensors, which could run code and are not loaded; "
-                "re-save its state dict where you trust it: torch.save(model.state_dict(), 'weights.pth')"
-            ) from error
-        raise CheckpointError(
-            f"checkpoint '{file}' is damaged or not a PyTorch file; download or copy it again"
-        ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        IndexError,
-        struct.error,
-    ) as error:
-        raise CheckpointError(
-            f"checkpoint '{file}' is damaged or truncated ({_first_line(error)}); download or copy it again"
-        ) from error
+def _flat(tree: Tree) -> dict[str, Tensor]:
+    """The tensors of a tree, looking through the usual wrappers; each is read once, and those left out never."""
+    found = {key: note for key, note in _unwrap(tree.root).items() if note is not None}
+    arrays = {id(note): note.kept for note in found.values() if not isinstance(note, Unsupported)}
+    if sum(arrays.values()) > tree.size:
+        raise damaged("its arrays hold the same bytes many times")
+    made: dict[int, Tensor] = {}
+    state: dict[str, Tensor] = {}
+    for key, note in found.items():
+        if len(key) > _LONGEST_KEY:
+            raise damaged(f"a tensor's name has {len(key):,} characters")
+        if isinstance(note, Unsupported):
+            raise UnreadableError(f"holds {note.kind}, '{one_line(key, 80)}', which edgeseg does not take", _SAVE_PLAIN)
+        if id(note) not in made:
+            made[id(note)] = note.tensor()
+        state[key] = made[id(note)]
+    return state
 
 
-def _read_safetensors(file: Path) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint '{file}' is not a whole safetensors file ({_first_line(error)}); download or copy it again"
-        ) from error
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads numpy arrays in plain containers and refuses everything else."""
-
-    _ALLOWED = frozenset(
-        {
-            ("collections", "OrderedDict"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy._core.multiarray", "scalar"),
-            ("_codecs", "encode"),
-        }
+def _without_tensors(tree: Tree) -> str:
+    """What a file without tensors holds instead, and what to do."""
+    kind = f"pickled {tree.root.name}" if isinstance(tree.root, Inert) else type(tree.root).__name__
+    names = one_line(", ".join(tree.skipped), 100)
+    others = f" and holds pickled objects besides tensors, which are not built ({names})" if names else ""
+    return (
+        f"holds no tensors (found a {one_line(kind, 60)}){others}; expected a state dict: "
+        "torch.save(model.state_dict(), 'weights.pth')"
     )
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise CheckpointError(
-                f"the Paddle checkpoint holds a pickled {module}.{name}, which could run code and is not loaded; "
-                "re-save it where you trust it with paddle.save(model.state_dict(), 'weights.pdparams')"
-            )
-        return super().find_class(module.replace("numpy._core", "numpy.core") if np.__version__ < "2" else module, name)
+
+def _unwrap(root: object) -> dict[str, Value | Unsupported | None]:
+    """What stands for a tensor, by key, in the innermost of the usual wrappers; None for other values."""
+    for _ in range(_DEEPEST):
+        if not isinstance(root, dict):
+            return {}
+        notes = {str(key): stands_for(value) for key, value in root.items()}
+        inner = next((root[key] for key in _WRAPPERS if _holds_tensors(root.get(key))), None)
+        if inner is None:
+            return notes
+        root = inner
+    return {}
 
 
-def _read_paddle(file: Path) -> object:
-    try:
-        with file.open("rb") as stream:
-            loaded = _ArrayUnpickler(stream).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, IndexError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"checkpoint '{file}' is damaged or truncated ({_first_line(error)}); download or copy it again"
-        ) from error
-    if isinstance(loaded, dict):
-        loaded.pop(_PADDLE_NAME, None)
-    return loaded
-
-
-def _read_onnx(file: Path) -> object:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from onnx import numpy_helper
-
-    try:
-        graph = onnx.load(file).graph
-    except (DecodeError, OSError, ValueError) as error:
-        raise CheckpointError(f"'{file}' is not a whole ONNX file ({_first_line(error)}); copy it again") from error
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-
-
-def _unwrap(loaded: object) -> dict[str, Tensor]:
-    """Flat tensors of a loaded object, looking through the usual wrappers."""
-    if not isinstance(loaded, Mapping):
-        return {}
-    for key in _WRAPPERS:
-        inner = loaded.get(key)
-        if isinstance(inner, Mapping) and any(isinstance(v, (Tensor, np.ndarray)) for v in inner.values()):
-            return _unwrap(inner)
-    tensors: dict[str, Tensor] = {}
-    for key, value in loaded.items():
-        if isinstance(value, np.ndarray):
-            tensors[str(key)] = torch.from_numpy(np.array(value))
-        elif isinstance(value, Tensor):
-            tensors[str(key)] = value.detach()
-    return tensors
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, dict) and any(stands_for(each) is not None for each in value.values())
 
 
 def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Remove a wrapper's prefix as long as every key carries it; a training wrapper's loss constants go with it."""
     while True:
-        network = [key for key in state if not _LOSS.search(key)]
+        network = [key for key in state if not _of_loss(key)]
         prefix = next((p for p in _PREFIXES if network and all(key.startswith(p) for key in network)), None)
         if prefix is None:
             return state
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _from_paddle(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+def _of_loss(key: str) -> bool:
+    first = key.removeprefix("module.").split(".", 1)[0]
+    return "." in key and (first == "criterion" or ("loss" in first and _WORD.fullmatch(first) is not None))
+
+
+def is_paddle(keys: Iterable[str]) -> bool:
+    """Whether keys are as Paddle names them."""
+    return any(key.endswith(("._mean", "._variance")) for key in keys)
+
+
+def from_paddle(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Translate Paddle's BatchNorm statistics, PReLU slopes and transposed Linear weights; others pass unchanged."""
-    if not any(key.endswith(("._mean", "._variance")) for key in state):
+    if not is_paddle(state):
         return dict(state)
     linear = {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
     translated: dict[str, Tensor] = {}
     for key, value in state.items():
         stem, _, leaf = key.rpartition(".")
-        new = f"{stem}.{_PADDLE_LEAVES[leaf]}" if leaf in _PADDLE_LEAVES else key
-        translated[new] = value.t() if new in linear else value
+        new = f"{stem}.{PADDLE_LEAVES[leaf]}" if leaf in PADDLE_LEAVES else key
+        translated[new] = value.t() if new in linear and value.ndim == 2 else value
     return translated
 
 
@@ -271,55 +280,16 @@ def _describe_misfit(
     if unexpected:
         parts.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
     if shapes:
-        told = [f"{key}: got {list(state[key].shape)}, expected {list(target[key].shape)}" for key in shapes]
+        told = [f"{_shown(key)}: got {list(state[key].shape)}, expected {list(target[key].shape)}" for key in shapes]
         parts.append(f"{len(shapes)} of another shape ({_some(told)})")
     return f"the checkpoint does not fit {what}: of {len(target)} keys " + ", ".join(parts)
-
-
-def _suggest_network(state: Mapping[str, Tensor], name: str) -> str:
-    """Name a registered network whose keys and shapes the checkpoint has, or the nearest one."""
-    if not name:
-        return ""
-    from edgeseg.models import registry
-
-    shares = {candidate: _share(state, candidate) for candidate in (name, *registry.list_models())}
-    best = max(shares, key=lambda candidate: shares[candidate])
-    share = shares[best]
-    if share == 1.0 and best != name:
-        return f"; it fits '{best}': use that name"
-    if share == 1.0:
-        held = held_classes(state, registry.model_spec(name).classes_key)
-        return f"; it fits '{name}' with {held} classes: pass num_classes={held}, or none to take them from the file"
-    if share < 0.5:
-        return "; no registered network has these tensors"
-    return f"; the nearest network is '{best}' ({share:.0%} of the tensors agree): check the variant"
-
-
-def _share(state: Mapping[str, Tensor], candidate: str) -> float:
-    """Share of tensors that a registered network, built with the checkpoint's number of classes, has in common."""
-    from edgeseg.models import registry
-
-    try:
-        module = registry.build_on_meta(candidate, held_classes(state, registry.model_spec(candidate).classes_key))
-    except (RuntimeError, ValueError):  # this number of classes cannot be built
-        return 0.0
-    return _overlap(module.state_dict(), _from_paddle(_without_ignored(state, module), module))
-
-
-def _overlap(target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> float:
-    """Share of tensors (counters aside) present on both sides with one shape."""
-    ours = {key: tuple(value.shape) for key, value in target.items() if not _COUNTER.search(key)}
-    theirs = {key: tuple(value.shape) for key, value in state.items() if not _COUNTER.search(key)}
-    same = sum(1 for key, shape in ours.items() if theirs.get(key) == shape)
-    return same / max(1, len(ours.keys() | theirs.keys()))
 
 
 def _some(items: Iterable[str], limit: int = 4) -> str:
     listed = list(items)
     more = f", and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
+    return ", ".join(one_line(item, 200) for item in listed[:limit]) + more
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:200] if text else type(error).__name__
+def _shown(key: str) -> str:
+    return one_line(key, 100)

@@ -20,7 +20,7 @@ def count_parameters(network: nn.Module) -> int:
 
 def count_macs(network: nn.Module, size: Size) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image of `size` (height x width)."""
-    ghost = copy.deepcopy(network).to("meta").eval()
+    ghost = copy.deepcopy(network).to("meta").eval().requires_grad_(False)  # the counter hooks what has a gradient
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(False), torch.no_grad(), counter:
         ghost(torch.empty(1, 3, *size, device="meta"))

@@ -58,7 +58,7 @@ def _load_families() -> None:
     global _loaded
     if _loaded:
         return
-    machinery = {"registry", "spec", "checkpoints", "count", "features"}
+    machinery = {"registry", "spec", "checkpoints", "count", "facts", "features", "suggest"}
     package = importlib.import_module("edgeseg.models")
     for module in pkgutil.iter_modules(package.__path__):
         if not module.ispkg and module.name not in machinery:
