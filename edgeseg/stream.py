@@ -23,6 +23,7 @@ Stage = Callable[[Iterator[Any]], Iterator[Any]]
 """Turns an iterator of items into an iterator of results; it runs in a thread of its own."""
 
 _POLL_S = 0.1
+_HURRY_S = 0.3  # a command has little more than a second to end after a signal
 
 
 class Channel(Generic[T]):
@@ -131,8 +132,8 @@ class Stream(Generic[T]):
     def __next__(self) -> T:
         try:
             item: T | None = self._channels[-1].get(self._stop)
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            self._close(type(error))
             raise
         if item is None:
             self.close()
@@ -143,13 +144,21 @@ class Stream(Generic[T]):
         """End the threads; closing twice is harmless."""
         self._end()
 
+    def _close(self, kind: type[BaseException] | None) -> None:
+        """Close; after a signal do not wait for a source that blocks, because a recording must still be finished."""
+        if kind is None or issubclass(kind, Exception):
+            self.close()
+        elif (pending := self._end.detach()) is not None:
+            channels, threads, patience = pending[2]
+            _shut_down(channels, threads, min(patience, _HURRY_S))
+
     def __enter__(self) -> Stream[T]:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(kind)
 
 
 def _run(stage: Stage, source: Iterable[Any], target: Channel[Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from edgeseg._signals import Terminated
 from edgeseg.stream import Channel, Stream
 
 
@@ -197,3 +198,27 @@ def test_channel_closing_wakes_a_waiting_sender() -> None:
     channel.close()
     sender.join(5)
     assert given == [False]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated])
+def test_a_signal_does_not_wait_for_a_source_that_blocks(error: type[BaseException]) -> None:
+    """What was recorded so far must be finished in the second that a signal leaves."""
+    free = threading.Event()
+
+    def blocked() -> Iterator[int]:
+        yield 1
+        free.wait(20.0)
+
+    def interrupted() -> None:
+        with Stream[int](blocked(), [lambda items: items], patience=12.0) as stream:
+            assert next(stream) == 1
+            raise error
+
+    start = time.monotonic()
+    with pytest.raises(error):
+        interrupted()
+    assert time.monotonic() - start < 2.0
+    free.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("edgeseg-"):
+            thread.join(5.0)

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeseg.bench.isolated import worker_environment
+from edgeseg.bench.isolated import python_module, worker_environment
 from edgeseg.bench.stats import median_interval
 from edgeseg.errors import EdgesegError
 
@@ -76,7 +76,7 @@ class Contender:
         paths = [*map(str, path), *filter(None, [environment.get("PYTHONPATH")])]
         self._factory = factory
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgeseg.bench.duel", factory, json.dumps(dict(options))],
+            [*python_module("edgeseg.bench.duel"), factory, json.dumps(dict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**environment, "PYTHONPATH": os.pathsep.join(paths)},

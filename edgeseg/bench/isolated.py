@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,14 +17,31 @@ from numpy.typing import NDArray
 
 import edgeseg
 from edgeseg import errors
+from edgeseg._signals import tell_process
 from edgeseg.bench.report import BenchmarkReport, Settings
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError
+from edgeseg.files import scratch_folder
 from edgeseg.runtimes._base import RuntimeOptions
 
-__all__ = ["measure_in_own_process", "run_worker", "worker_environment"]
+__all__ = ["measure_in_own_process", "python_module", "run_worker", "worker_environment"]
 
-WORKER = (sys.executable, "-m", "edgeseg.bench.worker")
+_START = (
+    "import sys; sys.path = [folder for folder in sys.path if folder]; "
+    "import runpy; runpy.run_module({!r}, run_name='__main__', alter_sys=True)"
+)
+_STOP_S = 0.5
+
+
+def python_module(module: str) -> tuple[str, ...]:
+    """Command that runs a module as ``python -m`` does, without the current folder among the places of imports.
+
+    A ``numpy.py`` that happens to lie there must not run. (Python 3.11 has ``-P`` for it, 3.10 has nothing.)
+    """
+    return sys.executable, "-c", _START.format(module)
+
+
+WORKER = python_module("edgeseg.bench.worker")
 
 
 def measure_in_own_process(
@@ -41,15 +57,15 @@ def measure_in_own_process(
     Raises:
         EdgesegError: Of the class the worker raised, or the plain one where it ended without an answer.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeseg-benchmark-") as folder:
+    with scratch_folder("edgeseg-benchmark") as folder:
         request = {
             "bundle": str(bundle.path.resolve()),
             "target": target,
-            "images": [_picture(image, index, Path(folder)) for index, image in enumerate(images)],
+            "images": [_picture(image, index, folder) for index, image in enumerate(images)],
             "options": {**vars(options), "provider_options": dict(options.provider_options)},
             "settings": asdict(settings),
         }
-        return BenchmarkReport.from_json(run_worker(request, Path(folder), target))
+        return BenchmarkReport.from_json(run_worker(request, folder, target))
 
 
 def run_worker(
@@ -77,10 +93,12 @@ def run_worker(
             stderr=stream,
             env=worker_environment(),
         )
+        tell_process("+", process.pid)
         try:
             code = process.wait()
         finally:
             _stop(process)
+            tell_process("-", process.pid)
     return _read_answer(answer, code, target, messages.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -110,7 +128,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         return
     process.terminate()
     try:
-        process.wait(5.0)
+        process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

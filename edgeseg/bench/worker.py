@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg._signals import die_with
 from edgeseg.bench.harness import measure
 from edgeseg.bench.report import Settings
 from edgeseg.bundle import open_bundle
@@ -29,6 +30,7 @@ __all__ = ["answer", "main"]
 def main(arguments: list[str]) -> int:
     """Read the request, measure, write the answer."""
     question, reply = (Path(argument) for argument in arguments)
+    die_with(os.getppid())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     request = json.loads(question.read_text(encoding="utf-8"))
     write_text(reply, json.dumps(answer(request)))

@@ -2,39 +2,64 @@
 
 from __future__ import annotations
 
-import signal
+import contextlib
+import io
+import os
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
-__all__ = ["main"]
+from edgeseg import _signals, files
+from edgeseg.cli.supervisor import STOPPED, Reporter, supervise
+
+__all__ = ["main", "run"]
 
 _SEVERAL = ("--target", "-t")
 _TAKE_SEVERAL = ("export", "verify", "benchmark")
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with the code `edgeseg.errors` lists."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    """Run the command line in a child process (`supervise`) and exit with the code that `edgeseg.errors` lists."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    supervise(lambda reporter: run(words, reporter))
 
 
-def run(arguments: list[str]) -> int:
-    """Run the command line and return its exit code."""
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        return _run(arguments)
-    except KeyboardInterrupt:
-        return _say("stopped; nothing half-written was left", INTERRUPTED)
-    except _Terminated:
-        return _say("terminated; nothing half-written was left", TERMINATED)
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+def run(arguments: list[str], reporter: Reporter | None = None) -> int:
+    """Run the command line in this process and return its exit code.
+
+    Args:
+        arguments: Words after the command's name.
+        reporter: Told of what must be removed if this process is killed.
+    """
+    _escape_what_a_stream_cannot_show()
+    with _signals.watched() as signals:
+        sentence, code = "", 0
+        try:
+            if reporter is not None:
+                files.observe_partials(reporter.partial)
+                signals.on_settle, signals.on_process = reporter.settled, reporter.process
+                reporter.ready()
+            sentence, code = _run(arguments)
+        except KeyboardInterrupt:
+            code = _signals.INTERRUPTED
+        except _signals.Terminated:
+            code = _signals.TERMINATED
+        except BaseException:
+            if signals.number is None:
+                raise
+        if signals.number is None:
+            sentence, code = _flushed(sentence, code)
+        if signals.number is not None:  # whatever exception it became on the way
+            code = _signals.exit_code_of(signals.number)
+            files.discard_partials()
+    sentence = STOPPED.get(code, sentence)
+    if sentence:
+        _say(sentence)
+    return code
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> tuple[str, int]:
+    """Run a command; returns the sentence for standard error, empty where there is none, and the exit code."""
     import typer
 
     from edgeseg.cli.app import app
@@ -43,22 +68,19 @@ def _run(arguments: list[str]) -> int:
     try:
         code = app(spread_targets(arguments), standalone_mode=False, prog_name="edgeseg")
     except EdgesegError as error:
-        return _say(str(error), error.exit_code)
+        return str(error), error.exit_code
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except _usage_errors() as error:
-        sentence = _usage_sentence(error)
-        return _say(sentence, int(getattr(error, "exit_code", 2))) if sentence else 2
+        return _usage_sentence(error), int(getattr(error, "exit_code", 2))
     except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+        _give_up_stdout()
+        return "", 0
     except MemoryError:
-        return _say("out of memory; use a smaller size or batch", 1)
+        return "out of memory; use a smaller size or batch", 1
     except OSError as error:
-        return _say(_os_sentence(error), 8)
-    if code == INTERRUPTED:  # typer turns Ctrl-C into this number without a word
-        raise KeyboardInterrupt
-    return int(code or 0)
+        return _os_sentence(error), 8
+    return "", int(code or 0)
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:
@@ -81,17 +103,35 @@ def _usage_sentence(error: Exception) -> str:
     return told and f"{told[:1].lower()}{told[1:].rstrip('.')}; see {command} --help"
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived; unwinds like Ctrl-C so that temporary files go."""
+def _say(sentence: str) -> None:
+    from edgeseg.text import one_line
+
+    print(f"edgeseg: {one_line(sentence, 2100)}", file=sys.stderr)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
+def _flushed(sentence: str, code: int) -> tuple[str, int]:
+    """Write out what waits for standard output; a full disk behind it is an error, a reader that has gone is none."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _give_up_stdout()
+    except OSError as error:
+        _give_up_stdout()
+        return f"cannot write to standard output: {(error.strerror or str(error)).lower()}; free space", 8
+    return sentence, code
 
 
-def _say(sentence: str, code: int) -> int:
-    print(f"edgeseg: {sentence}", file=sys.stderr)
-    return code
+def _give_up_stdout() -> None:
+    """Let what is still to be written go nowhere: its reader has gone."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _escape_what_a_stream_cannot_show() -> None:
+    """Write a name that the terminal's encoding lacks with escapes, instead of ending in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _os_sentence(error: OSError) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from edgeseg.errors import ExportError
+from edgeseg.files import scratch_folder
 from edgeseg.specs import Size
 
 __all__ = ["IR_VERSION", "OPSET", "check_limits", "export_onnx", "first_reason", "quiet", "simplify"]
@@ -46,7 +47,7 @@ def export_onnx(
     example = torch.zeros((batch, *size, 3), dtype=torch.uint8)
     shapes = ({1: _free("height", divisor), 2: _free("width", divisor)},) if dynamic else None
     try:
-        with quiet(), torch.inference_mode():
+        with quiet(), _compiler_cache(), torch.inference_mode():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -133,6 +134,20 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _compiler_cache(variable: str = "TORCHINDUCTOR_CACHE_DIR") -> Iterator[None]:
+    """Give PyTorch's compiler, which makes a cache folder and keeps nothing in it, one that vanishes."""
+    if variable in os.environ:
+        yield
+        return
+    with scratch_folder("edgeseg-torch") as folder:
+        os.environ[variable] = str(folder)
+        try:
+            yield
+        finally:
+            os.environ.pop(variable, None)
 
 
 @contextlib.contextmanager

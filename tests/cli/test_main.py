@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeseg import cli
+from edgeseg._signals import Terminated
 from edgeseg.cli import spread_targets
 from edgeseg.errors import EdgesegError
 from tests.cli.conftest import Edgeseg
@@ -104,7 +104,7 @@ def test_a_file_named_nearly_like_a_target_is_a_file(tmp_path: Path, monkeypatch
     ("error", "code", "told"),
     [
         (KeyboardInterrupt(), 130, "stopped; nothing half-written was left"),
-        (cli._Terminated(), 143, "terminated; nothing half-written was left"),
+        (Terminated(), 143, "terminated; nothing half-written was left"),
         (MemoryError(), 1, "out of memory; use a smaller size or batch"),
         (OSError(13, "Permission denied", "some/file"), 8, "the system refused 'some/file': permission denied"),
         (EdgesegError("a sentence"), 1, "a sentence"),
@@ -127,11 +127,21 @@ def test_the_caller_keeps_its_signal_handler(edgeseg: Edgeseg) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_main_exits_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["edgeseg", "nonsense"])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert caught.value.code == 2
+def test_main_exits_with_the_code() -> None:
+    script = "import threading, sys; from edgeseg.cli import main; sys.argv = ['edgeseg', 'nonsense']; "
+    second = "threading.Thread(target=threading.Event().wait, daemon=True).start(); "
+    for code in (f"{script}main()", f"{script}{second}main()", f"{script}main(['doctor', '--nonsense'])"):
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith("edgeseg: ")
+
+
+def test_a_full_disk_behind_standard_output_is_told() -> None:
+    command = f"{sys.executable} -m edgeseg --help > /dev/full"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 8
+    assert done.stderr.startswith("edgeseg: ")
+    assert done.stderr.endswith("no space left on device\n")
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

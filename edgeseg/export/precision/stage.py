@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +28,7 @@ from edgeseg.export.precision.report import KeptFloat, Latency, PrecisionReport,
 from edgeseg.export.precision.roles import MOVES
 from edgeseg.export.precision.sensitivity import Found, own_noise, rank, search
 from edgeseg.export.reference import ParitySet, parity_set
-from edgeseg.files import sha256_of
+from edgeseg.files import scratch_folder, sha256_of
 from edgeseg.predictor import Predictor
 from edgeseg.runtimes import Session, open_session
 from edgeseg.specs import ResizeRule, Size, TailSpec
@@ -256,8 +255,8 @@ def figures(
     report = lowered.report
     bundle = Bundle(folder, manifest)
     rows, least = [], 1.0
-    with tempfile.TemporaryDirectory(prefix="edgeseg-fp32-") as temporary:
-        twin = _Twin(Path(temporary), fp32, manifest, module)
+    with scratch_folder("edgeseg-fp32") as temporary:
+        twin = _Twin(temporary, fp32, manifest, module)
         for entry in parity:
             if entry.target != "torch":
                 row, sample = _target_figures(entry, bundle, twin, lowered)
