@@ -23,16 +23,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.bundle import SAMPLE, SAMPLE_LABELS, Bundle, Manifest, Parity, open_bundle
-from edgeseg.errors import BundleError, EdgesegError, SizeError, UsageError
-from edgeseg.images import as_rgb, fit_image, read_image
+from edgeseg.decoding import decode
+from edgeseg.errors import BundleError, EdgesegError, InputError, SizeError, UsageError
+from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, fit_image, load_image, read_image
 from edgeseg.labels import as_label_map
 from edgeseg.results import Result
-from edgeseg.runtimes import RuntimeOptions, SessionInfo, open_session
+from edgeseg.runtimes import RuntimeOptions, Session, SessionInfo, open_session
+from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.specs import Size, check_divisor
 from edgeseg.stream import Stage, Stream
 from edgeseg.tail import Region, labels_from_logits, scores_from_logits, warm_up
 from edgeseg.targets import resolve_target
+from edgeseg.text import one_line
 
 __all__ = ["Failure", "Predictor"]
 
@@ -64,6 +67,7 @@ class _Job:
     output: Literal["labels", "logits"]
     picture: NDArray[np.uint8] | None
     timings: dict[str, float]
+    damaged: tuple[str, ...] = ()
     found: NDArray[Any] = field(default_factory=lambda: np.empty(0))
 
 
@@ -80,10 +84,13 @@ class Predictor:
         scores: Also give the probability of the chosen class per pixel.
         keep_image: Keep the picture in the result, for overlays; costs a copy of arrays that the caller passes.
         check: Compare every file of the bundle with its SHA-256 (a `path` only; an opened bundle was checked).
+        trusted_keys: PEM files of public keys; where any is given, only a bundle signed by the owner of one is opened.
         input_size: Height x width to feed; only for bundles exported with free height and width.
         threads: CPU threads of the engine; short for `RuntimeOptions.threads`.
         device: Device or provider; short for `RuntimeOptions.device`.
         options: How the engine is to run.
+        max_pixels: Largest height x width of a picture file; arrays are in memory already and have no limit.
+        strict: Refuse damaged picture files instead of telling in `Result.damaged`.
 
     Raises:
         BundleError: A bundle that is missing, damaged, newer, or not exported for the target.
@@ -100,18 +107,24 @@ class Predictor:
         scores: bool = False,
         keep_image: bool = True,
         check: bool = True,
+        trusted_keys: Sequence[str | Path] = (),
         input_size: Size | None = None,
         threads: int | None = None,
         device: str | None = None,
         options: RuntimeOptions | None = None,
+        max_pixels: int = MAX_PIXELS,
+        strict: bool = False,
     ) -> None:
         _check_output(output)
+        check_max_pixels(max_pixels)
+        self._max_pixels, self._strict = max_pixels, strict
         self._target = resolve_target(target)
-        bundle = path if isinstance(path, Bundle) else open_bundle(path, check=check)
+        bundle = _opened(path, check, trusted_keys)
         _check_input_size(bundle.manifest, input_size)
         self._bundle, self._scores, self._keep, self._input_size = bundle, scores, keep_image, input_size
         self._output: Output = output
         self._session = open_session(bundle, self._target, _merge(options, threads, device))
+        _check_graph(bundle, self._session)
         self._ends_in_labels = any(tensor.name == "labels" for tensor in self._session.outputs)
         if not (scores or self._ends_in_labels):  # every picture goes through the compiled tail
             warm_up()
@@ -197,7 +210,7 @@ class Predictor:
         """
         if queue < 1:
             raise UsageError(f"queue is {queue}; at least 1 picture must be able to wait")
-        opened, owned = _as_source(source, color)
+        opened, owned = self._as_source(source, color)
         latest = opened.live if live is None else live
         infer = functools.partial(self._inferring, 1 if latest else self.manifest.batch)
         stages: list[Stage] = [self._preparing(on_error == "report"), infer, self._finishing]
@@ -208,18 +221,20 @@ class Predictor:
         """Predict the bundle's sample picture and compare with the labels fp32 PyTorch gave it at export.
 
         Returns:
-            Pixels compared (at the network's size) and pixels whose label differs; `max_logit_error` is not measured.
+            Pixels compared (at the sample's own size, whatever `output` and `input_size` are) and pixels whose label
+            differs; `max_logit_error` is not measured.
 
         Raises:
             BundleError: The bundle holds no sample, or its labels do not fit.
         """
-        expected = cv2.imread(str(self._bundle.file(SAMPLE_LABELS)), cv2.IMREAD_UNCHANGED)
+        expected = _sample_labels(self._bundle)
         image = read_image(self._bundle.file(SAMPLE))
-        (job,) = self._infer([self._prepare(image, SAMPLE, {}, output="network", keep=False)])
+        size = self.manifest.input_size
+        (job,) = self._infer([self._prepare(image, SAMPLE, {}, output="source", keep=False, fed=size)])
         labels = self._finish(job).labels
-        if expected is None or expected.shape != labels.shape:
+        if expected.shape != labels.shape:
             raise BundleError(
-                f"{SAMPLE_LABELS} in '{self._bundle.path}' does not fit the network; export the bundle again"
+                f"{SAMPLE_LABELS} in '{self._bundle.path}' does not fit {SAMPLE}; export the bundle again"
             )
         differing = int(np.count_nonzero(labels != expected))
         return Parity(self._target, labels.size, differing, images=1, engine=self.info.engine)
@@ -247,8 +262,8 @@ class Predictor:
     def _load(self, frame: str | Path | NDArray[Any], color: Color) -> _Job:
         start = time.perf_counter()
         if isinstance(frame, (str, Path)):
-            image = read_image(frame)
-            return self._prepare(image, str(frame), {"decode": _ms_since(start)})
+            found = load_image(frame, max_pixels=self._max_pixels, strict=self._strict)
+            return self._prepare(found.image, str(frame), {"decode": _ms_since(start)}, damaged=found.damaged)
         image = as_rgb(frame, color)
         if self._keep and np.may_share_memory(image, frame):
             image = image.copy()  # the result must not change when the caller fills the buffer again
@@ -262,13 +277,15 @@ class Predictor:
         *,
         output: Output | None = None,
         keep: bool | None = None,
+        fed: Size | None = None,
+        damaged: tuple[str, ...] = (),
     ) -> _Job:
         """Fit the picture to the graph and settle what is wanted of it."""
         start = time.perf_counter()
         output = output or self._output
         keep = self._keep if keep is None else keep
         source_size = (int(image.shape[0]), int(image.shape[1]))
-        fed = self._fed_size(source_size)
+        fed = fed or self._fed_size(source_size)
         fitted, region = fit_image(image, fed, self.manifest.resize)
         if region is not None and region.height == fed[0] and region.width == fed[1]:
             region = None  # no bars
@@ -278,7 +295,7 @@ class Predictor:
             size = output if isinstance(output, tuple) else source_size
         wanted = self._wanted(fed, size, region)
         timings["pre"] = _ms_since(start)
-        return _Job(source, fitted, region, size, wanted, image if keep else None, timings)
+        return _Job(source, fitted, region, size, wanted, image if keep else None, timings, damaged)
 
     def _fed_size(self, source: Size) -> Size:
         """Height x width to feed for a picture of size `source`."""
@@ -323,7 +340,15 @@ class Predictor:
             labels = labels_from_logits(job.found, job.size, tail=tail, region=job.region)
         picture = None if job.picture is None else _resized(job.picture, job.size)
         job.timings["tail"] = _ms_since(start)
-        return Result(labels, self.names, self.manifest.palette, picture, scores, job.timings, job.source)
+        return Result(labels, self.names, self.manifest.palette, picture, scores, job.timings, job.source, job.damaged)
+
+    def _as_source(self, source: str | Path | int | Source | Iterable[Any], color: Color) -> tuple[Source, bool]:
+        """The source, and whether the stream must close it."""
+        if isinstance(source, Source):
+            return source, False
+        if isinstance(source, (str, Path, int)):
+            return open_source(source, max_pixels=self._max_pixels, strict=self._strict), True
+        return open_iterable(source, color=color, max_pixels=self._max_pixels, strict=self._strict), True
 
     # Stages of a stream: iterators over pictures, each run in its thread. Failures travel along, in order.
 
@@ -332,7 +357,7 @@ class Predictor:
             try:
                 if frame.error is not None or frame.image is None:
                     raise frame.error or UsageError(f"frame {frame.index} holds neither a picture nor an error")
-                return self._prepare(frame.image, frame.name, {"decode": frame.decode_ms})
+                return self._prepare(frame.image, frame.name, {"decode": frame.decode_ms}, damaged=frame.damaged)
             except EdgesegError as error:
                 if not report:
                     raise
@@ -378,15 +403,6 @@ def _frames(source: Source, owned: bool) -> Iterator[Frame]:
             source.close()
 
 
-def _as_source(source: str | Path | int | Source | Iterable[Any], color: Color) -> tuple[Source, bool]:
-    """The source, and whether the stream must close it."""
-    if isinstance(source, Source):
-        return source, False
-    if isinstance(source, (str, Path, int)):
-        return open_source(source), True
-    return open_iterable(source, color=color), True
-
-
 def _resized(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
     if (height, width) == size:
@@ -423,6 +439,49 @@ def _check_input_size(manifest: Manifest, size: Size | None) -> None:
             f"bundle '{manifest.name}' takes only {fixed}, got {size[0]}x{size[1]}; leave input_size out, "
             "or export with free height and width"
         )
+
+
+def _opened(path: str | Path | Bundle, check: bool, trusted_keys: Sequence[str | Path]) -> Bundle:
+    if not isinstance(path, Bundle):
+        return open_bundle(path, check=check, trusted_keys=trusted_keys)
+    if trusted_keys:
+        verify_signature(path.path, trusted_keys)
+    return path
+
+
+def _check_graph(bundle: Bundle, session: Session) -> None:
+    """Refuse a graph whose input or output is not what the manifest says.
+
+    Raises:
+        BundleError: Names what differs.
+    """
+    manifest = bundle.manifest
+    image, outputs = session.inputs[0], {tensor.name: tensor.shape for tensor in session.outputs}
+    free = (None, None)
+    size, logits = (free, free) if manifest.dynamic else (manifest.input_size, manifest.logit_size)
+    wanted = [
+        ("image", image.shape, (manifest.batch, *size, 3)),
+        ("logits", outputs.get("logits"), (manifest.batch, manifest.num_classes, *logits)),
+    ]
+    for name, got, expected in wanted:
+        if got is None or len(got) != len(expected):
+            fits = False
+        else:
+            fits = all(None in (a, b) or a == b for a, b in zip(got, expected, strict=True))
+        if not fits:
+            session.close()
+            shapes = [" x ".join("?" if n is None else str(n) for n in shape or ()) for shape in (got, expected)]
+            raise BundleError(
+                f"the graph of bundle '{bundle.path}' has {name} of {shapes[0] or 'no shape'}, its manifest says "
+                f"{shapes[1]}; copy or export the bundle again"
+            )
+
+
+def _sample_labels(bundle: Bundle) -> NDArray[Any]:
+    try:
+        return decode(bundle.read(SAMPLE_LABELS), SAMPLE_LABELS, stored=True).image
+    except InputError as error:
+        raise BundleError(f"bundle '{one_line(bundle.path)}': {error}; export it again") from error
 
 
 def _ms_since(start: float) -> float:

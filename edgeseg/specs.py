@@ -10,11 +10,25 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from edgeseg.errors import SizeError, UsageError
+from edgeseg.fields import Fields
 
-__all__ = ["ChannelOrder", "InputSpec", "ResizeFilter", "ResizeMode", "ResizeRule", "Size", "TailSpec", "parse_size"]
+__all__ = [
+    "LARGEST_SIDE",
+    "ChannelOrder",
+    "InputSpec",
+    "ResizeFilter",
+    "ResizeMode",
+    "ResizeRule",
+    "Size",
+    "TailSpec",
+    "parse_size",
+]
 
 Size = tuple[int, int]
 """Height, width in pixels."""
+
+LARGEST_SIDE = 65535
+"""Most pixels a graph's input or output has in one direction."""
 
 ChannelOrder = Literal["rgb", "bgr"]
 ResizeMode = Literal["stretch", "letterbox", "none"]
@@ -88,15 +102,16 @@ class InputSpec:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> InputSpec:
-        """Inverse of `to_json`."""
-        mean, std = data["mean"], data["std"]
-        return cls(
-            data["channel_order"],
-            (float(mean[0]), float(mean[1]), float(mean[2])),
-            (float(std[0]), float(std[1]), float(std[2])),
-            float(data["scale"]),
-        )
+    def from_fields(cls, fields: Fields) -> InputSpec:
+        """Inverse of `to_json`.
+
+        Raises:
+            FieldError: A field that is missing or of another kind.
+            UsageError: Numbers that cannot be.
+        """
+        order: Any = fields.choice("channel_order", ("rgb", "bgr"))
+        mean, std = fields.numbers("mean", 3), fields.numbers("std", 3)
+        return cls(order, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), fields.number("scale"))
 
 
 @dataclass(frozen=True)
@@ -124,10 +139,16 @@ class ResizeRule:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ResizeRule:
-        """Inverse of `to_json`."""
-        pad = data["pad_value"]
-        return cls(data["mode"], data["filter"], (int(pad[0]), int(pad[1]), int(pad[2])))
+    def from_fields(cls, fields: Fields) -> ResizeRule:
+        """Inverse of `to_json`.
+
+        Raises:
+            FieldError: A field that is missing or cannot be.
+        """
+        pad = fields.integers("pad_value", 3, 0, 255)
+        mode: Any = fields.choice("mode", _MODES)
+        kind: Any = fields.choice("filter", _FILTERS)
+        return cls(mode, kind, (pad[0], pad[1], pad[2]))
 
 
 @dataclass(frozen=True)
@@ -149,9 +170,13 @@ class TailSpec:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TailSpec:
-        """Inverse of `to_json`."""
-        return cls(bool(data["align_corners"]), float(data["threshold"]))
+    def from_fields(cls, fields: Fields) -> TailSpec:
+        """Inverse of `to_json`.
+
+        Raises:
+            FieldError: A field that is missing or of another kind.
+        """
+        return cls(fields.flag("align_corners"), fields.number("threshold"))
 
 
 def check_divisor(name: str, size: Size, divisor: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseg.bundle import SCHEMA_VERSION, Manifest, Parity, open_bundle, write_manifest
+from edgeseg.bundle import SCHEMA_VERSION, Bundle, Manifest, Parity, open_bundle, write_manifest
 from edgeseg.errors import BundleError
 from edgeseg.files import sha256_of
+from edgeseg.predictor import Predictor
 from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from tests.runtimes.bundles import SAMPLE_SIZE, changed, make_tiny_bundle
 
-sizes = st.tuples(st.integers(1, 4096), st.integers(1, 4096))
+sizes = st.tuples(st.integers(1, 512), st.integers(1, 512)).map(lambda pair: (8 * pair[0], 8 * pair[1]))
 words = st.text(max_size=12)
 
 
@@ -42,14 +46,14 @@ def folder(tmp_path: Path) -> Path:
     """A bundle with one file."""
     made = tmp_path / "n.edgeseg"
     made.mkdir()
-    (made / "model.onnx").write_bytes(b"graph")
-    write_manifest(made, _manifest(files={"model.onnx": sha256_of(made / "model.onnx")}))
+    (made / "weights.bin").write_bytes(b"graph")
+    write_manifest(made, _manifest(files={"weights.bin": sha256_of(made / "weights.bin")}))
     return made
 
 
 @given(
     name=words,
-    labels=st.lists(words, min_size=1, max_size=4),
+    labels=st.lists(words, min_size=2, max_size=4),
     size=sizes,
     label_size=st.none() | sizes,
     batch=st.integers(1, 8),
@@ -67,6 +71,7 @@ def test_manifest_survives_json(
 ) -> None:
     manifest = _manifest(
         name=name,
+        num_classes=len(labels),
         labels=tuple(labels),
         palette=tuple((i, 0, 0) for i in range(len(labels))),
         input_size=size,
@@ -85,12 +90,16 @@ def test_agreement_is_a_share_of_pixels() -> None:
 
 
 def test_open_checks_every_byte(folder: Path) -> None:
-    assert open_bundle(folder).file("model.onnx") == folder / "model.onnx"
-    (folder / "model.onnx").write_bytes(b"grapi")
-    with pytest.raises(BundleError, match=r"model\.onnx .* SHA-256 differs"):
+    assert open_bundle(folder).file("weights.bin") == folder / "weights.bin"
+    assert open_bundle(folder).read("weights.bin") == b"graph"
+    (folder / "weights.bin").write_bytes(b"grapi")
+    with pytest.raises(BundleError, match=r"weights\.bin .* SHA-256 differs"):
         open_bundle(folder)
-    assert open_bundle(folder, check=False).manifest.name == "n"
-    (folder / "model.onnx").unlink()
+    unchecked = open_bundle(folder, check=False)
+    assert unchecked.manifest.name == "n"
+    with pytest.raises(BundleError, match=r"weights\.bin .* SHA-256 differs"):
+        unchecked.read("weights.bin")
+    (folder / "weights.bin").unlink()
     with pytest.raises(BundleError, match="has lost"):
         open_bundle(folder)
 
@@ -101,10 +110,11 @@ def test_a_file_the_bundle_never_held_is_told_from_the_targets(folder: Path) -> 
 
 
 def test_a_newer_schema_is_refused(folder: Path) -> None:
-    data = _manifest().to_json() | {"schema_version": SCHEMA_VERSION + 1}
-    (folder / "manifest.json").write_text(json.dumps(data))
-    with pytest.raises(BundleError, match=f"schema version {SCHEMA_VERSION + 1}.*update edgeseg"):
-        open_bundle(folder)
+    for version, way in ((SCHEMA_VERSION + 1, "update edgeseg"), (SCHEMA_VERSION - 1, "export the bundle again")):
+        data = _manifest().to_json() | {"schema_version": version}
+        (folder / "manifest.json").write_text(json.dumps(data))
+        with pytest.raises(BundleError, match=f"schema version {version}.*{way}"):
+            open_bundle(folder)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +124,12 @@ def test_a_newer_schema_is_refused(folder: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "not a JSON object"),
         ("{}", "no schema_version"),
-        ('{"schema_version": 1}', "lacks or garbles"),
+        ('{"schema_version": 2}', "num_classes is missing"),
+        ('{"schema_version": true}', "no schema_version"),
+        ('{"schema_version": NaN}', "cannot be read .*NaN"),
+        ('{"a": 1, "a": 2}', "gives a name twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "cannot be read"),
         ('{"schema_version": "1"}', "no schema_version"),
     ],
 )
@@ -129,3 +144,233 @@ def test_missing_folder_or_manifest(tmp_path: Path) -> None:
         open_bundle(tmp_path / "nothing")
     with pytest.raises(BundleError, match=r"has no manifest\.json"):
         open_bundle(tmp_path)
+
+
+# --- nothing wrong passes
+
+
+_WRONG_FIELDS: list[tuple[str, Any]] = [
+    ("name", 3),
+    ("name", "x" * 201),
+    ("network", None),
+    ("num_classes", 0),
+    ("num_classes", 2.0),
+    ("num_classes", True),
+    ("num_classes", 65536),
+    ("labels", ["a"]),
+    ("labels", ["a", 1]),
+    ("labels", ["a", "b", "c"]),
+    ("labels", "ab"),
+    ("palette", [[0, 0, 0]]),
+    ("palette", [[0, 0, 0], [0, 0, 256]]),
+    ("palette", [[0, 0, 0], [0, 0]]),
+    ("palette", [[0, 0, 0], [0, 0, 1.0]]),
+    ("input_size", [32]),
+    ("input_size", [0, 64]),
+    ("input_size", [65536, 64]),
+    ("input_size", ["32", "64"]),
+    ("input_size", [33, 64]),
+    ("logit_size", [-1, 8]),
+    ("label_size", [1]),
+    ("divisor", 0),
+    ("batch", 0),
+    ("batch", "1"),
+    ("dynamic", "false"),
+    ("dynamic", 0),
+    ("precision", "fp8"),
+    ("targets", []),
+    ("targets", ["ort", "ort"]),
+    ("targets", [""]),
+    ("targets", "ort"),
+    ("input", []),
+    ("input", {"channel_order": "rgb", "mean": [0, 0, 0], "std": [1, 1, 1]}),
+    ("input", {"channel_order": "gbr", "mean": [0, 0, 0], "std": [1, 1, 1], "scale": 1}),
+    ("input", {"channel_order": "rgb", "mean": [0, 0, 0], "std": [1, 0, 1], "scale": 1}),
+    ("input", {"channel_order": "rgb", "mean": [0, 0, 1e999], "std": [1, 1, 1], "scale": 1}),
+    ("input", {"channel_order": "rgb", "mean": ["0", 0, 0], "std": [1, 1, 1], "scale": 1}),
+    ("resize", {"mode": "crop", "filter": "linear", "pad_value": [0, 0, 0]}),
+    ("resize", {"mode": "stretch", "filter": "lanczos", "pad_value": [0, 0, 0]}),
+    ("resize", {"mode": "stretch", "filter": "linear", "pad_value": [0, 0, 300]}),
+    ("tail", {"align_corners": "false", "threshold": 0.0}),
+    ("tail", {"align_corners": False, "threshold": None}),
+    ("parity", [{"target": "ort"}]),
+    ("parity", {}),
+    ("versions", {"a": 1}),
+    ("files", {"weights.bin": "0"}),
+    ("files", {"../weights.bin": "0" * 64}),
+    ("files", {"/etc/passwd": "0" * 64}),
+    ("files", {"a//b": "0" * 64}),
+    ("files", {"a\\b": "0" * 64}),
+    ("files", {"c:x": "0" * 64}),
+    ("files", {"a\0b": "0" * 64}),
+    ("files", {"x" * 241: "0" * 64}),
+    ("facts", []),
+    ("facts", {"precision": {"self_test": -1}}),
+    ("facts", {"precision": {"self_test": 1.5}}),
+    ("facts", {"precision": 3}),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), _WRONG_FIELDS, ids=[f"{k}={str(v)[:40]}" for k, v in _WRONG_FIELDS])
+def test_every_field_is_checked_though_the_hash_fits(folder: Path, field: str, value: Any) -> None:
+    from edgeseg.manifest import _digest
+
+    data = {key: item for key, item in open_bundle(folder).manifest.to_json().items() if key != "sha256"}
+    data[field] = value
+    text = json.dumps({**data, "sha256": _digest(data)})
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(folder)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert len(told) < 500
+    assert field in told or "cannot be read" in told or "std" in told
+
+
+@pytest.mark.parametrize("field", sorted(_manifest().to_json()))
+def test_a_field_that_is_missing_or_changed_is_found_out(folder: Path, field: str) -> None:
+    data = json.loads((folder / "manifest.json").read_text())
+    del data[field]
+    (folder / "manifest.json").write_text(json.dumps(data))
+    with pytest.raises(BundleError):
+        open_bundle(folder)
+
+
+@given(data=st.data())
+def test_any_edit_by_hand_is_found_out(data: st.DataObject) -> None:
+    """A value replaced by another one of its kind, so that only the hash can tell."""
+    told = _manifest(facts={"paper": "p", "n": 1}).to_json()
+    field = data.draw(st.sampled_from(["name", "network", "precision", "dynamic", "tail", "resize", "facts", "labels"]))
+    others: dict[str, Any] = {
+        "name": "m",
+        "network": "other",
+        "precision": "int8",
+        "dynamic": True,
+        "tail": {"align_corners": False, "threshold": 0.0},
+        "resize": {"mode": "letterbox", "filter": "linear", "pad_value": [0, 0, 0]},
+        "facts": {"paper": "q", "n": 1},
+        "labels": ["b", "a"],
+    }
+    with pytest.raises(BundleError, match="SHA-256 differs"):
+        Manifest.from_json({**told, field: others[field]})
+
+
+_OTHER_CONTRACTS: dict[str, Any] = {
+    "name": "other",
+    "resize": ResizeRule("letterbox"),
+    "tail": TailSpec(True, 0.5),
+    "labels": ("d", "c", "b", "a"),
+    "dynamic": True,
+    "input": InputSpec("bgr"),
+    "precision": "int8",
+}
+
+
+@pytest.mark.parametrize("field", _OTHER_CONTRACTS)
+@pytest.mark.parametrize("target", ["ort", "openvino"])
+def test_a_manifest_that_was_written_anew_does_not_fit_the_graphs(tmp_path: Path, field: str, target: str) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", target) if target != "ort" else ("ort",))
+    if target == "openvino":  # the ONNX graph says nothing, so that only OpenVINO's own can
+        files = {name: value for name, value in bundle.manifest.files.items() if not name.endswith(".onnx")}
+        bundle = Bundle(bundle.path, replace(bundle.manifest, files=files))
+    changed(bundle, graphs=False, **{field: _OTHER_CONTRACTS[field]})
+    with pytest.raises(BundleError, match="was exported with another manifest"):
+        open_bundle(bundle.path)
+
+
+def test_a_graph_without_metadata_is_refused(tmp_path: Path) -> None:
+    import onnx
+
+    bundle = make_tiny_bundle(tmp_path)
+    model = onnx.load(bundle.path / "model.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, bundle.path / "model.onnx")
+    changed(bundle, graphs=False)
+    with pytest.raises(BundleError, match="was exported with another manifest"):
+        open_bundle(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resize": ResizeRule("letterbox")},
+        {"resize": ResizeRule("stretch", "nearest")},
+        {"tail": TailSpec(align_corners=True)},
+    ],
+    ids=["letterbox", "nearest", "align_corners"],
+)
+def test_the_self_test_sees_a_bundle_written_anew_with_another_rule(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Every hash and every graph's metadata made to fit: what is left is the sample, of another size than the graph."""
+    bundle = changed(make_tiny_bundle(tmp_path), **change)
+    with Predictor(bundle.path) as predictor:
+        outcome = predictor.self_test()
+    assert outcome.agreement < 0.999
+    assert outcome.pixels == SAMPLE_SIZE[0] * SAMPLE_SIZE[1]
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 3}, {"input_size": (40, 48)}, {"logit_size": (4, 7)}, {"batch": 2}])
+def test_a_graph_of_other_shapes_than_the_manifest_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    if "num_classes" in change:
+        change |= {"labels": ("a", "b", "c"), "palette": ((0, 0, 0),) * 3}
+    bundle = changed(make_tiny_bundle(tmp_path), **change)
+    with pytest.raises(BundleError, match="its manifest says"):
+        Predictor(bundle.path)
+
+
+# --- links and devices
+
+
+def test_links_that_leave_the_folder_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"graph")
+    (folder / "weights.bin").unlink()
+    (folder / "weights.bin").symlink_to(tmp_path / "outside")
+    with pytest.raises(BundleError, match="a link that leads out of it"):
+        open_bundle(folder)
+    with pytest.raises(BundleError, match="a link that leads out of it"):
+        open_bundle(folder, check=False).file("weights.bin")
+
+
+def test_a_folder_above_that_is_a_link_out_is_refused(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "openvino"))
+    (bundle.path / "openvino").rename(tmp_path / "elsewhere")
+    (bundle.path / "openvino").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match="a link that leads out of it"):
+        open_bundle(bundle.path)
+
+
+def test_links_inside_and_a_bundle_behind_a_link_are_fine(folder: Path, tmp_path: Path) -> None:
+    (folder / "weights.bin").rename(folder / "real.bin")
+    (folder / "weights.bin").symlink_to("real.bin")
+    (tmp_path / "door").symlink_to(folder)
+    assert open_bundle(tmp_path / "door").read("weights.bin") == b"graph"
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "manifest.json"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "loop", "folder"])
+def test_what_is_no_regular_file_is_refused_at_once(folder: Path, name: str, kind: str) -> None:
+    file = folder / name
+    file.unlink()
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "loop":
+        file.symlink_to(name)
+    else:
+        file.mkdir()
+    with pytest.raises(BundleError):
+        open_bundle(folder)
+
+
+def test_a_manifest_of_gigabytes_is_not_read(folder: Path) -> None:
+    with (folder / "manifest.json").open("wb") as stream:
+        stream.truncate(5 << 30)
+    with pytest.raises(BundleError, match="more than 16777216"):
+        open_bundle(folder)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000])
+def test_paths_that_cannot_be_are_no_bundles(path: str) -> None:
+    with pytest.raises(BundleError, match="no bundle at") as caught:
+        open_bundle(path)
+    assert len(str(caught.value)) < 400

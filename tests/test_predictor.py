@@ -35,7 +35,7 @@ from edgeseg.runtimes import RuntimeOptions, SessionInfo, TensorInfo
 from edgeseg.runtimes._base import SessionBase
 from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
 from edgeseg.tail import labels_from_logits
-from tests.runtimes.bundles import make_tiny_bundle, picture
+from tests.runtimes.bundles import SAMPLE_SIZE, changed, make_tiny_bundle, picture
 
 NET = (32, 48)
 TAIL = TailSpec()
@@ -249,6 +249,36 @@ def test_not_a_picture(fake: Fake, tmp_path: Path) -> None:
 
 
 # Graphs that end in labels.
+
+
+def test_damage_and_limits_of_files(tiny: Bundle, tmp_path: Path) -> None:
+    data = bytearray(
+        cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8))[1].tobytes()
+    )
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    (tmp_path / "in").mkdir()
+    file = tmp_path / "in" / "a.jpg"
+    file.write_bytes(data)
+    with Predictor(tiny) as predictor:
+        (note,) = predictor(file).damaged
+        assert note.startswith("part of the picture is lost or wrong")
+        assert [item.damaged for item in predictor.stream(tmp_path / "in") if isinstance(item, Result)] == [(note,)]
+        assert [item.damaged for item in predictor.stream([file]) if isinstance(item, Result)] == [(note,)]
+        assert predictor(np.zeros((9, 9, 3), np.uint8)).damaged == ()
+    refusals: list[tuple[dict[str, Any], str]] = [
+        ({"strict": True}, "is damaged"),
+        ({"max_pixels": 76_799}, "above 76799 pixels"),
+    ]
+    for options, words in refusals:
+        with Predictor(tiny, **options) as predictor:
+            with pytest.raises(InputError, match=words):
+                predictor(file)
+            for source in (tmp_path / "in", [file]):
+                (failure,) = predictor.stream(source)
+                assert isinstance(failure, Failure)
+                assert words in str(failure.error)
+    with pytest.raises(UsageError, match="max_pixels is 0"):
+        Predictor(tiny, max_pixels=0)
 
 
 def test_graph_labels_are_taken_only_where_they_fit(fake: Fake) -> None:
@@ -521,7 +551,12 @@ def test_real_bundle_by_path(tiny: Bundle) -> None:
 def test_self_test(tiny: Bundle) -> None:
     with Predictor(tiny, output=(7, 9), scores=True) as predictor:
         outcome = predictor.self_test()
-    assert (outcome.target, outcome.differing, outcome.pixels, outcome.images) == ("ort", 0, 32 * 48, 1)
+    assert (outcome.target, outcome.differing, outcome.pixels, outcome.images) == (
+        "ort",
+        0,
+        SAMPLE_SIZE[0] * SAMPLE_SIZE[1],
+        1,
+    )
     assert outcome.agreement == 1.0
     assert outcome.engine.startswith("onnxruntime")
 
@@ -532,16 +567,24 @@ def test_self_test_counts_what_differs(tiny: Bundle) -> None:
     assert labels is not None
     labels[0, :5] = 200
     cv2.imwrite(str(file), labels)
-    with Predictor(tiny) as predictor:
+    with Predictor(tiny) as predictor, pytest.raises(BundleError, match="is not the file that was exported"):
+        predictor.self_test()
+    with Predictor(changed(tiny)) as predictor:
         assert predictor.self_test().differing == 5
     cv2.imwrite(str(file), labels[:8])
-    with Predictor(tiny) as predictor, pytest.raises(BundleError, match="does not fit"):
+    with Predictor(changed(tiny)) as predictor, pytest.raises(BundleError, match="does not fit"):
+        predictor.self_test()
+    file.write_bytes(b"no picture")
+    with (
+        Predictor(changed(tiny)) as predictor,
+        pytest.raises(BundleError, match=r"sample_labels\.png .*export it again"),
+    ):
         predictor.self_test()
 
 
 def test_changed_bundle_is_refused_unless_unchecked(tiny: Bundle) -> None:
     (tiny.path / "sample.png").write_bytes(b"changed")
-    with pytest.raises(BundleError, match="SHA-256"):
+    with pytest.raises(BundleError, match="is not the file that was exported"):
         Predictor(tiny.path)
     with Predictor(tiny.path, check=False) as predictor:
         predictor(picture(NET))
@@ -555,6 +598,7 @@ def test_options_and_their_short_forms(monkeypatch: pytest.MonkeyPatch, tiny: Bu
         return FakeSession(bundle.manifest)
 
     monkeypatch.setattr(predictor_module, "open_session", opened)
+    monkeypatch.setattr(predictor_module, "_check_graph", lambda bundle, session: None)
     Predictor(tiny, threads=2, options=RuntimeOptions(hint="latency"))
     Predictor(tiny, device="cpu", threads=1, options=RuntimeOptions(device="cpu"))
     assert given == [RuntimeOptions(threads=2, hint="latency"), RuntimeOptions(device="cpu", threads=1)]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg.errors import SizeError, UsageError
+from edgeseg.fields import Fields
 from edgeseg.specs import InputSpec, ResizeRule, TailSpec, check_divisor, parse_size
 
 finite = st.floats(-1e3, 1e3, allow_nan=False)
@@ -38,14 +39,14 @@ def test_input_spec_survives_json(
     order: str, mean: tuple[float, float, float], std: tuple[float, float, float], scale: float
 ) -> None:
     spec = InputSpec(order, mean, std, scale)  # type: ignore[arg-type]
-    assert InputSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert InputSpec.from_fields(Fields(json.loads(json.dumps(spec.to_json())))) == spec
 
 
 def test_other_specs_survive_json() -> None:
     rule = ResizeRule("letterbox", "area", (1, 2, 3))
     tail = TailSpec(True, 0.25)
-    assert ResizeRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
-    assert TailSpec.from_json(json.loads(json.dumps(tail.to_json()))) == tail
+    assert ResizeRule.from_fields(Fields(json.loads(json.dumps(rule.to_json())))) == rule
+    assert TailSpec.from_fields(Fields(json.loads(json.dumps(tail.to_json())))) == tail
 
 
 def test_imagenet_constants_are_on_0_to_255() -> None:

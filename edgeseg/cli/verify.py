@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeseg.cli._shared import console, errors, percent, split_targets, table
+from edgeseg.cli._shared import console, errors, percent, print_json, split_targets, table
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.errors import EdgesegError
+    from edgeseg.runtimes import RuntimeOptions
 
 __all__ = ["verify"]
 
@@ -39,23 +41,35 @@ def verify(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Share of labels that must agree; default 0.999, or what export measured."),
     ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="package.module:factory of your own network, for the torch target; a bundle's word is not run."
+        ),
+    ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option("--key", "-k", help="PEM file of a public key that must have signed it; may be given again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
     from edgeseg.bundle import open_bundle
     from edgeseg.errors import ParityError, PartialFailureError, TargetUnavailableError
+    from edgeseg.runtimes import RuntimeOptions
 
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, trusted_keys=key or ())
     asked = split_targets(target or [])
     names = asked or list(opened.manifest.targets)
     minimum = _minimum(opened) if min_agreement is None else min_agreement
     failures: list[EdgesegError] = []
-    rows = [_self_test(opened, name, minimum, failures) for name in names]
+    options = {name: RuntimeOptions(network=network if name == "torch" else None) for name in names}
+    rows = [_self_test(opened, name, options[name], minimum, failures) for name in names]
     unread: list[str] = []
     if images is not None:
         ran = [row.target for row in rows if row.status in ("ok", "differs")]
-        rows += _cross_test(opened, ran, images, minimum, unread)
-    _show(opened, rows, as_json)
+        rows += _cross_test(opened, {name: options[name] for name in ran}, images, minimum, unread)
+    _show(opened, rows, as_json, _signed(opened, key or []))
     if failures:
         raise failures[0]
     failed = [row for row in rows if row.status == "differs"]
@@ -71,16 +85,18 @@ def verify(
 
 def _minimum(bundle: Bundle) -> float:
     """0.999, or for a low precision a little less than the sample had at export."""
-    return float(bundle.manifest.facts.get("precision", {}).get("self_test", 0.999))
+    return bundle.manifest.self_test
 
 
-def _self_test(bundle: Bundle, target: str, minimum: float, failures: list[EdgesegError]) -> _Row:
+def _self_test(
+    bundle: Bundle, target: str, options: RuntimeOptions, minimum: float, failures: list[EdgesegError]
+) -> _Row:
     """The self test on one target; an error other than its absence is told in its row and kept in `failures`."""
     from edgeseg.errors import EdgesegError, TargetUnavailableError
     from edgeseg.predictor import Predictor
 
     try:
-        with Predictor(bundle, target) as predictor:
+        with Predictor(bundle, target, options=options) as predictor:
             outcome = predictor.self_test()
             status = "ok" if outcome.agreement >= minimum else "differs"
             return _Row(target, status, outcome.pixels, outcome.differing, predictor.info.engine)
@@ -91,17 +107,23 @@ def _self_test(bundle: Bundle, target: str, minimum: float, failures: list[Edges
         return _Row(target, "failed", reason=str(error))
 
 
-def _cross_test(bundle: Bundle, targets: list[str], images: Path, minimum: float, unread: list[str]) -> list[_Row]:
+def _cross_test(
+    bundle: Bundle, options: dict[str, RuntimeOptions], images: Path, minimum: float, unread: list[str]
+) -> list[_Row]:
     """Labels of every target against the first one's, over pictures, at the network's size; adds to `unread`."""
     from edgeseg.errors import InputError
     from edgeseg.metrics import agreement
     from edgeseg.predictor import Predictor
     from edgeseg.sources import pictures_at
 
+    targets = list(options)
     if not targets:
         return []
     files = pictures_at(images)
-    predictors = [Predictor(bundle, target, output="network", keep_image=False, check=False) for target in targets]
+    predictors = [
+        Predictor(bundle, name, output="network", keep_image=False, check=False, options=options[name])
+        for name in targets
+    ]
     counts = {target: [0, 0] for target in targets[1:]}
     try:
         for file in files:
@@ -128,13 +150,26 @@ def _cross_test(bundle: Bundle, targets: list[str], images: Path, minimum: float
     ]
 
 
-def _show(bundle: Bundle, rows: list[_Row], as_json: bool) -> None:
-    if as_json:
-        import json
+def _signed(bundle: Bundle, keys: list[Path]) -> str:
+    """What is known of the bundle's signature, in words."""
+    from edgeseg.signing import signature_of
 
+    if keys:
+        return "signed by a trusted key"
+    return "not signed" if signature_of(bundle.path) is None else "signed, by whom was not checked (--key)"
+
+
+def _show(bundle: Bundle, rows: list[_Row], as_json: bool, signed: str) -> None:
+    if as_json:
         exported = [{**asdict(parity), "agreement": parity.agreement} for parity in bundle.manifest.parity]
-        typer.echo(
-            json.dumps({"bundle": str(bundle.path), "here": [asdict(r) for r in rows], "export": exported}, indent=2)
+        print_json(
+            {
+                "bundle": str(bundle.path),
+                "signature": signed,
+                "here": [asdict(row) for row in rows],
+                "export": exported,
+            },
+            indent=2,
         )
         return
     at_export = {parity.target: parity for parity in bundle.manifest.parity}
@@ -145,5 +180,7 @@ def _show(bundle: Bundle, rows: list[_Row], as_json: bool) -> None:
         share = percent(1 - row.differing / row.pixels) if row.pixels else "-"
         counts = f"{row.differing} of {row.pixels}" if row.pixels else "-"
         listed.add_row(row.target, row.status, share, counts, before, row.engine or row.reason)
-    console().print(f"{bundle.manifest.name}: {len(bundle.manifest.files)} files, every SHA-256 as exported")
+    console().print(
+        f"{one_line(bundle.manifest.name)}: {len(bundle.manifest.files)} files, every SHA-256 as exported; {signed}"
+    )
     console().print(listed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from torch import nn
 
 from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Manifest, Parity, open_bundle, write_manifest
-from edgeseg.errors import EdgesegError, ExportError, ParityError
+from edgeseg.errors import EdgesegError, ExportError, ParityError, UsageError
 from edgeseg.export.compile import require_packages, save_onnx, write_labels_graph, write_standalone, write_target
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, first_logits
@@ -35,7 +36,7 @@ from edgeseg.export.precision.guard import hold
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.precision.stage import Fp32, Lowered, Setup, figures, gpu_graph, lower
-from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, shipped_sample
+from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, self_test_pair, shipped_sample
 from edgeseg.export.source import NetworkSource
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
 from edgeseg.export.verify import verify_standalone, verify_target
@@ -44,6 +45,7 @@ from edgeseg.images import read_image
 from edgeseg.labels import label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.specs import Size, TailSpec, check_divisor
+from edgeseg.text import one_line
 
 __all__ = ["ExportReport", "run_export"]
 
@@ -116,15 +118,31 @@ def run_export(
     size = config.size or source.spec.input_size
     check_divisor(source.spec.name or source.origin, size, source.spec.divisor)
     require_packages(config.targets)
+    target = out / f"{name}{layout.SUFFIX}"
+    if os.path.lexists(target):
+        _refuse_foreign(target)  # told before the work, and looked at again before it is replaced
     pictures = (config.sample or shipped_sample(), *config.parity_images)
     for picture in pictures:
         read_image(picture)  # one that cannot be read is told before the work, not after it
     calibration = _calibration(source, config, size)
-    report = ExportReport(out / f"{name}{layout.SUFFIX}", parameters=count_parameters(source.module))
+    report = ExportReport(target, parameters=count_parameters(source.module))
     steps = _Steps(progress, report.seconds)
-    with atomic_folder(report.path) as folder:
+    with atomic_folder(report.path, replaces=_refuse_foreign, settles=True) as folder:
         _export_into(folder, source, config, size, pictures, calibration, name, report, steps)
     return report
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Replace a bundle only, never a folder or file that is something else.
+
+    Raises:
+        UsageError: There is no manifest in it.
+    """
+    if not (path / layout.MANIFEST).is_file():
+        raise UsageError(
+            f"'{one_line(path)}' is there and is no bundle (it holds no {layout.MANIFEST}), so it is not replaced; "
+            "move it away, or choose another --out or --name"
+        )
 
 
 def _export_into(
@@ -161,7 +179,7 @@ def _export_into(
     _write_graphs(folder, graphs, manifest, source, steps)
     if config.output == "labels":
         steps("ending graphs in labels", partial(_standalone, folder, graphs, config, size, tail, judged, report))
-    _write_sample(folder, expected)
+    _write_sample(folder, source, size, tail, pictures[0])
     manifest = replace(manifest, files=_hashes(folder))
     report.parity = _verified(folder, manifest, source, config, expected, judged, steps)
     if lowered:
@@ -216,6 +234,8 @@ def _write_graphs(folder: Path, graphs: _Graphs, manifest: Manifest, source: Net
     if graphs.ort is not graphs.model:
         _embed(graphs.ort, manifest)
         save_onnx(graphs.ort, folder / layout.ORT_MODEL)
+    if graphs.gpu is not graphs.model:
+        _embed(graphs.gpu, manifest)
     if manifest.label_size is not None:
         write_labels_graph(graphs.gpu, folder, manifest.label_size, manifest.tail)
     for target in manifest.targets:
@@ -236,7 +256,8 @@ def _verified(
     parity = []
     for target in manifest.targets:
         exact = target == "torch" or not config.precision.lowers
-        check = partial(verify_target, target, Bundle(folder, manifest), expected if exact else judged)
+        wanted, network = expected if exact else judged, source.origin if ":" in source.origin else None
+        check = partial(verify_target, target, Bundle(folder, manifest), wanted, network=network)
         parity.append(steps(f"verifying {target}", check))
         if exact:
             _hold_budget(parity[-1], config, source.spec.logit_tolerance)
@@ -512,25 +533,23 @@ def _versions(config: ExportConfig) -> dict[str, str]:
 
 
 def _embed(model: onnx.ModelProto, manifest: Manifest) -> None:
-    """Write the manifest's core into the graph, so that the ONNX file describes itself."""
-    import json
-
-    core = manifest.to_json()
-    for key in ("files", "parity", "versions"):
-        core.pop(key)
+    """Write the manifest's contract into the graph: it describes itself, and belongs to no other manifest."""
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, {"edgeseg": json.dumps(core, ensure_ascii=False)})
+    onnx.helper.set_model_props(model, {layout.METADATA_KEY: manifest.contract()})
     model.producer_name = "edgeseg"
     model.producer_version = manifest.versions.get("edgeseg", "")
 
 
-def _write_sample(folder: Path, expected: ParitySet) -> None:
+def _write_sample(folder: Path, source: NetworkSource, size: Size, tail: TailSpec, file: Path) -> None:
+    """The self test: a picture, and the labels that fp32 PyTorch gives it at its own size."""
+    network = DeployNetwork(source.module, source.spec.input)
+    picture, labels = self_test_pair(network, size, source.spec.resize, tail, file)
     with storage_errors(folder):
-        for file, picture in (
-            (layout.SAMPLE, cv2.cvtColor(expected.images[0], cv2.COLOR_RGB2BGR)),
-            (layout.SAMPLE_LABELS, expected.labels[0]),
+        for file, data in (
+            (Path(layout.SAMPLE), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)),
+            (Path(layout.SAMPLE_LABELS), labels),
         ):
-            (folder / file).write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            (folder / file).write_bytes(cv2.imencode(".png", data)[1].tobytes())
 
 
 def _hashes(folder: Path) -> dict[str, str]:

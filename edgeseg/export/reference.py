@@ -24,12 +24,22 @@ from edgeseg.runtimes import Session
 from edgeseg.specs import ResizeRule, Size, TailSpec
 from edgeseg.tail import labels_from_logits
 
-__all__ = ["ParitySet", "at_size_of", "compare", "compare_outputs", "logit_error", "parity_set", "shipped_sample"]
+__all__ = [
+    "ParitySet",
+    "at_size_of",
+    "compare",
+    "compare_outputs",
+    "logit_error",
+    "parity_set",
+    "self_test_pair",
+    "shipped_sample",
+]
 
 Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
 """Runs uint8 (N, H, W, 3) and gives the graph's outputs by name."""
 
 _SEED = 20260101
+_MOST_SAMPLE_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -89,6 +99,40 @@ def parity_set(
         )
     labels = [labels_from_logits(x, size, tail=tail) for x in logits]
     return ParitySet(tuple(images), tuple(logits), tuple(labels))
+
+
+def self_test_pair(
+    network: DeployNetwork, size: Size, resize: ResizeRule, tail: TailSpec, path: Path
+) -> tuple[NDArray[np.uint8], LabelMap]:
+    """A picture for the self test and the labels of fp32 PyTorch at the picture's own size.
+
+    The picture has another size and shape than the network's input, so that a wrong resize rule, filter or padding
+    shows; where the rule is to resize nothing, it has the network's.
+
+    Args:
+        network: The network before fusion, in float32.
+        size: Height x width of the network's input.
+        resize: How a picture becomes its input.
+        tail: How logits become labels.
+        path: The picture file; a large one is made smaller.
+
+    Returns:
+        uint8 (H, W, 3) RGB, and labels (H, W).
+    """
+    picture = read_image(path)
+    if resize.mode == "none":
+        picture = fit_image(picture, size, ResizeRule("stretch", "linear"))[0]
+    elif _shape_of(picture, size) or picture.shape[0] * picture.shape[1] > _MOST_SAMPLE_PIXELS:
+        other = (max(8, 7 * size[0] // 8 + 1), max(8, 3 * size[1] // 4 + 1))
+        picture = fit_image(picture, other, ResizeRule("stretch", "area"))[0]
+    fitted, region = fit_image(picture, size, resize)
+    logits = _reference_logits(network, fitted)
+    return picture, labels_from_logits(logits, (picture.shape[0], picture.shape[1]), tail=tail, region=region)
+
+
+def _shape_of(picture: NDArray[np.uint8], size: Size) -> bool:
+    """Whether a picture has about the shape of `size`, so that stretching and letterboxing it are the same."""
+    return bool(abs(picture.shape[0] * size[1] / (picture.shape[1] * size[0]) - 1.0) < 0.02)
 
 
 def compare(target: str, session: Session, expected: ParitySet, tail: TailSpec, *, batch: int = 1) -> Parity:

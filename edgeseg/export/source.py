@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -16,6 +20,7 @@ from edgeseg.errors import EdgesegError, ExportError, UsageError
 from edgeseg.models import ModelSpec, create_model, model_spec
 from edgeseg.models.checkpoints import load_state, read_checkpoint
 from edgeseg.specs import InputSpec, Size
+from edgeseg.text import first_line
 
 __all__ = ["NetworkSource", "resolve_network"]
 
@@ -102,23 +107,49 @@ def own_spec(origin: str, *, input_size: Size = (512, 512)) -> ModelSpec:
 
 def _call_factory(path: str) -> nn.Module:
     module_name, _, attribute = path.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UsageError(
-            f"cannot import '{module_name}' ({error}); give package.module:factory, importable from here"
-        ) from error
-    except Exception as error:  # the user's code, or a name that is none
-        raise ExportError(f"importing '{module_name}' failed: {_told(error)}; give package.module:factory") from error
-    if not hasattr(found, attribute):
-        raise UsageError(f"module '{module_name}' has no '{attribute}'; give package.module:factory")
-    factory = getattr(found, attribute)
-    built = factory if isinstance(factory, nn.Module) else _try_call(factory, path)
+    with _here_last():
+        found = _imported(module_name)
+        if not hasattr(found, attribute):
+            raise UsageError(f"module '{module_name}' has no '{attribute}'; give package.module:factory")
+        factory = getattr(found, attribute)
+        built = factory if isinstance(factory, nn.Module) else _try_call(factory, path)
     if not isinstance(built, nn.Module):
         raise UsageError(f"'{path}' gave a {type(built).__name__}; expected a torch.nn.Module")
     return built
+
+
+def _imported(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(
+            f"cannot import '{module_name}' ({first_line(error)}); give package.module:factory, importable from here"
+        ) from error
+    except (Exception, SystemExit) as error:  # the user's code, or a name that is none
+        raise ExportError(f"importing '{module_name}' failed: {_told(error)}; give package.module:factory") from error
+
+
+class _HereFinder:
+    """Finds modules in the current folder."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        """Find a module that belongs to no package; a package finds its own."""
+        return None if path is not None else PathFinder.find_spec(name, [str(Path.cwd())])
+
+
+@contextlib.contextmanager
+def _here_last() -> Iterator[None]:
+    """Let the module that the user names, and what it imports, lie in the current folder.
+
+    Everything that is installed goes before it, and nothing else is ever looked for there: the current folder joins no
+    import path, since a file of a library's name may lie in it.
+    """
+    sys.meta_path.append(_HereFinder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_HereFinder)
 
 
 def _try_call(factory: object, path: str) -> object:
@@ -128,11 +159,11 @@ def _try_call(factory: object, path: str) -> object:
         return factory()
     except EdgesegError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ExportError(f"the factory '{path}' failed: {_told(error)}") from error
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Kind and first line of an error of the user's own code."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:240]}" if lines else type(error).__name__
+    kind, line = type(error).__name__, first_line(error)
+    return line if line == kind else f"{kind}: {line}"

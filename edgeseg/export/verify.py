@@ -18,7 +18,7 @@ from edgeseg.export.passes import run_graph
 from edgeseg.export.reference import ParitySet, compare, compare_outputs
 from edgeseg.labels import as_label_map
 from edgeseg.metrics import agreement
-from edgeseg.runtimes import open_session
+from edgeseg.runtimes import RuntimeOptions, open_session
 from edgeseg.specs import Size, TailSpec
 from edgeseg.tail import labels_from_logits
 from edgeseg.targets import GRAPH_TAIL_TARGETS
@@ -26,8 +26,10 @@ from edgeseg.targets import GRAPH_TAIL_TARGETS
 __all__ = ["verify_standalone", "verify_target"]
 
 
-def verify_target(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
+def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: str | None = None) -> Parity:
     """Compare a target with fp32 PyTorch on the parity pictures.
+
+    `network` is what the ``torch`` target builds, ``package.module:factory`` as the user gave it.
 
     A GPU target on a machine without a GPU cannot run; then its graph is run in ONNX Runtime instead, and the entry
     says so (``ran`` is False): the engine was built, its arithmetic was not seen.
@@ -37,7 +39,7 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
     """
     tail, batch = bundle.manifest.tail, bundle.manifest.batch
     try:
-        session = open_session(bundle, target)
+        session = open_session(bundle, target, RuntimeOptions(network=network if target == "torch" else None))
     except TargetUnavailableError:
         if target not in GRAPH_TAIL_TARGETS:
             raise

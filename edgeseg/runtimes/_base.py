@@ -28,6 +28,8 @@ class RuntimeOptions:
             TensorRT: ``f32`` (default, exact) or ``tf32``.
         cache_dir: Folder for compiled blobs and plans; None is ``~/.cache/edgeseg`` for TensorRT, none for the others.
         weights: Checkpoint for the ``torch`` target where the bundle carries no weights.
+        network: ``package.module:factory`` (or registry name) that the ``torch`` target builds. A network of the user's
+            own is code, which is run because the user names it and never because a bundle does.
         provider_options: Passed to the ONNX Runtime execution provider as they are.
     """
 
@@ -37,6 +39,7 @@ class RuntimeOptions:
     precision: str | None = None
     cache_dir: str | None = None
     weights: str | None = None
+    network: str | None = None
     provider_options: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from edgeseg.bundle import TORCH_WEIGHTS, Bundle
 from edgeseg.errors import BundleError, TargetUnavailableError, UsageError
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
 from edgeseg.specs import InputSpec, Size
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -24,17 +25,21 @@ __all__ = ["TorchSession", "open_session"]
 def open_session(bundle: Bundle, options: RuntimeOptions) -> TorchSession:
     """Rebuild a bundle's network in PyTorch.
 
+    Only a registered network is built because a bundle names it. One of the user's own is code, which a bundle's word
+    never runs: the user names it.
+
     Args:
-        bundle: A bundle of a registered network or a ``package.module:factory``.
-        options: `device` (``cpu``, ``cuda``, ``cuda:1``), `threads` and `weights` are used. `weights` goes before the
-            bundle's own. The number of threads is PyTorch's for the whole process.
+        bundle: A bundle of any network.
+        options: `device` (``cpu``, ``cuda``, ``cuda:1``), `threads`, `weights` and `network` are used. `weights` goes
+            before the bundle's own. The number of threads is PyTorch's for the whole process.
 
     Raises:
-        TargetUnavailableError: PyTorch is not installed, or finds no such device.
-        BundleError: No weights, or a network that cannot be rebuilt by name.
+        TargetUnavailableError: PyTorch is not installed, or finds no such device; or the network is not a registered
+            one and was not named.
+        BundleError: No weights, or a registered network that cannot be built as the bundle says.
         CheckpointError: The weights do not fit the network.
     """
-    refuse_unused(options, "torch", "device", "threads", "weights")
+    refuse_unused(options, "torch", "device", "threads", "weights", "network")
     require("torch", extra="export", why="the torch target")
     weights = _weights(bundle, options)
     device = _device(options.device)
@@ -44,7 +49,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> TorchSession:
         torch.set_num_threads(options.threads)
     manifest = bundle.manifest
     size = (None, None) if manifest.dynamic else manifest.input_size
-    return TorchSession(_network(bundle, weights), manifest.input, size, device=device, batch=manifest.batch)
+    module = _named_network(options.network, weights) if options.network else _network(bundle, weights)
+    return TorchSession(module, manifest.input, size, device=device, batch=manifest.batch)
 
 
 def _weights(bundle: Bundle, options: RuntimeOptions) -> str:
@@ -59,16 +65,24 @@ def _weights(bundle: Bundle, options: RuntimeOptions) -> str:
 
 
 def _network(bundle: Bundle, weights: str) -> nn.Module:
-    from edgeseg.export.source import resolve_network
+    from edgeseg.models import create_model, list_models
 
     manifest = bundle.manifest
+    if manifest.network not in list_models():
+        raise TargetUnavailableError(
+            f"the network '{one_line(manifest.network)}' of bundle '{one_line(bundle.path)}' is none of edgeseg's own, "
+            "and code that a bundle names is not run; name it yourself with --network package.module:factory"
+        )
     try:
-        source = resolve_network(manifest.network, weights=weights, num_classes=manifest.num_classes)
+        return create_model(manifest.network, num_classes=manifest.num_classes, weights=weights)
     except UsageError as error:
-        raise BundleError(
-            f"the network '{manifest.network}' of bundle '{bundle.path}' cannot be rebuilt in PyTorch: {error}"
-        ) from error
-    return source.module
+        raise BundleError(f"bundle '{one_line(bundle.path)}' cannot be rebuilt in PyTorch: {error}") from error
+
+
+def _named_network(network: str, weights: str) -> nn.Module:
+    from edgeseg.export.source import resolve_network
+
+    return resolve_network(network, weights=weights).module
 
 
 def _device(word: str | None) -> str:

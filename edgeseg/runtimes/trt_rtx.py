@@ -127,7 +127,7 @@ def _open(
     engine, note = None, _foreign(bundle, version)
     if not note and not settings.tf32:
         try:
-            engine = load_plan(module, bundle.file(engine_name(version)).read_bytes())
+            engine = load_plan(module, bundle.read(engine_name(version)))
         except PlanRefusedError as error:
             note = f"the bundle's engine does not run on {device.gpu} ({error}), so one was built on this machine"
     if engine is None:

@@ -126,7 +126,7 @@ def files(tmp_path: Path) -> Path:
         ("espnet_c_p2_q3 --weights FILES/foreign.pth", 3, "unexpected (nothing.weight);no registered network"),
         ("TINY --parity-images FILES/no_pictures", 7, "holds no images"),
         ("TINY --sample FILES/nothing.png", 7, "nothing.png"),
-        ("TINY --sample FILES/taken", 7, "is not a picture"),
+        ("TINY --sample FILES/taken", 7, "cannot be read as a picture"),
         ("TINY --out FILES/taken", 8, "cannot write"),
     ],
 )
@@ -193,3 +193,27 @@ def test_a_signal_to_a_running_export(number: signal.Signals, code: int, step: s
     assert "Traceback" not in rest
     assert rest.rstrip().endswith("nothing half-written was left")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_only_a_bundle_is_replaced(kind: str, edgeseg: Edgeseg, tmp_path: Path) -> None:
+    taken = tmp_path / "tiny.edgeseg"
+    if kind == "file":
+        taken.write_text("mine")
+    else:
+        folder = taken if kind == "folder" else tmp_path / "elsewhere"
+        folder.mkdir()
+        (folder / "photographs").write_text("mine")
+    if kind == "link":
+        taken.symlink_to(tmp_path / "elsewhere")
+    done = edgeseg("export", TINY, *SIZE, "--out", tmp_path)
+    assert done.code == 2
+    assert "is there and is no bundle" in done.sentence
+    assert (taken if kind == "file" else taken / "photographs").read_text() == "mine"
+
+
+def test_a_bundle_is_replaced(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    for divisor in (1, 2):
+        assert edgeseg("export", TINY, *SIZE, "--scale", 1 / divisor, "--out", tmp_path).code == 0
+    assert open_bundle(tmp_path / "tiny.edgeseg").manifest.input.scale == 0.5
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.edgeseg"]

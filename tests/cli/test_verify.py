@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import cv2
 import pytest
 
-from edgeseg.bundle import Bundle, Parity, write_manifest
+from edgeseg.bundle import SCHEMA_VERSION, Bundle, Parity, write_manifest
 from edgeseg.files import sha256_of
 from tests.cli.conftest import Edgeseg
-from tests.runtimes.bundles import make_tiny_bundle, picture
+from tests.runtimes.bundles import SAMPLE_SIZE, changed, make_tiny_bundle, picture
+
+NETWORK = "tests.runtimes.bundles:tiny_network"
 
 
 @pytest.fixture
@@ -34,13 +37,13 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_every_runtime_that_is_here(bundle: Bundle, edgeseg: Edgeseg) -> None:
-    done = edgeseg("verify", bundle.path)
+    done = edgeseg("verify", bundle.path, "--network", NETWORK)
     assert done.code == 0, done.err
     assert "every SHA-256 as exported" in done.out
     for target in ("ort", "openvino", "torch"):
         (line,) = [line for line in done.out.splitlines() if line.startswith(target)]
         assert " ok " in line
-        assert "0 of 1536" in line
+        assert f"0 of {SAMPLE_SIZE[0] * SAMPLE_SIZE[1]}" in line
 
 
 def test_json_is_json(bundle: Bundle, edgeseg: Edgeseg) -> None:
@@ -72,7 +75,7 @@ def _truncate_and_sign(bundle: Bundle) -> None:
 
 
 def _newer(bundle: Bundle) -> None:
-    data = bundle.manifest.to_json() | {"schema_version": 2}
+    data = bundle.manifest.to_json() | {"schema_version": SCHEMA_VERSION + 1}
     (bundle.path / "manifest.json").write_text(json.dumps(data))
 
 
@@ -88,9 +91,9 @@ def _garble(bundle: Bundle) -> None:
     ("damage", "told"),
     [
         (_flip, r"model\.onnx in bundle .*its SHA-256 differs.; copy or export it again"),
-        (_truncate, r"model\.onnx in bundle .*its SHA-256 differs"),
-        (_truncate_and_sign, r"cannot .*model\.onnx.*copy or export"),
-        (_newer, "schema version 2, this edgeseg reads up to 1; update edgeseg"),
+        (_truncate, r"model\.onnx in bundle .*it has 100 bytes instead of \d+"),
+        (_truncate_and_sign, r"model\.onnx .* was exported with another manifest.*copy or export"),
+        (_newer, f"schema version {SCHEMA_VERSION + 1}, this edgeseg reads {SCHEMA_VERSION}; update edgeseg"),
         (_lose, r"has lost sample_labels\.png; copy or export it again"),
         (_garble, "cannot be read"),
     ],
@@ -148,9 +151,9 @@ def test_a_target_that_fails_does_not_hide_the_others(
     bundle: Bundle, edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.runtimes.bundles.tiny_network", "no longer a function")
-    done = edgeseg("verify", bundle.path)
-    assert done.code == 5
-    assert "cannot be rebuilt in PyTorch" in done.sentence
+    done = edgeseg("verify", bundle.path, "--network", NETWORK)
+    assert done.code == 2
+    assert "expected a function that builds" in done.sentence
     assert [line.split()[1] for line in done.out.splitlines()[2:5]] == ["ok", "ok", "failed"]
 
 
@@ -163,11 +166,12 @@ def test_masks_that_differ(bundle: Bundle, edgeseg: Edgeseg, monkeypatch: pytest
 
 
 def test_targets_against_one_another(bundle: Bundle, pictures: Path, edgeseg: Edgeseg) -> None:
-    good = edgeseg("verify", bundle.path, "--images", pictures / "a.png", "--json")
+    own = ("--network", NETWORK)
+    good = edgeseg("verify", bundle.path, *own, "--images", pictures / "a.png", "--json")
     assert good.code == 0
     rows = json.loads(good.out)["here"]
     assert [row["reason"] for row in rows[3:]] == ["against ort on 1 pictures"] * 2
-    done = edgeseg("verify", bundle.path, "--images", pictures, "--json")
+    done = edgeseg("verify", bundle.path, *own, "--images", pictures, "--json")
     assert done.code == 9
     assert done.sentence == "1 of the pictures failed (named above); the others were compared"
     assert "b.png" in done.err.splitlines()[0]
@@ -177,3 +181,31 @@ def test_targets_against_one_another(bundle: Bundle, pictures: Path, edgeseg: Ed
     assert edgeseg("verify", bundle.path, "--images", pictures).code == 7
     (pictures / "b.png").unlink()
     assert "holds no images" in edgeseg("verify", bundle.path, "--images", pictures).sentence
+
+
+_NETWORKS = ("evil:build", "evil", "os:abort", "sys:exit", "http.server:test", "builtins:breakpoint")
+
+
+@pytest.mark.parametrize("network", _NETWORKS)
+@pytest.mark.parametrize("target", [None, "torch"])
+def test_no_code_that_a_bundle_names_runs(network: str, target: str | None, tmp_path: Path) -> None:
+    """Everything in the bundle is made to fit, `evil.py` lies beside it and in the current folder."""
+    bundle = changed(make_tiny_bundle(tmp_path, targets=("ort", "torch")), network=network)
+    for folder in (tmp_path, bundle.path):
+        (folder / "evil.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w').close()\ndef build(): pass\n")
+    words = [] if target is None else ["--target", target]
+    command = [sys.executable, "-m", "edgeseg", "verify", str(bundle.path), *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert not (tmp_path / "RAN").exists()
+    assert done.returncode == (0 if target is None else 6), done.stderr
+    assert "is none of edgeseg's own" in " ".join((done.stdout + done.stderr).split())
+    if target is None:
+        assert [line.split()[1] for line in done.stdout.splitlines()[2:4]] == ["ok", "absent"]
+
+
+def test_a_bundle_without_targets_is_refused(bundle: Bundle, edgeseg: Edgeseg) -> None:
+    text = (bundle.path / "manifest.json").read_text()
+    (bundle.path / "manifest.json").write_text(re.sub(r'"targets": \[[^]]*\]', '"targets": []', text))
+    done = edgeseg("verify", bundle.path)
+    assert done.code == 5
+    assert "targets" in done.sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,19 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg import bundle as bundles
 from edgeseg.files import sha256_of
+from edgeseg.images import fit_image
 from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
+from edgeseg.tail import labels_from_logits
 from edgeseg.targets import GRAPH_TAIL_TARGETS
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["make_tiny_bundle", "picture", "tiny_graph", "tiny_network", "tiny_weights"]
+__all__ = ["SAMPLE_SIZE", "changed", "make_tiny_bundle", "picture", "tiny_graph", "tiny_network", "tiny_weights"]
 
 STRIDE = 8
+SAMPLE_SIZE = (44, 52)
+"""Height x width of the sample: another shape than any network here takes."""
 PALETTE = ((0, 0, 0), (220, 20, 60), (0, 130, 180), (250, 170, 30), (107, 142, 35), (0, 0, 142))
 
 
@@ -155,7 +160,8 @@ def make_tiny_bundle(
 ) -> bundles.Bundle:
     """Write ``NAME.edgeseg`` into `folder` with every file the targets need, and open it.
 
-    The sample is `picture` and its labels are those of the graph in ONNX Runtime.
+    The sample is a `picture` of `SAMPLE_SIZE`, or of the network's where the rule resizes nothing; its labels are those
+    of the graph in ONNX Runtime.
 
     Args:
         folder: Where the bundle's folder is made.
@@ -174,26 +180,7 @@ def make_tiny_bundle(
     path.mkdir(parents=True)
     spec = spec or InputSpec()
     wanted = tuple(targets)
-    graph = tiny_graph(size=size, num_classes=num_classes, dynamic=dynamic, spec=spec, seed=seed)
-    onnx.save(graph, path / bundles.MODEL)
-    full = tiny_graph(
-        size=size,
-        num_classes=num_classes,
-        labels=True,
-        dynamic=dynamic,
-        align_corners=align_corners,
-        spec=spec,
-        threshold=threshold,
-        seed=seed,
-    )
     gpu = not GRAPH_TAIL_TARGETS.isdisjoint(wanted)
-    if gpu:
-        onnx.save(full, path / bundles.MODEL_LABELS)
-    if "openvino" in wanted:
-        _write_openvino(path)
-    if "torch" in wanted:
-        _write_torch(path, num_classes, seed)
-    _write_sample(path, full, size)
     count = max(2, num_classes)
     manifest = bundles.Manifest(
         name=name,
@@ -210,10 +197,51 @@ def make_tiny_bundle(
         targets=wanted,
         dynamic=dynamic,
         label_size=size if gpu else None,
-        files=_hashes(path),
     )
-    bundles.write_manifest(path, manifest)
+    graph = tiny_graph(size=size, num_classes=num_classes, dynamic=dynamic, spec=spec, seed=seed)
+    _save(graph, path / bundles.MODEL, manifest)
+    full = tiny_graph(
+        size=size,
+        num_classes=num_classes,
+        labels=True,
+        dynamic=dynamic,
+        align_corners=align_corners,
+        spec=spec,
+        threshold=threshold,
+        seed=seed,
+    )
+    if gpu:
+        _save(full, path / bundles.MODEL_LABELS, manifest)
+    if "openvino" in wanted:
+        _write_openvino(path)
+    if "torch" in wanted:
+        _write_torch(path, num_classes, seed)
+    _write_sample(path, graph, manifest)
+    bundles.write_manifest(path, replace(manifest, files=_hashes(path)))
     return bundles.open_bundle(path)
+
+
+def changed(bundle: bundles.Bundle, *, graphs: bool = True, **changes: Any) -> bundles.Bundle:
+    """The bundle with another manifest, every hash made anew, and the graphs' metadata too where asked for.
+
+    What somebody does who writes a wrong bundle on purpose; it is not opened again.
+    """
+    manifest = replace(bundle.manifest, **changes)
+    for file in bundle.path.rglob("*.onnx") if graphs else ():
+        _save(onnx.load(file), file, manifest)
+    if graphs and bundle.has(bundles.OPENVINO_MODEL):
+        _write_openvino(bundle.path)
+    sizes = {name: (bundle.path / name).stat().st_size for name in manifest.files}
+    files = {name: sha256_of(bundle.path / name) for name in manifest.files}
+    manifest = replace(manifest, files=files, sizes=sizes)
+    bundles.write_manifest(bundle.path, manifest)
+    return bundles.Bundle(bundle.path, manifest)
+
+
+def _save(graph: onnx.ModelProto, file: Path, manifest: bundles.Manifest) -> None:
+    del graph.metadata_props[:]
+    helper.set_model_props(graph, {bundles.METADATA_KEY: manifest.contract()})
+    onnx.save(graph, file)
 
 
 def _hashes(path: Path) -> dict[str, str]:
@@ -235,11 +263,15 @@ def _write_torch(path: Path, num_classes: int, seed: int) -> None:
     save_file(tiny_weights(num_classes, seed), file)
 
 
-def _write_sample(path: Path, full: onnx.ModelProto, size: Size) -> None:
+def _write_sample(path: Path, graph: onnx.ModelProto, manifest: bundles.Manifest) -> None:
     import onnxruntime
 
-    image = picture(size)
-    session = onnxruntime.InferenceSession(full.SerializeToString(), providers=["CPUExecutionProvider"])
-    labels = session.run(["labels"], {"image": image[None]})[0]
+    size = manifest.input_size if manifest.resize.mode == "none" else SAMPLE_SIZE
+    grain = np.random.default_rng(7).integers(-40, 41, (*size, 3))  # so that another filter gives other labels
+    image = np.clip(picture(size).astype(int) + grain, 0, 255).astype(np.uint8)
+    fitted, region = fit_image(image, manifest.input_size, manifest.resize)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits = session.run(["logits"], {"image": fitted[None]})[0]
+    labels = labels_from_logits(logits[0], size, tail=manifest.tail, region=region)
     cv2.imwrite(str(path / bundles.SAMPLE), image[..., ::-1])
-    cv2.imwrite(str(path / bundles.SAMPLE_LABELS), labels[0])
+    cv2.imwrite(str(path / bundles.SAMPLE_LABELS), labels)

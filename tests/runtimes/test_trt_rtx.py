@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from edgeseg.bundle import MODEL_LABELS, Bundle, Manifest, open_bundle, write_manifest
-from edgeseg.errors import ExportError, TargetUnavailableError, UnknownNameError, UsageError
+from edgeseg.bundle import MODEL_LABELS, Bundle, open_bundle, write_manifest
+from edgeseg.errors import BundleError, ExportError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.files import sha256_of
 from edgeseg.runtimes import RuntimeOptions, cuda, open_session, trt_rtx
 from edgeseg.runtimes.trt_common import EngineSession, Profile, logger_of
@@ -27,9 +28,8 @@ def rtx() -> Any:
 
 def with_engine(bundle: Bundle, engine: Path) -> Bundle:
     """The bundle with an engine file entered into its manifest."""
-    data = bundle.manifest.to_json()
-    data["files"][engine.relative_to(bundle.path).as_posix()] = sha256_of(engine)
-    write_manifest(bundle.path, Manifest.from_json(data))
+    files = {**bundle.manifest.files, engine.relative_to(bundle.path).as_posix(): sha256_of(engine)}
+    write_manifest(bundle.path, replace(bundle.manifest, files=files))
     return open_bundle(bundle.path)
 
 
@@ -155,6 +155,16 @@ def test_an_engine_the_gpu_refuses_is_rebuilt_and_said(tmp_path: Path, fake_rtx:
     session = open_session(with_engine(bundle, engine), "trt-rtx", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
     assert "does not run on Fake A, sm_87" in session.info.notes[0]
     session.close()
+
+
+def test_an_engine_is_code_and_taken_with_its_hash_only(tmp_path: Path, fake_rtx: FakeTensorRT) -> None:
+    bundle = fake_engine(make_tiny_bundle(tmp_path, targets=("trt-rtx",)), "1.7.1")
+    with (bundle.path / trt_rtx.engine_name("1.7.1")).open("ab") as stream:
+        stream.write(b"more")
+    unchecked = open_bundle(bundle.path, check=False)
+    with pytest.raises(BundleError, match=r"rtx-1\.7\.1\.engine .* is not the file that was exported"):
+        open_session(unchecked, "trt-rtx", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
+    assert "load" not in fake_rtx.calls
 
 
 @pytest.mark.gpu
