@@ -12,6 +12,7 @@ from edgeseg.cli.eval import evaluate
 from edgeseg.cli.export import export
 from edgeseg.cli.models import models
 from edgeseg.cli.predict import predict
+from edgeseg.cli.sign import sign
 from edgeseg.cli.verify import verify
 
 __all__ = ["app"]
@@ -46,6 +47,7 @@ app.command("models")(models)
 app.command("export")(export)
 app.command("predict")(predict)
 app.command("verify")(verify)
+app.command("sign")(sign)
 app.command("eval")(evaluate)
 app.add_typer(benchmark_app, name="benchmark")
 app.command("doctor")(doctor)

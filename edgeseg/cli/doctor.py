@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edgeseg.cli._shared import console, table
+from edgeseg.cli._shared import console, print_json, table
+from edgeseg.text import one_line
 
 __all__ = ["doctor"]
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(help="NAME.edgeseg folders to look at as well: sound, and signed or not.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Say which targets this machine can run, on which devices, and what the others lack."""
     from edgeseg.runtimes.probe import probe_machine, probe_targets
 
     machine, targets = probe_machine(), probe_targets()
+    states = {str(bundle): _state(bundle) for bundle in bundles or []}
     if as_json:
-        import json
-
-        data = {"machine": asdict(machine), "targets": [asdict(target) for target in targets]}
-        typer.echo(json.dumps(data, indent=2))
+        data = {"machine": asdict(machine), "targets": [asdict(target) for target in targets], "bundles": states}
+        print_json(data, indent=2)
         return
     screen = console()
     for name, value in asdict(machine).items():
         if value not in (None, "", (), []):
-            screen.print(f"{name.replace('_', ' ')}: {_words(name, value)}", soft_wrap=True)
+            screen.print(f"{name.replace('_', ' ')}: {one_line(_words(name, value), 1000)}", soft_wrap=True)
     listed = table("target", "usable", "engine", "devices", "why not, and what to do")
     for target in targets:
         told = "; ".join(part for part in (target.reason, target.advice) if part)
         listed.add_row(target.target, "yes" if target.usable else "no", target.engine, ", ".join(target.devices), told)
     screen.print(listed)
+    for bundle, state in states.items():
+        screen.print(f"{bundle}: {state}", soft_wrap=True)
     screen.print("Nothing was installed or changed.")
+
+
+def _state(bundle: Path) -> str:
+    """Whether a bundle is sound and signed, in words."""
+    from edgeseg.bundle import open_bundle
+    from edgeseg.errors import EdgesegError
+    from edgeseg.signing import signature_of
+
+    try:
+        opened = open_bundle(bundle)
+    except EdgesegError as error:
+        return str(error)
+    signed = "signed (`edgeseg verify --key` tells by whom)" if signature_of(bundle) else "not signed"
+    return f"sound, {signed}, exported for {', '.join(opened.manifest.targets)}"
 
 
 def _words(name: str, value: Any) -> str:

@@ -23,9 +23,15 @@ def test_every_target_has_a_line(edgeseg: Edgeseg) -> None:
     assert done.err == ""
 
 
+def test_one_line_on_telemetry(edgeseg: Edgeseg) -> None:
+    (line,) = (line for line in edgeseg("doctor").out.splitlines() if line.startswith("telemetry: "))
+    for package in ("onnxruntime", "nncf", "openvino"):
+        assert f"{package} off (" in line
+
+
 def test_json_is_json(edgeseg: Edgeseg) -> None:
     found = json.loads(edgeseg("doctor", "--json").out)
-    assert set(found) == {"machine", "targets"}
+    assert set(found) == {"machine", "targets", "bundles"}
     assert [target["target"] for target in found["targets"]][: len(TARGETS)] == list(TARGETS)
     assert found["machine"]["python"] == sys.version.split()[0]
 
