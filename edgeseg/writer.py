@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import os
 import re
-import tempfile
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import StorageError, UnknownNameError, UsageError
-from edgeseg.files import storage_errors, write_bytes
+from edgeseg.errors import ResultPathError, StorageError, UnknownNameError, UsageError
+from edgeseg.files import Partial, path_for_opencv, storage_errors, write_bytes
 from edgeseg.results import Result
 from edgeseg.sources import Source
 
@@ -27,15 +30,19 @@ KINDS = ("overlay", "color", "labels", "cutout", "scores")
 
 _AS_VIDEO = ("overlay", "color")
 _DEFAULT_FPS = 25.0
+_ENDING = max(len(f"_{kind}.png") for kind in KINDS)
+_REFUSED_NAME = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # characters or a length the file system lacks
+_OCCUPIED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
 
 
 class ResultWriter:
     """Writes results into a folder.
 
     Pictures become ``<stem>_<kind>.png``; videos and cameras ``<stem>_<kind>.mp4`` or ``<stem>_<kind>/000000.png``.
-    Subfolders of a source folder are kept. Two pictures of one stem (``a.jpg``, ``a.png``) get different names. Use it
-    in a ``with`` block: a video is finished when the block ends well, and where the source is live also at Ctrl-C or
-    SIGTERM, which is how recordings end.
+    Subfolders of a source folder are kept. Two pictures of one stem (``a.jpg``, ``a.png``) get different names. A name
+    that the file system has no room for is cut and gets a hash; every file lies in `out`, whatever the picture is
+    called. Use it in a ``with`` block: a video is finished when the block ends well, and where the source is live also
+    at Ctrl-C or SIGTERM, which is how recordings end.
 
     Args:
         out: Folder; made where missing.
@@ -55,6 +62,7 @@ class ResultWriter:
         self._out, self._source, self._opacity, self._cut = out, source, opacity, cut
         self._moving = source.kind not in ("image", "folder")
         self._kinds = tuple(kinds)
+        self._room = _name_bytes(out)
         self._taken: set[str] = set()
         self._videos: dict[str, VideoFile] = {}
         _refuse_source_folder(out, source)
@@ -63,19 +71,31 @@ class ResultWriter:
         """Write one result; returns the files, in the order of the kinds.
 
         Raises:
+            ResultPathError: Something else stands where this picture's files belong; others can be written.
             StorageError: Writing failed.
         """
-        base = self._base(result.source)
-        return [self._write(kind, base, result) for kind in self._kinds]
+        folder, stem = self._place(result.source)
+        try:
+            return self._write_kinds(folder, stem, result)
+        except StorageError as error:
+            number = getattr(error.__cause__, "errno", None)
+            if number in _REFUSED_NAME and not self._moving:
+                return self._write_kinds(self._out, self._free(Path(), f"picture_{_hash(result.source)}"), result)
+            if number in _OCCUPIED and self._out.is_dir() and not self._moving:
+                raise ResultPathError(str(error)) from error
+            raise
 
-    def _write(self, kind: str, base: Path, result: Result) -> Path:
+    def _write_kinds(self, folder: Path, stem: str, result: Result) -> list[Path]:
+        return [self._write(kind, folder, stem, result) for kind in self._kinds]
+
+    def _write(self, kind: str, folder: Path, stem: str, result: Result) -> Path:
         picture = self._picture(kind, result)
         if self._moving and kind in _AS_VIDEO:
-            return self._video(kind, base).write(picture)
+            return self._video(kind, folder / f"{stem}_{kind}.mp4").write(picture)
         if self._moving:
             frame = int(result.source.rpartition("#")[2])
-            return _write_png(base.with_name(f"{base.name}_{kind}") / f"{frame:06d}.png", picture)
-        return _write_png(base.with_name(f"{base.name}_{kind}.png"), picture)
+            return _write_png(folder / f"{stem}_{kind}" / f"{frame:06d}.png", picture)
+        return _write_png(folder / f"{stem}_{kind}.png", picture)
 
     def _picture(self, kind: str, result: Result) -> NDArray[np.uint8]:
         makers: dict[str, Callable[[], NDArray[np.uint8]]] = {
@@ -87,32 +107,43 @@ class ResultWriter:
         }
         return makers[kind]()
 
-    def _video(self, kind: str, base: Path) -> VideoFile:
+    def _video(self, kind: str, path: Path) -> VideoFile:
         if kind not in self._videos:
-            path = base.with_name(f"{base.name}_{kind}.mp4")
             self._videos[kind] = VideoFile(path, self._source.fps or _DEFAULT_FPS, paced=self._source.live)
         return self._videos[kind]
 
-    def _base(self, source: str) -> Path:
+    def _place(self, source: str) -> tuple[Path, str]:
         """Folder and stem of a result's files."""
         if self._moving:
             name = self._source.name
             stem = Path(name).stem if self._source.kind == "video" else re.sub(r"\W+", "_", name).strip("_")[:80]
-            return self._out / stem
-        path = Path(source)
-        inside = path.relative_to(self._source.name).parent if self._source.kind == "folder" else Path()
-        return self._out / inside / self._free(inside, path)
+            return self._out, self._fitting(stem)
+        path, inside = Path(source), Path()
+        if self._source.kind == "folder":
+            parts = path.relative_to(self._source.name).parent.parts
+            inside = Path(*(self._fitting("__" if part == ".." else part) for part in parts))
+        return self._out / inside, self._free(inside, path.stem, f"{path.stem}_{path.suffix[1:].lower()}")
 
-    def _free(self, folder: Path, path: Path) -> str:
+    def _free(self, folder: Path, stem: str, full: str = "") -> str:
         """A stem no earlier picture of this run took: ``a``, then ``a_png``, then ``a_png_2``."""
-        full = f"{path.stem}_{path.suffix[1:].lower()}"
-        choices = [path.stem, full, *(f"{full}_{number}" for number in range(2, len(self._taken) + 3))]
-        for choice in choices:
-            key = (folder / choice).as_posix().casefold()
+        full = full or stem
+        choices = [stem, full, *(f"{full}_{number}" for number in range(2, len(self._taken) + 3))]
+        for choice in map(self._fitting, choices):
+            key = unicodedata.normalize("NFC", (folder / choice).as_posix()).casefold()
             if key not in self._taken:
                 self._taken.add(key)
                 return choice
-        raise UsageError(f"no free name for '{path}'")  # cannot be: there are more choices than names taken
+        raise UsageError(f"no free name for '{folder / stem}'")  # there are more choices than names taken
+
+    def _fitting(self, name: str) -> str:
+        """A name that leaves room for ``_KIND.png``; what is cut is stood for by a hash."""
+        name = _encodable(name)
+        if len(os.fsencode(name)) <= self._room:
+            return name
+        ending = f"_{_hash(name)}"
+        while len(os.fsencode(name)) > self._room - len(ending):
+            name = name[:-1]
+        return name + ending
 
     def __enter__(self) -> ResultWriter:
         return self
@@ -141,7 +172,7 @@ class VideoFile:
 
     def __init__(self, path: Path, fps: float, *, paced: bool = False) -> None:
         self._path, self._fps, self._paced = path, fps, paced
-        self._temporary: Path | None = None
+        self._partial: Partial | None = None
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         self._written, self._start = 0, 0.0
@@ -167,12 +198,10 @@ class VideoFile:
         return max(1, int((time.monotonic() - self._start) * self._fps) - self._written)
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
-        with storage_errors(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{self._path.stem}.", suffix=".mp4", dir=self._path.parent)
-            os.close(handle)
-        self._temporary, self._size, self._start = Path(name), (width, height), time.monotonic()
-        writer = cv2.VideoWriter(name, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size)
+        self._partial = Partial(self._path, suffix=".mp4")
+        self._size, self._start = (width, height), time.monotonic()
+        with storage_errors(self._path), path_for_opencv(self._partial.path) as opened:
+            writer = cv2.VideoWriter(opened, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, self._size)
         if not writer.isOpened():
             raise StorageError(
                 f"cannot write '{self._path}': this OpenCV has no mp4 encoder; "
@@ -187,30 +216,29 @@ class VideoFile:
         Raises:
             StorageError: The file is not whole (the encoder does not say so while writing).
         """
-        if self._writer is None or self._temporary is None:
+        if self._writer is None or self._partial is None:
             return
         self._writer.release()
-        stored = _frames_in(self._temporary)
+        stored = _frames_in(self._partial.path)
         if stored != self._written:
             raise StorageError(
                 f"cannot write '{self._path}': {stored} of {self._written} frames were stored, "
                 "so the disk is probably full; free space or choose another folder"
             )
-        with storage_errors(self._path):
-            os.chmod(self._temporary, 0o644)
-            os.replace(self._temporary, self._path)
-        self._temporary = None
+        self._partial.put_in_place()
+        self._partial.discard()
 
     def discard(self) -> None:
         """Remove the unfinished file, if any."""
         if self._writer is not None:
             self._writer.release()
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
+        if self._partial is not None:
+            self._partial.discard()
 
 
 def _frames_in(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path))
+    with path_for_opencv(path) as name:
+        capture = cv2.VideoCapture(name)
     try:
         return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
     finally:
@@ -224,6 +252,28 @@ def _write_png(path: Path, picture: NDArray[np.uint8]) -> Path:
     _, data = cv2.imencode(".png", picture)
     write_bytes(path, data.tobytes())
     return path
+
+
+def _name_bytes(folder: Path) -> int:
+    """Bytes a file name in `folder` may take before ``_KIND.png``."""
+    there = next((path for path in (folder, *folder.absolute().parents) if os.path.isdir(path)), Path())
+    longest = 255
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # no pathconf on Windows
+        longest = os.pathconf(there, "PC_NAME_MAX")
+    return (longest if longest > 0 else 255) - _ENDING
+
+
+def _encodable(name: str) -> str:
+    """The name itself, or where no file can be called that, the name with escapes."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        name = name.encode("utf-8", "backslashreplace").decode()
+    return name.replace("\0", "_")
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
 
 
 def _as_bytes(scores: NDArray[Any] | None) -> NDArray[np.uint8]:

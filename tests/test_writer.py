@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.errors import StorageError, UnknownNameError, UsageError
+from edgeseg.errors import ResultPathError, StorageError, UnknownNameError, UsageError
 from edgeseg.results import Result
 from edgeseg.sources import Frame, Source, SourceKind
-from edgeseg.writer import ResultWriter, VideoFile, class_index
+from edgeseg.writer import ResultWriter, VideoFile, _frames_in, class_index
 
 SIZE = (48, 64)
 
@@ -81,6 +85,105 @@ def test_equal_stems_and_subfolders_do_not_meet(tmp_path: Path) -> None:
     assert len(files(out)) == 5
 
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="names that Windows does not have")
+ODD_NAMES = [
+    "..png",
+    ".png",
+    "...",
+    ". .png",
+    " ",
+    "a\nb.png",
+    "\x1b[2J\x9b\u202e.png",
+    os.fsdecode(b"\xff\xfe.png"),
+    "-r.png",
+]
+
+
+@posix
+@pytest.mark.parametrize("name", [*ODD_NAMES, "a" * 251 + ".png", "\u50cf" * 83 + ".jpg", os.fsdecode(b"\xff" * 255)])
+def test_any_file_name_has_its_result_inside_out(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "x" / "out"
+    out.parent.mkdir()
+    (out.parent / name).touch()  # a file can be called that
+    with ResultWriter(out, FakeSource("image", name), ["labels", "overlay"]) as writer:
+        written = writer.write(result(str(out.parent / name)))
+    assert sorted(os.fsencode(path) for path in out.iterdir()) == sorted(map(os.fsencode, written))
+    assert sorted(path.name for path in out.parent.iterdir()) == sorted([name, "out"])
+    assert all(path.parent == out and np.array_equal(read_odd(path), result("").labels) for path in written[:1])
+
+
+def read_odd(path: Path) -> NDArray[np.uint8]:
+    """A picture whose name OpenCV does not take."""
+    return np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+
+
+@posix
+def test_ordinary_and_odd_names_that_fit_are_kept(tmp_path: Path) -> None:
+    names = ["größe 像素.jpg", "a\nb.jpg", " .jpg", os.fsdecode(b"\xff.jpg"), "a" * 243 + ".jpg"]
+    with ResultWriter(tmp_path, FakeSource("folder", "in"), ["overlay"]) as writer:
+        written = [writer.write(result(f"in/{name}"))[0].name for name in names]
+    assert written == [f"{name.removesuffix('.jpg')}_overlay.png" for name in names]
+
+
+_PARTS = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=300)
+
+
+@posix
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(paths=[["..", "a.png"], ["..", "..", "a.png"], ["__", "a.png"], [".", "a.png"], ["..png"], ["..jpg"]])
+@given(paths=st.lists(st.lists(_PARTS, min_size=1, max_size=3), min_size=1, max_size=8, unique_by="/".join))
+def test_whatever_the_names_results_are_distinct_and_inside_out(
+    paths: list[list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("case") / "out"
+    sources = {str(Path("in", *parts)) for parts in paths if parts[-1] not in (".", "..")}
+    writer = ResultWriter(out, FakeSource("folder", "in"), ["labels"])
+    written = [writer.write(result(source))[0] for source in sorted(sources)]
+    resolved = {path.resolve(strict=True) for path in written}
+    assert len(resolved) == len(sources)
+    assert all(path.is_relative_to(out.resolve()) for path in resolved)
+    assert [path.name for path in out.parent.iterdir()] == (["out"] if sources else [])
+
+
+def test_long_names_that_begin_alike_stay_apart(tmp_path: Path) -> None:
+    names = ["a" * 249 + ending for ending in ("b.png", "c.png", "b.jpg")] + [
+        "a" * 249 + "/x.png",
+        "a" * 250 + "/x.png",
+    ]
+    with ResultWriter(tmp_path, FakeSource("folder", "in"), ["labels"]) as writer:
+        written = [writer.write(result(f"in/{name}"))[0] for name in names]
+    assert len({path.relative_to(tmp_path) for path in written}) == len(files(tmp_path)) == 5
+    assert all(path.relative_to(tmp_path).parts[0].startswith("a" * 200) for path in written)
+
+
+def test_a_name_the_file_system_refuses_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeseg import writer as module
+
+    def vfat(path: Path, data: bytes) -> None:
+        if ":" in path.name:
+            raise StorageError("cannot write") from OSError(22, "Invalid argument")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    monkeypatch.setattr(module, "write_bytes", vfat)
+    with ResultWriter(tmp_path, FakeSource("folder", "in"), ["labels", "color"]) as writer:
+        written = [path.name for name in ("12:30.png", "12:31.png") for path in writer.write(result(f"in/{name}"))]
+    assert sorted(written) == files(tmp_path)
+    assert len(set(written)) == 4
+    assert all(name.startswith("picture_") for name in written)
+
+
+def test_what_stands_in_the_way_is_the_failure_of_one_picture(tmp_path: Path) -> None:
+    (tmp_path / "a_labels.png").mkdir()
+    (tmp_path / "sub").write_text("a file")
+    with ResultWriter(tmp_path, FakeSource("folder", "in"), ["labels"]) as writer:
+        for name in ("a.png", "sub/b.png", "sub/sub/b.png"):
+            with pytest.raises(ResultPathError, match="cannot write"):
+                writer.write(result(f"in/{name}"))
+        writer.write(result("in/b.png"))
+    assert files(tmp_path) == ["b_labels.png", "sub"]
+
+
 def test_cutout_of_another_class(tmp_path: Path) -> None:
     (path,) = ResultWriter(tmp_path, FakeSource("image", "a.png"), ["cutout"], cut=0).write(result("a.png"))
     assert read(path)[0, 0, 3] == 0
@@ -123,6 +226,31 @@ def test_names_of_cameras(tmp_path: Path, name: str, stem: str) -> None:
     with ResultWriter(tmp_path, FakeSource(kind, name, live=True), ["overlay"]) as writer:
         writer.write(result(f"{name}#0"))
     assert files(tmp_path) == [f"{stem}_overlay.mp4"]
+
+
+@posix
+@pytest.mark.parametrize("name", [*ODD_NAMES[:-1], "a:b.mp4", "a%03d.mp4", "\u50cf" * 83 + ".mp4", "x" * 251 + ".mp4"])
+def test_videos_of_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with ResultWriter(Path(), FakeSource("video", name), ["overlay", "labels"]) as writer:
+        video, picture = writer.write(result(f"{name}#0"))
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert picture.is_file()
+    assert (video.parent, picture.parent.parent) == (Path(), Path())
+    video.rename("renamed.mp4")
+    assert frame_count(Path("renamed.mp4")) == 1
+    Path("renamed.mp4").rename(".a:b.mp4")  # which FFmpeg takes for a URL
+    assert _frames_in(Path(".a:b.mp4")) == 1
+
+
+@posix
+def test_videos_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"\xff")
+    with ResultWriter(out, FakeSource("rtsp", "rtsp://" + "像" * 300), ["color"]) as writer:
+        (video,) = writer.write(result("#0"))
+    assert video.parent == out
+    assert list(out.iterdir()) == [video]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +318,8 @@ def test_full_disk(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(StorageError, match="cannot write"):
+    with pytest.raises(StorageError, match="cannot write") as caught:
         ResultWriter(tmp_path / "out", FakeSource("image", "a.png"), ["labels"]).write(result("a.png"))
+    assert not isinstance(caught.value, ResultPathError)  # no picture could be written
     with pytest.raises(StorageError, match="cannot write"):
         VideoFile(tmp_path / "out" / "a.mp4", 10.0).write(np.zeros((48, 64, 3), np.uint8))

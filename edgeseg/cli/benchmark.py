@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from edgeseg.cli._shared import console, errors, split_targets, table
 from edgeseg.errors import EdgesegError, PartialFailureError
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.bench.compare import Comparison, StageChange
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["benchmark", "benchmark_app", "compare"]
 
 _VERDICT_STYLES = {"slower": "bold red", "faster": "bold green", "unclear": "yellow", "no difference": ""}
+_LINE = 1000  # characters of a printed line at most
 
 
 class DefaultRunGroup(TyperGroup):
@@ -57,6 +59,9 @@ def benchmark(
         str | None, typer.Option(help="Device or provider of the engine, such as cpu, cuda, GPU.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="OpenVINO inference precision: f32, bf16 or f16.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="package.module:factory of your own network, for the torch target.")
+    ] = None,
     min_samples: Annotated[int, typer.Option(min=1, help="Frames measured at the least.")] = 50,
     max_samples: Annotated[int, typer.Option(min=1, help="Frames measured at the most.")] = 1000,
     seconds: Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough frames.")] = 10.0,
@@ -72,6 +77,7 @@ def benchmark(
     from edgeseg.sources import pictures_at
 
     options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "in_process": in_process}
+    options["network"] = network
     options |= {"min_samples": min_samples, "max_samples": max(min_samples, max_samples), "seconds": seconds}
     options["images"] = None if images is None else pictures_at(images)
     reports: list[BenchmarkReport] = []
@@ -130,19 +136,19 @@ def _measure_all(
     failures: dict[str, EdgesegError] = {}
     for target in targets:
         if not quiet:  # one line and no spinner: a spinner would run on the cores that are being measured
-            errors().print(f"measuring {bundle.name} on {target} ...", markup=False, highlight=False)
+            errors().print(f"measuring {one_line(bundle.name)} on {target} ...", soft_wrap=True)
         try:
             report = measure(bundle, target, **options)
         except EdgesegError as error:
             failures[target] = error
             if len(targets) > 1:
-                errors().print(f"{target}: {error}", markup=False, highlight=False, style="red", soft_wrap=True)
+                errors().print(f"{target}: {error}", style="red", soft_wrap=True)
             continue
         reports.append(report)
         if not quiet:
             _print_report(report)
     if reports and not quiet:
-        console().print(f"machine: {reports[0].machine.line()}", soft_wrap=True)
+        _print_line(f"machine: {reports[0].machine.line()}")
     return failures
 
 
@@ -151,12 +157,17 @@ def _print_report(report: BenchmarkReport) -> None:
     listed = table("ms", *figures, right=figures)
     for stage, summary in report.stages.items():
         listed.add_row(stage, *_cells(summary), style="bold" if stage == "total" else "")
-    console().print(_title(report), style="bold")
+    _print_line(_title(report), "bold")
     console().print(listed)
     for line in _lines(report):
-        console().print(line, soft_wrap=True)
+        _print_line(line)
     for warning in report.warnings:
-        console().print(f"warning: {warning}", style="yellow", soft_wrap=True)
+        _print_line(f"warning: {warning}", "yellow")
+
+
+def _print_line(text: str, style: str = "") -> None:
+    """Print one line, whatever the names in it hold."""
+    console().print(one_line(text, _LINE), style=style, soft_wrap=True)
 
 
 def _title(report: BenchmarkReport) -> str:
@@ -195,10 +206,10 @@ def _print_comparison(found: Comparison) -> None:
         for change in found.changes:
             if (change.bundle, change.target) == (bundle, target):
                 listed.add_row(*_change_cells(change), style=_VERDICT_STYLES[change.verdict])
-        console().print(f"{bundle} on {target}", style="bold")
+        _print_line(f"{bundle} on {target}", "bold")
         console().print(listed)
     for line in _comparison_lines(found):
-        console().print(line, soft_wrap=True)
+        _print_line(line)
 
 
 def _change_cells(change: StageChange) -> tuple[str, ...]:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.cli._shared import console, errors, table
+from edgeseg.cli._shared import console, errors, print_json, table
+from edgeseg.decoding import MAX_PIXELS
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.evaluation import Evaluation
@@ -26,7 +28,12 @@ def evaluate(
     scale_to: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of class 1, such as 255.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     device: Annotated[str | None, typer.Option(help="Device or provider of the engine.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="package.module:factory of your own network, for the torch target.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Largest height x width of a file, in pixels.")] = MAX_PIXELS,
+    strict: Annotated[bool, typer.Option("--strict", help="Take damaged pictures for failures.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -35,7 +42,7 @@ def evaluate(
     from edgeseg.evaluation import evaluate_bundle
     from edgeseg.runtimes import RuntimeOptions
 
-    options = RuntimeOptions(threads=threads, device=device)
+    options = RuntimeOptions(threads=threads, device=device, network=network)
     with errors().status("opening") as status:
 
         def tell(done: int, total: int) -> None:
@@ -52,16 +59,17 @@ def evaluate(
             options=options,
             limit=limit,
             progress=tell,
+            max_pixels=max_pixels,
+            strict=strict,
         )
     if as_json:
-        import json
-
-        typer.echo(json.dumps(result.to_json(), indent=2))
+        print_json(result.to_json(), indent=2)
     else:
         _show(result)
-    for picture, reason in result.failures:
-        told = reason if picture in reason else f"{picture}: {reason}"
-        errors().print(f"failed: {told}", markup=False, highlight=False, soft_wrap=True)
+    for word, listed in (("damaged", result.damaged), ("failed", result.failures)):
+        for picture, reason in listed:
+            name, why = one_line(picture), one_line(reason, 1000)
+            errors().print(f"{word}: {why if name in why else f'{name}: {why}'}", soft_wrap=True)
     if result.failures:
         count, total = len(result.failures), len(result.failures) + result.images
         raise PartialFailureError(f"{count} of {total} pictures failed (named above); the others were scored")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.cli._shared import console, errors, optional_size, percent, size_text, table
+from edgeseg.cli._shared import console, errors, optional_size, percent, print_json, size_text, table
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.export.pipeline import ExportReport
@@ -134,9 +135,11 @@ def export(
 
 
 def _tell(status: Any, step: str) -> None:
-    status.update(step)
+    from rich.markup import escape
+
+    status.update(escape(one_line(step)))
     if not errors().is_terminal:
-        errors().print(step, highlight=False)
+        errors().print(one_line(step))
 
 
 def _pictures(path: Path | None) -> list[Path]:
@@ -159,9 +162,10 @@ def _changed(spec: ModelSpec, inputs: dict[str, Any], rule: dict[str, Any], alig
 def _print_report(report: ExportReport, random: str, *, verbose: bool) -> None:
     manifest = report.bundle.manifest
     screen = console()
-    screen.print(str(report.path), soft_wrap=True, style="bold")
+    screen.print(one_line(report.path, 1000), soft_wrap=True, style="bold")
     screen.print(
-        f"{manifest.network}, {size_text(manifest.input_size)} (height x width), {manifest.num_classes} classes, "
+        f"{one_line(manifest.network)}, {size_text(manifest.input_size)} (height x width), "
+        f"{manifest.num_classes} classes, "
         f"{report.parameters / 1e6:.3f} M parameters, {report.macs / 1e9:.3f} GMACs, {report.nodes} operators"
     )
     proof = table("target", "labels equal to PyTorch's", "differing", "largest logit difference", "engine")
@@ -176,7 +180,7 @@ def _print_report(report: ExportReport, random: str, *, verbose: bool) -> None:
     if report.precision is not None:
         _print_precision(report.precision)
     for note in report.notes:
-        screen.print(note)
+        screen.print(one_line(note, 1000))
     if random:
         screen.print(f"The weights are random: give --weights CHECKPOINT for masks that mean something ({random}).")
     _print_next(report)
@@ -194,7 +198,7 @@ def _print_passes(report: ExportReport) -> None:
     console().print(listed)
     for entry in report.passes:
         for sentence in entry.declined:
-            console().print(f"{entry.name} left {sentence}", soft_wrap=True, markup=False)
+            console().print(one_line(f"{entry.name} left {sentence}", 1000), soft_wrap=True)
 
 
 def _before_after(pair: tuple[int, int] | None, unit: float, digits: int) -> str:
@@ -213,9 +217,9 @@ def _print_precision(found: PrecisionReport) -> None:
     screen.print(f"{found.precision}: {found.lowered} operators; {found.recipe}; {pictures}", soft_wrap=True)
     screen.print(listed)
     for entry in found.kept:
-        screen.print(f"kept in fp32: {entry.op} {entry.node} ({entry.why})", soft_wrap=True, markup=False)
+        screen.print(one_line(f"kept in fp32: {entry.op} {entry.node} ({entry.why})", 1000), soft_wrap=True)
     for note in found.notes:
-        screen.print(note, soft_wrap=True, markup=False)
+        screen.print(one_line(note, 1000), soft_wrap=True)
 
 
 def _print_next(report: ExportReport) -> None:
@@ -230,7 +234,6 @@ def _print_next(report: ExportReport) -> None:
 
 
 def _print_json(report: ExportReport) -> None:
-    import json
     from dataclasses import asdict
 
     data = {
@@ -245,4 +248,4 @@ def _print_json(report: ExportReport) -> None:
         "precision": None if report.precision is None else report.precision.to_json(),
         "notes": report.notes,
     }
-    typer.echo(json.dumps(data, indent=2))
+    print_json(data, indent=2)

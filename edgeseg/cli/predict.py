@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import statistics
 import sys
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edgeseg.cli._shared import errors
+from edgeseg.cli._shared import errors, print_json
+from edgeseg.decoding import MAX_PIXELS
 from edgeseg.errors import InputError, PartialFailureError, UsageError
 from edgeseg.specs import Size, parse_size
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,10 +47,13 @@ _Scores = Annotated[bool, typer.Option("--scores", help="Probability of the chos
 _Output = Annotated[str, typer.Option(help="Size of what is written: source, network, or HEIGHTxWIDTH.")]
 _Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")]
 _Device = Annotated[str | None, typer.Option(help="Device or provider of the engine, such as cuda or GPU.")]
+_Network = Annotated[str | None, typer.Option(help="package.module:factory of your own network, for the torch target.")]
 _Recursive = Annotated[bool, typer.Option("--recursive", help="Also take the images of subfolders.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="Stop after so many pictures.")]
 _Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the colours in overlays.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and damage only.")]
+_MaxPixels = Annotated[int, typer.Option(min=1, help="Largest height x width of a picture file, in pixels.")]
+_Strict = Annotated[bool, typer.Option("--strict", help="Take damaged pictures for failures.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON line per picture on standard output.")]
 
 
@@ -61,9 +65,11 @@ class _Tally:
     failures: list[Failure] = field(default_factory=list)
     timings: dict[str, list[float]] = field(default_factory=dict)
     dropped: int = 0
+    damaged: int = 0
 
     def add(self, result: Result) -> None:
         self.done += 1
+        self.damaged += bool(result.damaged)
         for stage, spent in result.timings.items():
             self.timings.setdefault(stage, []).append(spent)
 
@@ -72,6 +78,8 @@ class _Tally:
         parts = [f"{self.done} picture{'' if self.done == 1 else 's'} in '{out}'"]
         if self.failures:
             parts.append(f"{len(self.failures)} failed")
+        if self.damaged:
+            parts.append(f"{self.damaged} damaged")
         if self.dropped:
             parts.append(f"{self.dropped} late ones dropped")
         medians = {stage: statistics.median(spent) for stage, spent in self.timings.items()}
@@ -94,14 +102,18 @@ def predict(
     output: _Output = "source",
     threads: _Threads = None,
     device: _Device = None,
+    network: _Network = None,
     recursive: _Recursive = False,
     limit: _Limit = None,
     opacity: _Opacity = 0.5,
+    max_pixels: _MaxPixels = MAX_PIXELS,
+    strict: _Strict = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
     """Predict an image, a folder, a video or a camera with a bundle, and write what was found as pictures."""
     from edgeseg.predictor import Predictor
+    from edgeseg.runtimes import RuntimeOptions
     from edgeseg.sources import open_source
     from edgeseg.writer import ResultWriter, class_index
 
@@ -111,9 +123,14 @@ def predict(
     keep = "overlay" in kinds or "cutout" in kinds
     size, tally = _parse_output(output), _Tally()
     with (
-        open_source(source, recursive=recursive) as frames,
+        open_source(source, recursive=recursive, max_pixels=max_pixels, strict=strict) as frames,
         Predictor(
-            bundle, target, output=size, scores=scores, keep_image=keep, threads=threads, device=device
+            bundle,
+            target,
+            output=size,
+            scores=scores,
+            keep_image=keep,
+            options=RuntimeOptions(threads=threads, device=device, network=network),
         ) as predictor,
         ResultWriter(
             out, frames, kinds, opacity=opacity, cut=class_index(cutout_class, predictor.names) if cutout else 0
@@ -136,18 +153,20 @@ def _run(
     as_json: bool,
 ) -> None:
     """Predict and write picture after picture, counting into `tally`."""
+    from rich.markup import escape
+
     from edgeseg.predictor import Failure
 
     for note in predictor.info.notes:
         _say(note)
     try:
         with _progress(quiet) as bar, predictor.stream(source) as stream:
-            task = bar.add_task(source.name, total=_total(source, limit))
+            task = bar.add_task(escape(one_line(source.name, 60)), total=_total(source, limit))
             for item in itertools.islice(stream, limit):
                 if isinstance(item, Failure):
                     _fail(item, tally, bar, alone=source.kind == "image", as_json=as_json)
                 else:
-                    _done(item, writer.write(item), tally, as_json=as_json)
+                    _write(item, writer, tally, bar, alone=source.kind == "image", as_json=as_json)
                 tally.dropped = stream.dropped
                 bar.advance(task)
     except KeyboardInterrupt:
@@ -155,13 +174,38 @@ def _run(
         raise
 
 
-def _done(result: Result, files: list[Path], tally: _Tally, *, as_json: bool) -> None:
+def _write(result: Result, writer: ResultWriter, tally: _Tally, bar: Progress, *, alone: bool, as_json: bool) -> None:
+    """Write a picture's files; where something stands in their place, that is this picture's failure."""
+    from edgeseg.errors import ResultPathError
+    from edgeseg.predictor import Failure
+
+    try:
+        files = writer.write(result)
+    except ResultPathError as error:
+        _fail(Failure(result.source, error), tally, bar, alone=alone, as_json=as_json)
+    else:
+        _done(result, files, tally, bar, as_json=as_json)
+
+
+def _done(result: Result, files: list[Path], tally: _Tally, bar: Progress, *, as_json: bool) -> None:
+    """Report a picture; damage is told even with --quiet, as failures are."""
     tally.add(result)
+    if result.damaged:
+        line = one_line(f"{result.source}: {'; '.join(result.damaged)}", 600)
+        bar.console.print(f"damaged: {line}", soft_wrap=True)
     if as_json:
         timings = {stage: round(spent, 3) for stage, spent in result.timings.items()}
         shares = {name: round(share, 6) for name, share in result.shares().items()}
         written = [str(file) for file in files]
-        _print_json(source=result.source, size=list(result.size), shares=shares, timings=timings, files=written)
+        damaged = list(result.damaged)
+        _print_json(
+            source=result.source,
+            size=list(result.size),
+            shares=shares,
+            timings=timings,
+            files=written,
+            damaged=damaged,
+        )
 
 
 def _fail(failure: Failure, tally: _Tally, bar: Progress, *, alone: bool, as_json: bool) -> None:
@@ -170,9 +214,8 @@ def _fail(failure: Failure, tally: _Tally, bar: Progress, *, alone: bool, as_jso
     if as_json:
         _print_json(source=failure.source, error=str(failure.error))
     if not alone:
-        text = str(failure.error)
-        line = text if failure.source in text else f"{failure.source}: {text}"
-        bar.console.print(f"failed: {line}", markup=False, highlight=False, soft_wrap=True)
+        text, name = str(failure.error), one_line(failure.source)
+        bar.console.print(f"failed: {text if name in text else f'{name}: {text}'}", soft_wrap=True)
 
 
 def _raise_failures(tally: _Tally, source: Source, out: Path) -> None:
@@ -211,11 +254,11 @@ def _progress(quiet: bool) -> Progress:
 
 
 def _print_json(**values: object) -> None:
-    print(json.dumps(values, ensure_ascii=False), flush=True)
+    print_json(values)
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text, 1000), file=sys.stderr, flush=True)
 
 
 def _hush_opencv() -> None:

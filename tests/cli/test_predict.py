@@ -123,7 +123,8 @@ def test_json_lines(run: Run, folder: Path, tmp_path: Path) -> None:
     done = run(folder, "--json", "--quiet")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["source"]).name for line in lines] == ["1.png", "2.png", "3.png", "4.png"]
-    assert set(lines[0]) == {"source", "size", "shares", "timings", "files"}
+    assert set(lines[0]) == {"source", "size", "shares", "timings", "files", "damaged"}
+    assert lines[0]["damaged"] == []
     assert lines[0]["size"] == [40, 60]
     assert sum(lines[0]["shares"].values()) == pytest.approx(1.0, abs=1e-4)
     assert set(lines[0]["timings"]) == {"decode", "pre", "infer", "tail"}
@@ -146,6 +147,50 @@ def test_folder_of_broken_pictures_only(run: Run, tmp_path: Path) -> None:
     done = run(tmp_path / "in")
     assert isinstance(done.exception, InputError)
     assert str(done.exception).startswith("none of the 2 pictures")
+
+
+def write_damaged(path: Path) -> Path:
+    """A JPEG with a hole in its middle."""
+    data = bytearray(cv2.imencode(".jpg", picture((240, 320), 0))[1].tobytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_damaged_picture_is_told_and_done(run: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "3.png").unlink()
+    damaged = write_damaged(folder / "3.jpg")
+    done = run(folder, "--json")
+    assert done.exit_code == 0, done.exception
+    told, summary = done.stderr.splitlines()
+    assert told.startswith(f"damaged: {damaged}: part of the picture is lost or wrong")
+    assert "4 pictures in" in summary
+    assert "1 damaged" in summary
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [len(line["damaged"]) for line in lines] == [0, 0, 1, 0]
+    assert "3_overlay.png" in files(tmp_path / "out")
+
+
+def test_strict_refuses_damaged_pictures(run: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "3.png").unlink()
+    damaged = write_damaged(folder / "3.jpg")
+    done = run(folder, "--strict")
+    assert isinstance(done.exception, PartialFailureError)
+    assert done.exception.exit_code == 9
+    assert done.stderr.startswith("failed: picture '")
+    assert "is damaged: part of the picture" in done.stderr.splitlines()[0]
+    done = run(damaged, "--strict", "--quiet")
+    assert isinstance(done.exception, InputError)
+    assert done.exception.exit_code == 7
+
+
+def test_max_pixels(run: Run, folder: Path) -> None:
+    (folder / "3.png").unlink()
+    assert run(folder, "--max-pixels", "2400").exit_code == 0
+    done = run(folder / "1.png", "--max-pixels", "2399")
+    assert isinstance(done.exception, InputError)
+    assert "40x60, above 2399 pixels" in str(done.exception)
+    assert run(folder, "--max-pixels", "0").exit_code == 2
 
 
 def test_limit_and_recursive(run: Run, folder: Path, tmp_path: Path) -> None:
