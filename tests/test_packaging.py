@@ -38,7 +38,7 @@ def test_version_is_told_once(pyproject: dict[str, Any]) -> None:
 
 def test_the_device_needs_little(pyproject: dict[str, Any]) -> None:
     names = {word.split(">")[0].split("[")[0] for word in pyproject["project"]["dependencies"]}
-    assert names == {"numpy", "opencv-python", "onnxruntime", "typer", "rich"}
+    assert names == {"numpy", "opencv-python", "simplejpeg", "onnxruntime", "typer", "rich"}
     assert pyproject["project"]["requires-python"] == ">=3.10"
 
 

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import cv2
 import pytest
-import typer.main
 
-from edgeseg.cli import spread_targets
-from edgeseg.cli.app import app
+from tests.pages import PAGES, README, ROOT, command_lines, parse
 from tests.runtimes.bundles import make_tiny_bundle, picture
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def _command_lines(text: str) -> list[str]:
-    """Command lines in indented blocks, code fences and inline code; a bare `edgeseg NAME` counts."""
-    fences = "\n".join(re.findall(r"^```(?:sh|bash|console|text)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-    blocks = re.findall(r"^ {4,}(edgeseg [a-z].*)$", text, re.MULTILINE)
-    blocks += re.findall(r"^(?:\$ )?(edgeseg [a-z].*)$", fences, re.MULTILINE)
-    inline = re.findall(r"`(edgeseg [a-z][^`]*)`", text)
-    return [line.partition("  #")[0].strip() for line in (*blocks, *inline)]
-
-
-LINES = sorted({(page.name, line) for page in PAGES for line in _command_lines(page.read_text(encoding="utf-8"))})
+LINES = sorted({(page.name, line) for page in PAGES for line in command_lines(page.read_text(encoding="utf-8"))})
 
 
 def test_there_are_command_lines_to_check() -> None:
@@ -37,23 +20,9 @@ def test_there_are_command_lines_to_check() -> None:
     assert {"models", "export", "predict", "verify", "eval", "benchmark", "doctor"} <= commands
 
 
-def _disarm(command: Any, called: list[str]) -> None:
-    """Let a command note that it was called, and do nothing."""
-    for below in getattr(command, "commands", {}).values():
-        _disarm(below, called)
-    if not getattr(command, "commands", None):
-        command.callback = lambda **values: called.append(command.name)
-
-
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page}: {line}" for page, line in LINES])
 def test_command_line_parses(page: str, line: str) -> None:
-    words = spread_targets(shlex.split(line)[1:])
-    if len(words) == 1 and words[0] not in ("doctor", "models"):
-        words.append("--help")  # the command's name alone, in running text
-    command, called = typer.main.get_command(app), list[str]()
-    _disarm(command, called)
-    command.main(words, standalone_mode=False, prog_name="edgeseg")
-    assert called or "--help" in words
+    parse(line)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
