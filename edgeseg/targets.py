@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from importlib import metadata
+
 from edgeseg.errors import UnknownNameError
 
-__all__ = ["ALIASES", "GRAPH_TAIL_TARGETS", "TARGETS", "resolve_target"]
+__all__ = ["ALIASES", "GRAPH_TAIL_TARGETS", "TARGETS", "registered_targets", "resolve_target"]
 
 #: Canonical target name -> what it is, in words.
 TARGETS: dict[str, str] = {
@@ -32,6 +35,12 @@ ALIASES = {
 }
 
 
+@functools.lru_cache(maxsize=1)
+def registered_targets() -> frozenset[str]:
+    """Names of the targets third parties registered through entry points."""
+    return frozenset(entry.name for entry in metadata.entry_points(group="edgeseg.runtimes"))
+
+
 def resolve_target(word: str) -> str:
     """Return the canonical target name for `word`.
 
@@ -42,8 +51,6 @@ def resolve_target(word: str) -> str:
     Raises:
         UnknownNameError: The word names no target; the message suggests the nearest.
     """
-    from edgeseg.runtimes import registered_targets  # entry points, looked up only when needed
-
     lower = word.strip().lower()
     name = ALIASES.get(lower, lower)
     if name in TARGETS or name in registered_targets():

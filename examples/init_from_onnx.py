@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from edgeseg.images import read_image
 from edgeseg.models import create_model, model_spec
-from edgeseg.models.pphumanseg import PPHumanSegLite
+from edgeseg.models.families.pphumanseg import PPHumanSegLite
 
 PHOTOS = 256
 

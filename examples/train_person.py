@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from edgeseg.errors import CheckpointError, EdgesegError, InputError, UsageError
 from edgeseg.models import ModelSpec, create_model, model_spec
-from edgeseg.models.pphumanseg import PPHumanSegLite
+from edgeseg.models.families.pphumanseg import PPHumanSegLite
 from edgeseg.specs import InputSpec, ResizeRule, Size, parse_size
 
 Image = NDArray[np.uint8]

@@ -1,6 +1,27 @@
 """PyTorch definitions of the networks, one family per file, and the registry that names them."""
 
-from edgeseg.models.registry import create_model, list_models, model_spec, register
-from edgeseg.models.spec import ModelSpec
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeseg.models.factory import create_model
+    from edgeseg.models.registry import list_models, model_spec, register
+    from edgeseg.models.spec import ModelSpec
 
 __all__ = ["ModelSpec", "create_model", "list_models", "model_spec", "register"]
+
+_HOMES = {
+    "ModelSpec": "edgeseg.models.spec",
+    "create_model": "edgeseg.models.factory",
+    "list_models": "edgeseg.models.registry",
+    "model_spec": "edgeseg.models.registry",
+    "register": "edgeseg.models.registry",
+}
+
+
+def __getattr__(name: str) -> Any:  # what is told of networks without building them needs no torch
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgeseg.models' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -10,7 +10,7 @@ Nothing of a file ever runs, and what it states is checked before memory is take
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,13 @@ def held_classes(state: Mapping[str, Tensor], key: str) -> int | None:
     return int(tensor.shape[0]) if tensor is not None and tensor.ndim > 0 else None
 
 
-def load_state(module: nn.Module, state: Mapping[str, Tensor], *, what: str, name: str = "") -> None:
+def load_state(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    what: str,
+    suggest: Callable[[Mapping[str, Tensor]], str] | None = None,
+) -> None:
     """Load `state` into `module` strictly, translating Paddle's conventions; precision stays that of the module.
 
     A module may declare ``checkpoint_ignores``: regular expressions of published keys it does not hold (dead or
@@ -133,7 +139,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, what: str, nam
         module: The network; double it first to load float64 without rounding.
         state: Tensors by published key.
         what: Names the network in messages.
-        name: Its registry name; with it, a checkpoint that does not fit is compared with every registered network.
+        suggest: Gives the end of the sentence for a checkpoint that does not fit, such as the network that it does fit.
 
     Raises:
         CheckpointError: Missing or unexpected keys, or shapes that differ; lists them and names a network that fits.
@@ -148,9 +154,7 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], *, what: str, nam
     shapes = [key for key in state if key in target and state[key].shape != target[key].shape]
     if missing or unexpected or shapes:
         problem = _describe_misfit(what, target, state, missing, unexpected, shapes)
-        from edgeseg.models.suggest import suggest_network
-
-        raise CheckpointError(problem + (suggest_network(given, name) if name else ""))
+        raise CheckpointError(problem + (suggest(given) if suggest else ""))
     complexes = [key for key in state if state[key].is_complex() and key in target and not target[key].is_complex()]
     if complexes:
         raise CheckpointError(

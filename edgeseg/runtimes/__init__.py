@@ -6,15 +6,15 @@ callable ``open_session(bundle, options) -> Session``.
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable
 from importlib import metadata
 
 from edgeseg.bundle import Bundle
 from edgeseg.runtimes._base import RuntimeOptions, Session, SessionInfo, TensorInfo
+from edgeseg.targets import resolve_target
 
-__all__ = ["RuntimeOptions", "Session", "SessionInfo", "TensorInfo", "open_session", "registered_targets"]
+__all__ = ["RuntimeOptions", "Session", "SessionInfo", "TensorInfo", "open_session"]
 
 _MODULES = {
     "ort": "edgeseg.runtimes.ort",
@@ -23,12 +23,6 @@ _MODULES = {
     "trt-rtx": "edgeseg.runtimes.trt_rtx",
     "torch": "edgeseg.runtimes.torch_reference",
 }
-
-
-@functools.lru_cache(maxsize=1)
-def registered_targets() -> frozenset[str]:
-    """Names of the targets third parties registered through entry points."""
-    return frozenset(entry.name for entry in metadata.entry_points(group="edgeseg.runtimes"))
 
 
 def open_session(bundle: Bundle, target: str, options: RuntimeOptions | None = None) -> Session:
@@ -44,8 +38,6 @@ def open_session(bundle: Bundle, target: str, options: RuntimeOptions | None = N
         TargetUnavailableError: The machine lacks what the target needs. Nothing else is used instead.
         BundleError: The bundle was not exported for the target.
     """
-    from edgeseg.targets import resolve_target
-
     name = resolve_target(target)
     return _opener(name)(bundle, options or RuntimeOptions())
 

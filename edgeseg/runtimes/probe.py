@@ -14,8 +14,8 @@ from edgeseg._optional import is_installed, package_version, require
 from edgeseg._quiet import telemetry
 from edgeseg.bench.machine import describe_machine
 from edgeseg.errors import EdgesegError, TargetUnavailableError
-from edgeseg.runtimes import cuda, registered_targets
-from edgeseg.targets import TARGETS
+from edgeseg.runtimes import cuda
+from edgeseg.targets import TARGETS, registered_targets
 
 __all__ = ["MachineInfo", "TargetProbe", "probe_machine", "probe_targets"]
 

@@ -80,7 +80,7 @@ def _network(bundle: Bundle, weights: str) -> nn.Module:
 
 
 def _named_network(network: str, weights: str) -> nn.Module:
-    from edgeseg.export.source import resolve_network
+    from edgeseg.models.source import resolve_network
 
     return resolve_network(network, weights=weights).module
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeseg.errors import ExportError
-from edgeseg.export.fusion import fold_bn, fuse
+from edgeseg.export.fusion import fuse
+from edgeseg.models.layers.folding import fold_bn
 
 
 def _lively(bn: nn.BatchNorm2d, generator: torch.Generator) -> nn.BatchNorm2d:

@@ -7,11 +7,11 @@ import torch
 
 from edgeseg.errors import UsageError
 from edgeseg.models import create_model, list_models
+from edgeseg.models.families.parsenet import bilinear_kernel
+from edgeseg.models.families.portraitnet import PortraitNet
 from edgeseg.models.features import Backbone, Features
 from edgeseg.models.layers.norm import L2Norm
 from edgeseg.models.layers.width import make_divisible
-from edgeseg.models.parsenet import bilinear_kernel
-from edgeseg.models.portraitnet import PortraitNet
 from edgeseg.models.registry import build_on_meta
 
 BACKBONES = [name for name in list_models() if isinstance(build_on_meta(name), Backbone)]

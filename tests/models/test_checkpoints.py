@@ -18,7 +18,7 @@ from edgeseg.errors import CheckpointError
 from edgeseg.export.fusion import fuse
 from edgeseg.models import create_model, list_models, model_spec
 from edgeseg.models.checkpoints import held_classes, load_state, read_checkpoint, state_from_arrays
-from edgeseg.models.pphumanseg import PPHumanSegLite
+from edgeseg.models.families.pphumanseg import PPHumanSegLite
 
 NAME = "extremec3net"  # the smallest
 

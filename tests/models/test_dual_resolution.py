@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from edgeseg.models import create_model
 from edgeseg.models.backbones.stdc import MMSEG, OFFICIAL, PADDLE, STDC, SUPER_GRADIENTS, STDCBlock, STDCStyle
+from edgeseg.models.families.regseg import HalvingShortcut
+from edgeseg.models.families.stdc import plain_bn_state
 from edgeseg.models.features import Features
 from edgeseg.models.layers.max_pooling import AdaptiveMaxPool, adaptive_max_pool
-from edgeseg.models.regseg import HalvingShortcut
-from edgeseg.models.stdc import plain_bn_state
 
 
 def _noise(*shape: int, seed: int = 0) -> Tensor:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from edgeseg.models.families.sinet import blocking_gate
 from edgeseg.models.layers.esp import hierarchical_sums
 from edgeseg.models.layers.folding import linear_to_conv, split_bn
 from edgeseg.models.layers.pooling import adaptive_avg_pool, averaging_rows
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, residual_layer
-from edgeseg.models.sinet import blocking_gate
 
 sides = st.integers(1, 20)
 

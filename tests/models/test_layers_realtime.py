@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeseg.export.fusion import fuse
-from edgeseg.models.espnetv2_edgenets import PyramidPooling
+from edgeseg.models.families.espnetv2_edgenets import PyramidPooling
+from edgeseg.models.families.sinet_cityscapes import CrossSqueeze
 from edgeseg.models.layers.context_guided import ContextGuided, ContextGuidedDown
 from edgeseg.models.layers.downsample import ConvPool
 from edgeseg.models.layers.factorized import SplitShuffle1d
 from edgeseg.models.layers.paddleseg import PaddleConv, pad_same, same_avg_pool
 from edgeseg.models.layers.squeeze import LinearExcite
 from edgeseg.models.layers.unpool import max_pool_places, max_unpool
-from edgeseg.models.sinet_cityscapes import CrossSqueeze
 
 
 def _noise(*shape: int, seed: int = 0) -> Tensor:

@@ -118,12 +118,11 @@ def test_few_networks_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_network_of_ones_own_is_compared_by_building(monkeypatch: pytest.MonkeyPatch) -> None:
     list_models()
-    monkeypatch.setitem(registry._SPECS, "own_net", model_spec("sinet").but(name="own_net"))
-    monkeypatch.setitem(
-        registry._BUILDERS,
-        "own_net",
+    own = registry.Network(
         lambda *, num_classes: torch.nn.Sequential(torch.nn.Conv2d(3, num_classes, 5)),
+        model_spec("sinet").but(name="own_net"),
     )
+    monkeypatch.setitem(registry.NETWORKS._entries, "own_net", (own, __name__))
     state = {"0.weight": torch.empty(2, 3, 5, 5), "0.bias": torch.empty(2)}
     assert "it fits 'own_net'" in suggest_network(state, "espnet_p2_q8")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 from torch import nn
 
@@ -13,8 +16,7 @@ from edgeseg.models import create_model, list_models, model_spec, register, regi
 def scratch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registrations of a test vanish with it."""
     list_models()
-    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    monkeypatch.setattr(registry.NETWORKS, "_entries", dict(registry.NETWORKS._entries))
 
 
 def _builder(*, num_classes: int = 2) -> nn.Module:
@@ -23,7 +25,9 @@ def _builder(*, num_classes: int = 2) -> nn.Module:
 
 @pytest.mark.usefixtures("scratch")
 def test_a_second_network_of_one_name_is_refused_naming_both_modules() -> None:
-    with pytest.raises(EdgesegError, match=r"'sinet' is registered twice: in edgeseg\.models\.sinet and in .*registry"):
+    with pytest.raises(
+        EdgesegError, match=r"'sinet' is registered twice: in edgeseg\.models\.families\.sinet and in .*registry"
+    ):
         register(model_spec("sinet"), name="sinet")(_builder)
 
 
@@ -70,3 +74,32 @@ def test_created_networks_are_in_eval_mode_with_the_published_classes() -> None:
     network = create_model("extremec3net")
     assert not network.training
     assert network.state_dict()["classifier.2.weight"].shape[0] == 1
+
+
+def test_one_registry_serves_networks_heads_necks_and_backbones() -> None:
+    from edgeseg.models.backbones.registry import BACKBONES
+    from edgeseg.models.heads.registry import HEADS, NECKS
+
+    for known, kind in ((registry.NETWORKS, "network"), (HEADS, "head"), (NECKS, "neck"), (BACKBONES, "backbone")):
+        name = known.names()[0]
+        with pytest.raises(
+            EdgesegError, match=rf"{kind} '{name}' is registered twice: in edgeseg\.models\..* and in here"
+        ):
+            known.add(name, known.find(name), "here")  # type: ignore[arg-type]
+        with pytest.raises(UnknownNameError, match=f"unknown {kind} 'nothing_of_this_name'"):
+            known.find("nothing_of_this_name")
+
+
+def test_only_the_packages_of_networks_are_walked() -> None:
+    """A helper beside them is no family: everything in families/ and mmseg/ registers something or serves there."""
+    homes = {network.builder.__module__.rpartition(".")[0] for network in registry.NETWORKS}
+    assert homes == {"edgeseg.models.families", "edgeseg.models.mmseg"}
+
+
+def test_networks_know_nothing_of_export() -> None:
+    folder = Path(registry.__file__).parent
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith("edgeseg.export")], file

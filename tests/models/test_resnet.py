@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from edgeseg.errors import UsageError
 from edgeseg.export.fusion import fuse
 from edgeseg.models.backbones.resnet import ResNet
-from edgeseg.models.fanet import FANet
+from edgeseg.models.families.fanet import FANet
+from edgeseg.models.families.shelfnet import SBlock, ShelfNet, ShelfNetLight
+from edgeseg.models.families.swiftnet import SwiftNet
 from edgeseg.models.features import Features
 from edgeseg.models.layers.norm import AbsBatchNorm
-from edgeseg.models.shelfnet import SBlock, ShelfNet, ShelfNetLight
-from edgeseg.models.swiftnet import SwiftNet
 
 
 def _dilation(conv: nn.Module) -> int:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from edgeseg.errors import CheckpointError, UnknownNameError, UsageError
 from edgeseg.models import create_model
-from edgeseg.models.backbones.registry import can_dilate, create_backbone, list_backbones, register_backbone, resnet
+from edgeseg.models.backbones.registry import can_dilate, create_backbone, list_backbones, register_backbone
+from edgeseg.models.backbones.resnet import resnet
 from edgeseg.models.checkpoints import load_state
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.heads.registry import head_class

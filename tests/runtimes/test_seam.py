@@ -10,9 +10,9 @@ import pytest
 
 from edgeseg.bundle import Bundle
 from edgeseg.errors import UnknownNameError, UsageError
-from edgeseg.runtimes import RuntimeOptions, Session, open_session, registered_targets
+from edgeseg.runtimes import RuntimeOptions, Session, open_session
 from edgeseg.runtimes._base import SessionBase, SessionInfo, TensorInfo, refuse_unused
-from edgeseg.targets import resolve_target
+from edgeseg.targets import registered_targets, resolve_target
 from tests.runtimes.bundles import make_tiny_bundle
 
 
@@ -34,7 +34,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A third party's target ``hailo``."""
     entry = metadata.EntryPoint("hailo", f"{__name__}:open_other", "edgeseg.runtimes")
     monkeypatch.setattr(metadata.EntryPoint, "load", lambda self: open_other)
-    monkeypatch.setattr(metadata, "entry_points", lambda **which: [entry])
+    real = metadata.entry_points
+    ours = {"group": "edgeseg.runtimes"}
+    monkeypatch.setattr(metadata, "entry_points", lambda **which: [entry] if which == ours else real(**which))
     registered_targets.cache_clear()
     yield
     registered_targets.cache_clear()

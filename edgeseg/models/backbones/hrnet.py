@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from edgeseg.models.backbones.registry import register_backbone
 from edgeseg.models.backbones.resnet import resnet_stage
 from edgeseg.models.features import FeatureInfo
+from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, WideBottleneck
 from edgeseg.models.layers.resize import resize_like, upsample
 
@@ -70,8 +71,6 @@ class _Up(nn.Sequential):
 
     def fuse(self) -> None:
         """Fold the BN."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         fold_bn_pair(self, "0", "1")
 
 
@@ -177,8 +176,6 @@ class HRNet(nn.Module):
 
     def fuse(self) -> None:
         """Fold the BNs of the stem."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         fold_bn_pair(self, "conv1", "bn1")
         fold_bn_pair(self, "conv2", "bn2")
 

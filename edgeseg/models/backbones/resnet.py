@@ -7,14 +7,18 @@ number of stages put `resnet_stage` and `deep_stem` together themselves.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
+from edgeseg.errors import UsageError
+from edgeseg.models.backbones.registry import register_backbone
 from edgeseg.models.features import FeatureInfo
+from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, Norm, WideBottleneck, activate
 
-__all__ = ["RESNET_BLOCKS", "ResNet", "deep_stem", "resnet_stage"]
+__all__ = ["RESNET_BLOCKS", "ResNet", "deep_stem", "resnet", "resnet_stage"]
 
 RESNET_BLOCKS: dict[int, tuple[int, int, int, int]] = {
     18: (2, 2, 2, 2),
@@ -23,6 +27,14 @@ RESNET_BLOCKS: dict[int, tuple[int, int, int, int]] = {
     101: (3, 4, 23, 3),
 }
 """Blocks per stage by depth; from 50 on they are bottlenecks."""
+
+
+_STAGES: dict[int, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] = {
+    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
+    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
+}
+"""Strides and dilations of a ResNet's stages by its output stride."""
 
 
 def deep_stem(first: int, last: int, *, norm: Norm = nn.BatchNorm2d) -> tuple[nn.Module, ...]:
@@ -139,7 +151,22 @@ class ResNet(nn.Module):
 
     def fuse(self) -> None:
         """Fold the BN of a plain stem; a deep stem is a Sequential, and the blocks fold themselves."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         if self.plain:
             fold_bn_pair(self, "conv1", "bn1")
+
+
+def resnet(depth: int, *, stem: Literal["plain", "deep"] = "deep", output_stride: int = 32) -> ResNet:
+    """A ResNet whose last stages dilate in place of striding; the deep stem is mmsegmentation's ResNetV1c.
+
+    Raises:
+        UsageError: `output_stride` is none of 8, 16, 32.
+    """
+    if output_stride not in _STAGES:
+        raise UsageError(f"output_stride is {output_stride}; a ResNet takes 8, 16 or 32")
+    strides, dilations = _STAGES[output_stride]
+    return ResNet(depth, stem=stem, strides=strides, dilations=dilations)
+
+
+for _depth in (18, 34, 50, 101):
+    register_backbone(f"resnet{_depth}")(partial(resnet, _depth, stem="plain"))
+    register_backbone(f"resnet{_depth}_v1c")(partial(resnet, _depth, stem="deep"))

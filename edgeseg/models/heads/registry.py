@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import nn
 
-from edgeseg.errors import EdgesegError, UnknownNameError
+from edgeseg.errors import UnknownNameError
 from edgeseg.models.heads.base import DecodeHead, Neck
+from edgeseg.models.registry import Registry
 
 __all__ = [
     "build_from_config",
@@ -22,21 +21,17 @@ __all__ = [
     "register_neck",
 ]
 
+HEADS: Registry[type[DecodeHead]] = Registry("head", "edgeseg.models.heads")
+NECKS: Registry[type[Neck]] = Registry("neck", "edgeseg.models.heads")
+
 _H = TypeVar("_H", bound=DecodeHead)
 _K = TypeVar("_K", bound=Neck)
 _M = TypeVar("_M", bound=nn.Module)
-_HEADS: dict[str, type[DecodeHead]] = {}
-_NECKS: dict[str, type[Neck]] = {}
 _DROPPED = {
     "type", "conv_cfg", "norm_cfg", "act_cfg", "init_cfg", "sampler", "ignore_index", "loss_decode", "loss_se_decode",
     "momentum", "pretrained", "drop_rate", "attn_drop_rate", "drop_path_rate", "init_std",
 }  # fmt: skip
 """Published options that say nothing about inference, or what every head here has: BN and ReLU."""
-
-
-def _free(kind: str, name: str, table: Mapping[str, type[nn.Module]], cls: type[nn.Module]) -> None:
-    if name in table:
-        raise EdgesegError(f"{kind} '{name}' is registered twice: in {table[name].__module__} and in {cls.__module__}")
 
 
 def register_head(name: str) -> Callable[[type[_H]], type[_H]]:
@@ -47,8 +42,7 @@ def register_head(name: str) -> Callable[[type[_H]], type[_H]]:
     """
 
     def decorate(cls: type[_H]) -> type[_H]:
-        _free("head", name, _HEADS, cls)
-        _HEADS[name] = cls
+        HEADS.add(name, cls, cls.__module__)
         return cls
 
     return decorate
@@ -62,30 +56,20 @@ def register_neck(name: str) -> Callable[[type[_K]], type[_K]]:
     """
 
     def decorate(cls: type[_K]) -> type[_K]:
-        _free("neck", name, _NECKS, cls)
-        _NECKS[name] = cls
+        NECKS.add(name, cls, cls.__module__)
         return cls
 
     return decorate
 
 
-def _load_families() -> None:
-    """Import every module of this package; importing registers its heads."""
-    package = importlib.import_module("edgeseg.models.heads")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"edgeseg.models.heads.{module.name}")
-
-
 def list_heads() -> list[str]:
     """Names of the heads, in order."""
-    _load_families()
-    return sorted(_HEADS)
+    return HEADS.names()
 
 
 def list_necks() -> list[str]:
     """Names of the necks, in order."""
-    _load_families()
-    return sorted(_NECKS)
+    return NECKS.names()
 
 
 def head_class(name: str) -> type[DecodeHead]:
@@ -94,8 +78,7 @@ def head_class(name: str) -> type[DecodeHead]:
     Raises:
         UnknownNameError: No such head; suggests the nearest.
     """
-    _load_families()
-    return _find("head", _HEADS, name)
+    return _by_class(HEADS).get(name) or HEADS.find(name)
 
 
 def neck_class(name: str) -> type[Neck]:
@@ -104,15 +87,11 @@ def neck_class(name: str) -> type[Neck]:
     Raises:
         UnknownNameError: No such neck; suggests the nearest.
     """
-    _load_families()
-    return _find("neck", _NECKS, name)
+    return _by_class(NECKS).get(name) or NECKS.find(name)
 
 
-def _find(kind: str, table: Mapping[str, type[_M]], name: str) -> type[_M]:
-    by_class = {cls.__name__: cls for cls in table.values()}
-    if name not in table and name not in by_class:
-        raise UnknownNameError(kind, name, table)
-    return table[name] if name in table else by_class[name]
+def _by_class(classes: Iterable[type[_M]]) -> dict[str, type[_M]]:
+    return {cls.__name__: cls for cls in classes}
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,6 +121,8 @@ def build_from_config(config: Mapping[str, Any], **changes: Any) -> nn.Module:
     Raises:
         UnknownNameError: No such class.
     """
-    _load_families()
-    known = {cls.__name__: cls for cls in (*_HEADS.values(), *_NECKS.values())}
-    return _find("head or neck", known, str(config["type"]))(**{**_options(config), **changes})
+    known: dict[str, type[nn.Module]] = {**_by_class(HEADS), **_by_class(NECKS)}
+    name = str(config["type"])
+    if name not in known:
+        raise UnknownNameError("head or neck", name, known)
+    return known[name](**{**_options(config), **changes})

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.layers.conv_bn import ConvBN
+from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.models.layers.resize import repeat_like
 
 __all__ = ["AttentionRefinement", "ContextRefinement", "OutputHead"]
@@ -46,8 +47,6 @@ class AttentionRefinement(nn.Module):
 
     def fuse(self) -> None:
         """Fold the attention's BN."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         fold_bn_pair(self, "conv_atten", "bn_atten")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeseg.models.layers.folding import split_bn
+from edgeseg.models.layers.folding import fold_bn, split_bn
 from edgeseg.models.layers.keys import put_module
 from edgeseg.models.layers.prelu import EPS, Conv, ConvBNPReLU
 from edgeseg.models.layers.squeeze import LinearExcite
@@ -36,8 +36,6 @@ class _Context(nn.Module):
 
     def fuse(self) -> None:
         """Fold each half of the BN into its depthwise convolution."""
-        from edgeseg.export.fusion import fold_bn
-
         bn = self.get_submodule(self.paths[0])
         if not isinstance(bn, nn.BatchNorm2d):
             return

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.layers.folding import fold_bn_pair
+
 __all__ = ["ConvBN"]
 
 
@@ -58,6 +60,4 @@ class ConvBN(nn.Module):
 
     def fuse(self) -> None:
         """Fold the BN into the convolution."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         fold_bn_pair(self, *self.names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeseg.models.layers.folding import split_bn
+from edgeseg.models.layers.folding import fold_bn, split_bn
 from edgeseg.models.layers.keys import put_module
 
 __all__ = ["ConvPool"]
@@ -56,8 +56,6 @@ class ConvPool(nn.Module):
 
     def fuse(self) -> None:
         """Fold the BN into the convolution for its channels; the pooled ones keep a scale and shift."""
-        from edgeseg.export.fusion import fold_bn
-
         conv, bn = (self.get_submodule(name) for name in self.names)
         if not isinstance(conv, nn.Conv2d) or not isinstance(bn, nn.BatchNorm2d):
             return

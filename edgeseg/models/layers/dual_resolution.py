@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgeseg.models.layers.folding import fold_bn_pair
+
 __all__ = ["SegmentHead", "SegmentMap", "conv_bn", "stem"]
 
 
@@ -46,8 +48,6 @@ class SegmentMap(nn.Module):
 
     def fuse(self) -> None:
         """Fold the second BN into the 3x3; the first stands before its ReLU and stays."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         fold_bn_pair(self, "conv1", "bn2")
 
 

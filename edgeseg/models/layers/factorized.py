@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.downsample import ConvPool
+from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.models.layers.shuffle import channel_shuffle
 
 __all__ = ["EPS", "EncoderClassifier", "FactorizedEncoder", "NonBottleneck1d", "SplitShuffle1d"]
@@ -46,8 +47,6 @@ class _Factorized(nn.Module):
 
     def fuse(self) -> None:
         """Fold every BN into the convolution before it."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         for _, second, bn in self.rows:
             fold_bn_pair(self, second, bn)
 

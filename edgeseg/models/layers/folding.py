@@ -1,13 +1,58 @@
-"""Exact weight rewrites for deployment that reach across modules, on top of `edgeseg.export.fusion.fold_bn_pair`."""
+"""Exact rewrites of weights for inference: batch norms folded into convolutions, near ones and distant ones."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["fold_backwards", "fold_distant", "linear_to_conv", "merge_convs", "split_bn"]
+from edgeseg.errors import ExportError
+
+__all__ = ["fold_backwards", "fold_bn", "fold_bn_pair", "fold_distant", "linear_to_conv", "merge_convs", "split_bn"]
+
+
+def fold_bn(conv: nn.Conv2d | nn.ConvTranspose2d, bn: nn.BatchNorm2d) -> nn.Conv2d | nn.ConvTranspose2d:
+    """The convolution that equals `conv` followed by `bn` in eval mode; computed in float64.
+
+    Raises:
+        ExportError: The BN keeps no running statistics, so it has no fixed inference form.
+    """
+    if bn.running_mean is None or bn.running_var is None:
+        raise ExportError("a BatchNorm without running statistics has no inference form; train with running statistics")
+    mean, var = bn.running_mean.double(), bn.running_var.double()
+    gamma = bn.weight.double() if bn.affine else torch.ones_like(mean)
+    beta = bn.bias.double() if bn.affine else torch.zeros_like(mean)
+    scale = gamma / torch.sqrt(var + bn.eps)
+    folded = copy.deepcopy(conv)
+    old_bias = torch.zeros_like(mean) if conv.bias is None else conv.bias.double()
+    weight = conv.weight.double() * _per_output(scale, conv)
+    folded.weight = nn.Parameter(weight.to(conv.weight.dtype), requires_grad=False)
+    folded.bias = nn.Parameter(((old_bias - mean) * scale + beta).to(conv.weight.dtype), requires_grad=False)
+    return folded
+
+
+def _per_output(scale: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+    """`scale` per output channel, shaped to multiply the convolution's weight."""
+    if isinstance(conv, nn.Conv2d):
+        return scale.view(-1, 1, 1, 1)
+    per_group = scale.view(conv.groups, -1)  # transposed weight: (in, out / groups, kh, kw)
+    return per_group.repeat_interleave(conv.in_channels // conv.groups, dim=0)[:, :, None, None]
+
+
+def fold_bn_pair(owner: nn.Module, conv: str, bn: str) -> None:
+    """Fold ``owner.bn`` into ``owner.conv`` in place; the BN becomes an identity. Harmless where already folded.
+
+    Args:
+        owner: Module whose forward runs the one directly after the other, and nothing else after the convolution.
+        conv: Attribute name of a Conv2d or ConvTranspose2d.
+        bn: Attribute name of its BatchNorm2d.
+    """
+    first, second = owner.get_submodule(conv), owner.get_submodule(bn)
+    if isinstance(first, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(second, nn.BatchNorm2d):
+        setattr(owner, conv, fold_bn(first, second))
+        setattr(owner, bn, nn.Identity())
 
 
 def fold_distant(owner: nn.Module, conv: str, bn: str) -> None:
@@ -21,8 +66,6 @@ def fold_distant(owner: nn.Module, conv: str, bn: str) -> None:
         conv: Dotted path of the convolution.
         bn: Dotted path of the BN, replaced by ``nn.Identity``.
     """
-    from edgeseg.export.fusion import fold_bn_pair
-
     pair = nn.Sequential(owner.get_submodule(conv), owner.get_submodule(bn))
     fold_bn_pair(pair, "0", "1")
     owner.set_submodule(conv, pair[0])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.models.layers.separable import SeparableConv
 
 __all__ = ["EPS", "PaddleBNPReLU", "PaddleConv", "PaddleSeparable", "SharedPReLU", "pad_same", "same_avg_pool"]
@@ -112,8 +113,6 @@ class PaddleConv(nn.Module):
 
     def fuse(self) -> None:
         """Fold the BN into the convolution."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         fold_bn_pair(self, "_conv", "_batch_norm")
 
 

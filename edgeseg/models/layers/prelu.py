@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypedDict
 
 from torch import Tensor, nn
 
+from edgeseg.models.layers.folding import fold_bn_pair
+
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
@@ -106,8 +108,6 @@ class ConvBN(Conv):
 
     def fuse(self) -> None:
         """Fold the BN into the convolution."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         fold_bn_pair(self, "conv", "bn")
 
 

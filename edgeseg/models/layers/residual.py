@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgeseg.models.layers.folding import fold_bn_pair
+
 __all__ = ["BasicBlock", "Bottleneck", "Norm", "ResidualBlock", "WideBottleneck", "activate", "residual_layer"]
 
 Norm = Callable[[int], nn.Module]
@@ -92,8 +94,6 @@ class ResidualBlock(nn.Module):
 
     def fuse(self) -> None:
         """Fold the BNs into their convolutions."""
-        from edgeseg.export.fusion import fold_bn_pair
-
         for k in range(len(self.kernels)):
             fold_bn_pair(self, f"conv{k + 1}", f"bn{k + 1}")
 

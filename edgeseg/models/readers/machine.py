@@ -13,8 +13,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from edgeseg.models.readers.names import Name, Names
-from edgeseg.models.readers.parts import Inert
+from edgeseg.models.readers.names import Names
+from edgeseg.models.readers.parts import Inert, Name
 from edgeseg.models.readers.refusals import UnreadableError, damaged
 from edgeseg.models.readers.stream import Stream
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeseg.models.readers import arrays, tensors
-from edgeseg.models.readers.parts import Inert
+from edgeseg.models.readers.parts import Inert, Name
 from edgeseg.models.readers.refusals import RESAVE, UnreadableError, damaged
 from edgeseg.models.readers.stream import MANY, Stream
 from edgeseg.text import one_line
 
-__all__ = ["Name", "Names"]
+__all__ = ["Names"]
 
 _MOST_SKIPPED = 50
 _BUILTINS = ("builtins", "__builtin__")
@@ -24,20 +24,6 @@ _HOSTILE = {
 }  # fmt: skip
 """Modules that checkpoints do not name and attacks do. Nothing is called either way; the person is told."""
 _RENAMED = {"numpy._core": "numpy.core", "torch.tensor": "torch._tensor", "copy_reg": "copyreg"}
-
-
-class Name:
-    """A name that a pickle says: what it stands for is neither imported nor looked at."""
-
-    __slots__ = ("module", "word")
-
-    def __init__(self, module: str, word: str) -> None:
-        self.module, self.word = module, word
-
-    @property
-    def name(self) -> str:
-        """The whole name, in one line."""
-        return one_line(f"{self.module}.{self.word}", 100)
 
 
 class Names:

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 
 from edgeseg.models.readers.refusals import UnreadableError, damaged
+from edgeseg.text import one_line
 
 __all__ = [
     "ArrayNote",
     "Inert",
+    "Name",
     "Stored",
     "TensorNote",
     "Unsupported",
@@ -46,6 +48,20 @@ class Inert:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+class Name:
+    """A name that a pickle says: what it stands for is neither imported nor looked at."""
+
+    __slots__ = ("module", "word")
+
+    def __init__(self, module: str, word: str) -> None:
+        self.module, self.word = module, word
+
+    @property
+    def name(self) -> str:
+        """The whole name, in one line."""
+        return one_line(f"{self.module}.{self.word}", 100)
 
 
 class Unsupported:

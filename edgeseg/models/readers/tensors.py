@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from edgeseg.models.readers import arrays
 from edgeseg.models.readers.parts import (
     ArrayNote,
+    Name,
     Stored,
     TensorNote,
     Unsupported,
@@ -21,9 +22,6 @@ from edgeseg.models.readers.parts import (
 )
 from edgeseg.models.readers.refusals import damaged
 from edgeseg.models.readers.stream import Stream
-
-if TYPE_CHECKING:
-    from edgeseg.models.readers.names import Name
 
 __all__ = ["BUILDERS", "UNWRAPPED", "Storage", "storage_type", "torch_type"]
 

@@ -10,8 +10,8 @@ import torch
 
 from edgeseg.models.readers.kinds import check_archive
 from edgeseg.models.readers.machine import Machine
-from edgeseg.models.readers.names import Name, Names
-from edgeseg.models.readers.parts import Stored, turned
+from edgeseg.models.readers.names import Names
+from edgeseg.models.readers.parts import Name, Stored, turned
 from edgeseg.models.readers.refusals import damaged
 from edgeseg.models.readers.stream import Stream
 from edgeseg.models.readers.tensors import Storage, storage_type

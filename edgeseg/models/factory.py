@@ -1,0 +1,56 @@
+"""Building registered networks, with or without a checkpoint."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from edgeseg.errors import UsageError
+from edgeseg.models.checkpoints import held_classes, load_state, read_checkpoint
+from edgeseg.models.features import Features
+from edgeseg.models.registry import build_network, model_spec
+from edgeseg.models.suggest import suggest_network
+
+__all__ = ["create_model"]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    weights: str | Path | None = None,
+    aux: bool = False,
+    features_only: bool = False,
+) -> nn.Module:
+    """Build a registered network in eval mode.
+
+    Args:
+        name: Registry name, such as ``"espnet_p2_q8"``.
+        num_classes: Output channels. Without it: what `weights` holds, else the published number.
+        weights: A published checkpoint (PyTorch, Paddle, safetensors); without it the weights are random.
+        aux: Build the training-only parts too (auxiliary, detail and boundary heads). Inference does not use them.
+        features_only: Return the network as a backbone: its forward gives maps at several strides (`Features`).
+
+    Returns:
+        A module whose ``forward`` takes float images (N, 3, H, W), normalised as `model_spec(name).input` says, and
+        returns logits (N, num_classes, h, w) at the network's own stride.
+
+    Raises:
+        UnknownNameError: No such network.
+        UsageError: `num_classes` is not positive, or the network has no training-only parts or no features.
+        CheckpointError: The checkpoint cannot be read or does not fit.
+    """
+    spec = model_spec(name)
+    if num_classes is not None and num_classes < 1:
+        raise UsageError(f"num_classes is {num_classes}; it must be at least 1")
+    state = None if weights is None else read_checkpoint(weights)
+    if num_classes is None:
+        held = None if state is None else held_classes(state, spec.classes_key)
+        num_classes = held or spec.num_classes
+    module = build_network(name, num_classes, aux=aux).eval()
+    if state is not None:
+        what = f"{name} with {num_classes} classes"
+        load_state(module, state, what=what, suggest=partial(suggest_network, name=name))
+    return Features(module).eval() if features_only else module

@@ -1,0 +1,1 @@
+"""The published networks, one family per file; importing a file registers its networks."""

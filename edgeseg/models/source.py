@@ -1,0 +1,169 @@
+"""What is exported: a registered network, a module of the user's own, or a factory named ``package.module:factory``."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from edgeseg.errors import EdgesegError, ExportError, UsageError
+from edgeseg.models import ModelSpec, create_model, model_spec
+from edgeseg.models.checkpoints import load_state, read_checkpoint
+from edgeseg.specs import InputSpec, Size
+from edgeseg.text import first_line
+
+__all__ = ["NetworkSource", "resolve_network"]
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """A network ready to export.
+
+    Attributes:
+        module: In eval mode and float32, on the CPU.
+        spec: Its conventions; ``spec.num_classes`` is what it really returns.
+        origin: Registry name, ``package.module:factory``, or the class of a module that was handed in.
+        weights: Where the weights came from, in words.
+    """
+
+    module: nn.Module
+    spec: ModelSpec
+    origin: str
+    weights: str
+
+
+def resolve_network(
+    network: str | nn.Module,
+    *,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    spec: ModelSpec | None = None,
+) -> NetworkSource:
+    """Find or build the network to export.
+
+    Args:
+        network: Registry name, ``package.module:factory`` (a callable without required arguments), or a module.
+        weights: Checkpoint; for a factory or module its own ``state_dict`` keys.
+        num_classes: Output channels of a registered network.
+        spec: Conventions; required knowledge for a network of the user's own, else the registry's. A module or factory
+            may carry it as an attribute ``edgeseg_spec``.
+
+    Raises:
+        UnknownNameError: No such registered network.
+        UsageError: The factory cannot be imported or does not give a module.
+        ExportError: The factory's module or the factory itself fails.
+        CheckpointError: The checkpoint cannot be read or does not fit.
+    """
+    if isinstance(network, nn.Module):
+        return _own(network, type(network).__name__, weights, spec)
+    if ":" in network:
+        return _own(_call_factory(network), network, weights, spec)
+    base = model_spec(network)
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they would have
+        torch.manual_seed(0)
+        module = create_model(network, num_classes=num_classes, weights=weights).float()
+    told = "random (seed 0)" if weights is None else Path(weights).name
+    return NetworkSource(module, spec or base, network, told)
+
+
+def _own(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
+    module = copy.deepcopy(module).float().cpu().eval()
+    if weights is not None:
+        load_state(module, read_checkpoint(weights), what=origin)
+    told = "as built" if weights is None else Path(weights).name
+    carried = getattr(module, "edgeseg_spec", None)
+    chosen = spec or (carried if isinstance(carried, ModelSpec) else own_spec(origin))
+    return NetworkSource(module, chosen, origin, told)
+
+
+def own_spec(origin: str, *, input_size: Size = (512, 512)) -> ModelSpec:
+    """Conventions assumed for a network of the user's own: RGB, /255, ImageNet mean and std, stretched bilinearly."""
+    name = re.sub(r"\W+", "_", origin.rsplit(":", 1)[-1]).strip("_").lower() or "network"
+    return ModelSpec(
+        system=origin,
+        year=0,
+        paper="",
+        source="the user's own",
+        num_classes=0,
+        labels="generic",
+        input_size=input_size,
+        divisor=1,
+        input=InputSpec.imagenet(),
+        classes_key="",
+        params=0,
+        name=name,
+    )
+
+
+def _call_factory(path: str) -> nn.Module:
+    module_name, _, attribute = path.partition(":")
+    with _here_last():
+        found = _imported(module_name)
+        if not hasattr(found, attribute):
+            raise UsageError(f"module '{module_name}' has no '{attribute}'; give package.module:factory")
+        factory = getattr(found, attribute)
+        built = factory if isinstance(factory, nn.Module) else _try_call(factory, path)
+    if not isinstance(built, nn.Module):
+        raise UsageError(f"'{path}' gave a {type(built).__name__}; expected a torch.nn.Module")
+    return built
+
+
+def _imported(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(
+            f"cannot import '{module_name}' ({first_line(error)}); give package.module:factory, importable from here"
+        ) from error
+    except (Exception, SystemExit) as error:  # the user's code, or a name that is none
+        raise ExportError(f"importing '{module_name}' failed: {_told(error)}; give package.module:factory") from error
+
+
+class _HereFinder:
+    """Finds modules in the current folder."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
+        """Find a module that belongs to no package; a package finds its own."""
+        return None if path is not None else PathFinder.find_spec(name, [str(Path.cwd())])
+
+
+@contextlib.contextmanager
+def _here_last() -> Iterator[None]:
+    """Let the module that the user names, and what it imports, lie in the current folder.
+
+    Everything that is installed goes before it, and nothing else is ever looked for there: the current folder joins no
+    import path, since a file of a library's name may lie in it.
+    """
+    sys.meta_path.append(_HereFinder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_HereFinder)
+
+
+def _try_call(factory: object, path: str) -> object:
+    if not callable(factory):
+        raise UsageError(f"'{path}' is a {type(factory).__name__}; expected a function that builds a torch.nn.Module")
+    try:
+        return factory()
+    except EdgesegError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ExportError(f"the factory '{path}' failed: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """Kind and first line of an error of the user's own code."""
+    kind, line = type(error).__name__, first_line(error)
+    return line if line == kind else f"{kind}: {line}"
