@@ -175,8 +175,8 @@ class Predictor:
             InputError: As `__call__`; nothing is returned when one picture fails.
             SizeError: As `__call__`.
         """
-        jobs = [self._load(frame, color) for frame in frames]
-        done = list(self._inferring(self.manifest.batch, iter(jobs)))
+        jobs = (self._load(frame, color) for frame in frames)  # no more pictures in memory than a batch has
+        done = self._inferring(self.manifest.batch, jobs)
         return [self._finish(job) for job in done if isinstance(job, _Job)]
 
     def stream(

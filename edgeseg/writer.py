@@ -65,6 +65,7 @@ class ResultWriter:
         self._room = _name_bytes(out)
         self._taken: set[str] = set()
         self._videos: dict[str, VideoFile] = {}
+        self._frames: dict[str, int] = {}
         _refuse_source_folder(out, source)
 
     def write(self, result: Result) -> list[Path]:
@@ -93,8 +94,7 @@ class ResultWriter:
         if self._moving and kind in _AS_VIDEO:
             return self._video(kind, folder / f"{stem}_{kind}.mp4").write(picture)
         if self._moving:
-            frame = int(result.source.rpartition("#")[2])
-            return _write_png(folder / f"{stem}_{kind}" / f"{frame:06d}.png", picture)
+            return _write_png(folder / f"{stem}_{kind}" / f"{self._frame(result.source):06d}.png", picture)
         return _write_png(folder / f"{stem}_{kind}.png", picture)
 
     def _picture(self, kind: str, result: Result) -> NDArray[np.uint8]:
@@ -106,6 +106,11 @@ class ResultWriter:
             "scores": lambda: _as_bytes(result.scores),
         }
         return makers[kind]()
+
+    def _frame(self, source: str) -> int:
+        """Number of a frame; items of an iterable that have names of their own are counted."""
+        number = source.rpartition("#")[2]
+        return int(number) if number.isdecimal() else self._frames.setdefault(source, len(self._frames))
 
     def _video(self, kind: str, path: Path) -> VideoFile:
         if kind not in self._videos:

@@ -377,6 +377,16 @@ def test_batches_are_filled_and_equal_single_pictures(fake: Fake) -> None:
     assert predictor.predict_batch([]) == []
 
 
+def test_a_batch_is_decoded_when_its_turn_comes(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, session = fake(of={"batch": 2}, output="network")
+    order: list[str] = []
+    run, load = session.run, predictor._load
+    monkeypatch.setattr(session, "run", lambda *given: order.append("run") or run(*given))
+    monkeypatch.setattr(predictor, "_load", lambda *given: order.append("load") or load(*given))
+    assert len(predictor.predict_batch([picture(NET)] * 4)) == 4
+    assert order == ["load", "load", "run", "load", "load", "run"]
+
+
 def test_batch_of_differing_sizes_runs_apart(fake: Fake) -> None:
     predictor, session = fake(of={"batch": 2, "dynamic": True, "resize": ResizeRule("none")})
     sizes = [(32, 48), (40, 48), (40, 48), (40, 48)]

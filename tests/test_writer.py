@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ResultPathError, StorageError, UnknownNameError, UsageError
 from edgeseg.results import Result
-from edgeseg.sources import Frame, Source, SourceKind
+from edgeseg.sources import Frame, Source, SourceKind, open_iterable
 from edgeseg.writer import ResultWriter, VideoFile, _frames_in, class_index
 
 SIZE = (48, 64)
@@ -323,3 +323,10 @@ def test_folder_that_cannot_be(tmp_path: Path) -> None:
     assert not isinstance(caught.value, ResultPathError)  # no picture could be written
     with pytest.raises(StorageError, match="cannot write"):
         VideoFile(tmp_path / "out" / "a.mp4", 10.0).write(np.zeros((48, 64, 3), np.uint8))
+
+
+def test_items_of_an_iterable_with_names_of_their_own_are_counted(tmp_path: Path) -> None:
+    source = open_iterable([tmp_path / "a.png", tmp_path / "b #1x.png"])
+    with ResultWriter(tmp_path / "out", source, ("labels",)) as writer:
+        written = [writer.write(result(path)) for path in ("a.png", "b #1x.png", "a.png", "7#12")]
+    assert [files[0].name for files in written] == ["000000.png", "000001.png", "000000.png", "000012.png"]

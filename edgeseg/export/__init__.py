@@ -107,7 +107,7 @@ def export_model(
     from edgeseg.export.config import ExportConfig, asked_targets, canonical_targets
     from edgeseg.export.pipeline import run_export
     from edgeseg.export.precision import PrecisionConfig
-    from edgeseg.export.source import resolve_network
+    from edgeseg.models.source import resolve_network
 
     lowered = PrecisionConfig(
         precision=precision,
@@ -132,6 +132,7 @@ def export_model(
         max_logit_error=max_logit_error,
         parity_images=tuple(Path(path) for path in parity_images),
         sample=None if sample is None else Path(sample),
+        labels=labels,
         precision=lowered,
         rewrites=rewrites,
         skip_passes=tuple(skip_passes),

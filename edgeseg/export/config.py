@@ -31,6 +31,8 @@ class ExportConfig:
         max_logit_error: Largest difference of a logit from fp32 PyTorch's, relative to the range of the logits;
             None is the network's own tolerance (`ModelSpec.logit_tolerance`).
         parity_images: Pictures to verify on besides the sample and two synthetic edge cases.
+        labels: Label set that was asked for, which must fit the network's classes; None takes the network's own where
+            it fits, else generic names.
         sample: Picture stored as the self test; None is the picture that ships with edgeseg.
         precision: Of the numbers in the graph, and what it must hold.
         rewrites: Let the passes change what the graph computes, exactly in real arithmetic (`edgeseg.export.passes`).
@@ -48,6 +50,7 @@ class ExportConfig:
     max_logit_error: float | None = None
     parity_images: tuple[Path, ...] = ()
     sample: Path | None = None
+    labels: str | None = None
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     rewrites: bool = True
     skip_passes: tuple[str, ...] = ()

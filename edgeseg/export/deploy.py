@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgeseg.errors import ExportError
 from edgeseg.specs import InputSpec
 
-__all__ = ["DeployNetwork"]
+__all__ = ["DeployNetwork", "check_normalisation", "first_logits"]
 
 
 class DeployNetwork(nn.Module):
@@ -51,6 +53,29 @@ class DeployNetwork(nn.Module):
         return first_logits(self.network(self.normalise(image)))
 
 
+def check_normalisation(spec: InputSpec) -> None:
+    """Compare the normalisation in the graph with an independent computation in numpy.
+
+    Graph and reference share `DeployNetwork.normalise`: a mistake in it would be in both, and no comparison of theirs
+    would see it.
+
+    Raises:
+        ExportError: They differ by more than rounding.
+    """
+    image = np.random.default_rng(0).integers(0, 256, (1, 6, 5, 3), dtype=np.uint8)
+    image[0, 0, :2] = ((0, 0, 0), (255, 255, 255))
+    wanted = np.empty((1, 3, 6, 5))
+    for channel in range(3):
+        plane = image[0, :, :, 2 - channel if spec.channel_order == "bgr" else channel].astype(np.float64)
+        wanted[0, channel] = (plane - spec.mean[channel]) / spec.std[channel] * spec.scale
+    got = DeployNetwork(nn.Identity(), spec).normalise(torch.from_numpy(image)).double().numpy()
+    largest = float(np.abs(wanted).max()) + abs(spec.scale) * max(
+        abs(m / s) for m, s in zip(spec.mean, spec.std, strict=True)
+    )
+    if not np.abs(got - wanted).max() <= 1e-6 * max(largest, 1e-30):
+        raise ExportError("the graph normalises pictures otherwise than its mean, std, scale and channel order say")
+
+
 def first_logits(output: object) -> Tensor:
     """The logits in what a network returns: the tensor itself, or the first value of a sequence or mapping.
 
@@ -59,8 +84,6 @@ def first_logits(output: object) -> Tensor:
     Raises:
         ExportError: Something else, or a tensor that is not (N, C, h, w).
     """
-    from edgeseg.errors import ExportError
-
     found: Any = output
     if isinstance(found, dict):
         found = next(iter(found.values()), None)

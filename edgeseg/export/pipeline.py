@@ -25,7 +25,7 @@ from edgeseg.bundle import Bundle, Manifest, Parity, open_bundle, write_manifest
 from edgeseg.errors import EdgesegError, ExportError, ParityError, UsageError
 from edgeseg.export.compile import require_packages, save_onnx, write_labels_graph, write_standalone, write_target
 from edgeseg.export.config import ExportConfig
-from edgeseg.export.deploy import DeployNetwork, first_logits
+from edgeseg.export.deploy import DeployNetwork, check_normalisation, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
 from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes, run_graph, run_passes
 from edgeseg.export.passes._base import Exact
@@ -37,13 +37,13 @@ from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.precision.stage import Fp32, Lowered, Setup, figures, gpu_graph, lower
 from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, self_test_pair, shipped_sample
-from edgeseg.export.source import NetworkSource
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
 from edgeseg.export.verify import verify_standalone, verify_target
 from edgeseg.files import atomic_folder, sha256_of, storage_errors
 from edgeseg.images import read_image
-from edgeseg.labels import label_set
+from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
+from edgeseg.models.source import NetworkSource
 from edgeseg.specs import Size, TailSpec, check_divisor
 from edgeseg.text import one_line
 
@@ -157,7 +157,8 @@ def _export_into(
     steps: _Steps,
 ) -> None:
     channels = _probe(source, size)
-    classes = len(label_set(source.spec.labels, channels).names)  # an unknown one is told before the work
+    check_normalisation(source.spec.input)
+    classes = len(_label_set(source, config, channels).names)  # an unknown one is told before the work
     fused = _fused(source, size, config, report, steps)
     exact = cache(partial(_in_float64, source, _noise(size, config.batch)))
     model, tail = _graph(fused, source, config, size, exact, report, steps)
@@ -373,6 +374,21 @@ def _fused(source: NetworkSource, size: Size, config: ExportConfig, report: Expo
     return fused
 
 
+def _label_set(source: NetworkSource, config: ExportConfig, channels: int) -> LabelSet:
+    """Names and colours of the classes.
+
+    Raises:
+        UsageError: The set that was asked for has another number of classes.
+    """
+    found = label_set(source.spec.labels, channels)
+    if config.labels not in (None, found.name):
+        raise UsageError(
+            f"the label set '{config.labels}' does not fit a network of {channels} output channels; leave --labels out "
+            "for generic names, or check the checkpoint"
+        )
+    return found
+
+
 def _probe_size(source: NetworkSource, size: Size) -> Size:
     """A small size the network takes: fusion does not depend on it, and float64 at full size takes long."""
     if ":" in source.origin or source.spec.divisor == 1:
@@ -485,7 +501,7 @@ def _manifest(
     report: ExportReport,
 ) -> Manifest:
     spec = source.spec
-    labels = label_set(spec.labels, channels)
+    labels = _label_set(source, config, channels)
     return Manifest(
         name=name,
         network=source.origin,

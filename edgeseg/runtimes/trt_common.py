@@ -20,11 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.bundle import MODEL, MODEL_LABELS, Bundle
-from edgeseg.errors import EdgesegError, ExportError, InputError, UnknownNameError
+from edgeseg.errors import BundleError, EdgesegError, ExportError, InputError, UnknownNameError
 from edgeseg.runtimes import cuda
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.plan_cache import PlanRefusedError
 from edgeseg.specs import Size
+from edgeseg.targets import GRAPH_TAIL_TARGETS
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -114,7 +116,16 @@ def profile_for(size: Size, divisor: int, batch: int = 1) -> Profile:
 
 
 def graph_file(bundle: Bundle) -> str:
-    """The bundle's graph for a GPU: the one that ends in labels where it is there."""
+    """The bundle's graph for a GPU: the one that ends in labels where it is there.
+
+    Raises:
+        BundleError: The bundle was exported for no GPU target, so that nothing was proven for one.
+    """
+    if GRAPH_TAIL_TARGETS.isdisjoint(bundle.manifest.targets):
+        raise BundleError(
+            f"bundle '{one_line(bundle.path)}' was exported for {', '.join(bundle.manifest.targets)}; "
+            "export it again with --target trt or trt-rtx"
+        )
     return MODEL_LABELS if bundle.has(MODEL_LABELS) else MODEL
 
 

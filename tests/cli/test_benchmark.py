@@ -22,6 +22,7 @@ from edgeseg.errors import (
     UsageError,
 )
 from tests.bench.samples import a_machine, a_report, latencies
+from tests.cli.conftest import Edgeseg
 from tests.runtimes.bundles import make_tiny_bundle
 
 app = typer.Typer()
@@ -147,3 +148,13 @@ def test_compare_refuses_other_machines_and_files_that_are_none(tmp_path: Path) 
     b.write_text("{")
     assert "b.json" in fails_with(InputError, "compare", a, b)
     assert "gone.json" in fails_with(InputError, "compare", a, tmp_path / "gone.json")
+
+
+def test_fewer_frames_than_the_default_are_what_was_asked_for(tmp_path: Path, edgeseg: Edgeseg) -> None:
+    bundle, report = make_tiny_bundle(tmp_path), tmp_path / "r.json"
+    few = ("--max-samples", 7, "--seconds", 0, "--in-process", "--json", report)
+    assert edgeseg("benchmark", bundle.path, *few).code == 0
+    assert len(load_reports(report)[0].samples["total"]) == 7
+    done = edgeseg("benchmark", bundle.path, *few, "--min-samples", 9)
+    assert done.code == 2
+    assert "min_samples 9 and max_samples 7" in done.sentence

@@ -37,11 +37,36 @@ class _Broken(Pass):
         return changed
 
 
+class _NotANumber(Pass):
+    """Gives a result that no comparison finds larger than anything."""
+
+    def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
+        return parse(
+            "g (float[1,3,4,6] x) => (float[1,3,4,6] logits) "
+            "{ z = Sub(x, x) r = Relu(x) n = Div(z, z) logits = Add(r, n) }"
+        )
+
+
+class _Failing(Pass):
+    """Meets a graph that nobody thought of."""
+
+    def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
+        raise KeyError("axes")
+
+
 def _plain() -> onnx.ModelProto:
     return parse("g (float[1,3,4,6] x) => (float[1,3,4,6] logits) { logits = Relu(x) }")
 
 
-@pytest.mark.parametrize(("step", "reason"), [(_Scale(), "moved by"), (_Broken(), "ONNX Runtime refuses")])
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (_Scale(), "moved by"),
+        (_Broken(), "ONNX Runtime refuses"),
+        (_NotANumber(), "moved by inf"),
+        (_Failing(), "undone: KeyError: 'axes'"),
+    ],
+)
 def test_a_pass_that_does_not_hold_is_undone(step: Pass, reason: str) -> None:
     model, (report,) = run_passes(_plain(), [step], IMAGE)
     assert not report.modified

@@ -30,7 +30,7 @@ from edgeseg.errors import (
     UnknownNameError,
     UsageError,
 )
-from edgeseg.export.deploy import DeployNetwork
+from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.passes import default_passes, run_graph
 from edgeseg.export.pipeline import ExportReport
 from edgeseg.export.to_onnx import simplify
@@ -175,7 +175,7 @@ def test_self_test_and_predictor_agree_with_pytorch(full: ExportReport) -> None:
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_a_trailing_resize_is_peeled_into_the_tail(align_corners: bool, tmp_path: Path) -> None:
     network = Tiny(align_corners=align_corners)
-    report = edgeseg.export_model(network, name="mine", size=SIZE, out=tmp_path, labels="person")
+    report = edgeseg.export_model(network, name="mine", size=SIZE, out=tmp_path)
     manifest = report.bundle.manifest
     assert manifest.tail == TailSpec(align_corners)
     assert manifest.logit_size == (8, 12)
@@ -584,3 +584,50 @@ def test_out_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot write"):
         edgeseg.export_model(TINY, size=SIZE, out=tmp_path / "file")
     assert _contents(tmp_path).keys() == {"file"}
+
+
+# Conventions
+
+
+@pytest.mark.parametrize(("labels", "channels"), [("cityscapes", 5), ("person", 5), ("camvid", 5)])
+def test_a_label_set_that_does_not_fit_is_refused_where_it_was_asked_for(
+    labels: str, channels: int, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"label set '{labels}' does not fit a network of {channels} output channels"):
+        edgeseg.export_model(TINY, size=SIZE, out=tmp_path, labels=labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+_SPECS = [
+    InputSpec.imagenet(),
+    InputSpec.imagenet("bgr"),
+    InputSpec("bgr", (1.0, 2.0, 3.0), (4.0, -5.0, 6.0), 1 / 255),
+    InputSpec("rgb", (123.675, 116.28, 103.53), (1e-3, 1e3, 58.0)),
+]
+
+
+@pytest.mark.parametrize("spec", _SPECS)
+def test_normalisation_is_what_numpy_computes(spec: InputSpec) -> None:
+    check_normalisation(spec)
+
+
+@pytest.mark.parametrize("wrong", ["mean", "std", "scale", "order", "factor"])
+def test_a_normalisation_that_graph_and_reference_share_is_found_out(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    build = DeployNetwork.__init__
+
+    def mistaken(self: DeployNetwork, network: torch.nn.Module, spec: InputSpec) -> None:
+        build(self, network, spec)
+        if wrong == "order":
+            self.swap = not self.swap
+        elif wrong == "mean":
+            self.offset[0, 1] += 1e-3
+        elif wrong == "std":
+            self.factor[0, 2] *= 1.001
+        else:
+            self.factor *= 255.0 if wrong == "scale" else 1.00002
+
+    monkeypatch.setattr(DeployNetwork, "__init__", mistaken)
+    with pytest.raises(ExportError, match="normalises pictures otherwise than its mean"):
+        edgeseg.export_model(TINY, size=SIZE, out=tmp_path)

@@ -9,9 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeseg.errors import EdgesegError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
+from edgeseg.errors import (
+    BundleError,
+    EdgesegError,
+    ExportError,
+    InputError,
+    TargetUnavailableError,
+    UnknownNameError,
+    UsageError,
+)
 from edgeseg.runtimes import RuntimeOptions, open_session
-from edgeseg.runtimes.trt_common import EngineSession
+from edgeseg.runtimes.trt_common import EngineSession, graph_file
 from tests.runtimes.bundles import make_tiny_bundle, picture
 from tests.runtimes.fakes import BuilderFlag, FakeTensorRT, fake_tensorrt
 
@@ -163,3 +171,10 @@ def test_options_it_has_no_use_for_are_refused(tmp_path: Path) -> None:
         open_session(bundle, "trt", RuntimeOptions(threads=2))
     with pytest.raises(UnknownNameError, match="unknown TensorRT precision 'f16'"):
         open_session(bundle, "trt", RuntimeOptions(precision="f16"))
+
+
+def test_a_bundle_that_was_never_exported_for_a_gpu_is_refused(tmp_path: Path) -> None:
+    for target in ("trt", "trt-rtx"):
+        bundle = make_tiny_bundle(tmp_path, name=f"for_{target}")
+        with pytest.raises(BundleError, match="was exported for ort; export it again with --target trt or trt-rtx"):
+            graph_file(bundle)

@@ -10,6 +10,7 @@ also holds when the graph stays about as near to it as the graph was before any 
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError
 from edgeseg.export.passes.cost import graph_cost
+from edgeseg.text import first_line
 
 __all__ = ["Pass", "PassReport", "PassResult", "run_graph", "run_passes"]
 
@@ -115,7 +117,7 @@ def run_graph(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         outputs: list[NDArray[Any]] = session.run(None, dict(feeds))
     except Exception as error:
-        raise ExportError(f"ONNX Runtime refuses the graph: {(str(error).splitlines() or [''])[0][:240]}") from error
+        raise ExportError(f"ONNX Runtime refuses the graph: {first_line(error)}") from error
     return outputs
 
 
@@ -158,8 +160,12 @@ def run_passes(
 
 
 def _checked(model: onnx.ModelProto, step: Pass, judge: _Judge) -> tuple[onnx.ModelProto, PassReport]:
-    """One pass's graph and report, or the graph it was given where its numbers do not hold."""
-    result = step(model)
+    """One pass's graph and report, or the graph it was given where its numbers do not hold, or the pass fails."""
+    try:
+        result = step(model)
+    except Exception as error:  # a pass may meet a graph that nobody thought of; the export goes on without it
+        count, kind = len(model.graph.node), type(error).__name__
+        return model, PassReport(step.name, False, (count, count), f"undone: {kind}: {first_line(error)}", math.inf)
     if not result.modified:
         return model, result.report
     verdict = judge(result.model)
@@ -223,6 +229,7 @@ class _Judge:
 
 
 def _distance(new: NDArray[Any], old: NDArray[Any], scale: NDArray[Any]) -> float:
-    """Largest difference relative to the range of `scale`."""
+    """Largest difference relative to the range of `scale`; infinite where a value is no number on one side alone."""
     span = float(np.ptp(scale.astype(np.float64))) or 1.0
-    return float(np.abs(new.astype(np.float64) - old).max()) / span
+    distance = float(np.abs(new.astype(np.float64) - old).max(initial=0.0)) / span
+    return distance if math.isfinite(distance) else math.inf
