@@ -53,6 +53,9 @@ def resolve_target(word: str) -> str:
     """
     lower = word.strip().lower()
     name = ALIASES.get(lower, lower)
-    if name in TARGETS or name in registered_targets():
+    if name in TARGETS:
         return name
+    for registered in sorted(registered_targets()):  # a third party may write its name with capitals
+        if registered.lower() == lower:
+            return registered
     raise UnknownNameError("target", word, {*TARGETS, *ALIASES, *registered_targets()})

@@ -156,7 +156,7 @@ def spread_targets(arguments: list[str]) -> list[str]:
             else:
                 inside = False
         elif word.startswith("-"):
-            inside = word in _SEVERAL
+            inside = word in _SEVERAL or word.startswith("--target=")
         spread.append(word)
     return spread
 
@@ -165,9 +165,9 @@ def _looks_like_target(word: str) -> bool:
     import difflib
     from pathlib import Path
 
-    from edgeseg.targets import ALIASES, TARGETS
+    from edgeseg.targets import ALIASES, TARGETS, registered_targets
 
-    known = [*TARGETS, *ALIASES]
+    known = [*TARGETS, *ALIASES, *map(str.lower, registered_targets())]
     if word.lower() in known:
         return True
     return bool(difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.75)) and not Path(word).exists()

@@ -27,6 +27,7 @@ __all__ = [
     "COUNTER",
     "PADDLE_LEAVES",
     "Checkpoint",
+    "PaddleState",
     "from_paddle",
     "held_classes",
     "is_paddle",
@@ -42,11 +43,16 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 _SAVE_PLAIN = "save plain tensors of numbers: torch.save(model.state_dict(), 'weights.pth')"
 _LONGEST_KEY = 1000
 _DEEPEST = 8
+_PADDLE_NAMES = "StructuredToParameterName@@"
 _WORD = re.compile(r"\w+")
 COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
 """Keys that count training steps; inference does without."""
 PADDLE_LEAVES = {"_mean": "running_mean", "_variance": "running_var", "_weight": "weight"}
 """What Paddle calls a tensor, and PyTorch."""
+
+
+class PaddleState(dict[str, Tensor]):
+    """Tensors of a file that Paddle wrote: its Linear weights are transposed, whatever its other tensors are called."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         ) from error
     if not state:
         raise CheckpointError(f"checkpoint '{shown}' {_without_tensors(tree)}")
-    return Checkpoint(_strip_prefixes(state), tree.skipped)
+    written_by_paddle = file.suffix.lower() == ".pdparams" or _has_paddle_names(tree.root)
+    return Checkpoint(_strip_prefixes(PaddleState(state) if written_by_paddle else state), tree.skipped)
+
+
+def _has_paddle_names(root: object) -> bool:
+    return isinstance(root, dict) and _PADDLE_NAMES in root
 
 
 def state_from_arrays(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -171,7 +182,12 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
 def without_ignored(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """Drop the published keys that the module declares not to hold."""
     ignores = getattr(module, "checkpoint_ignores", ())
-    return {key: value for key, value in state.items() if not _matches(key, ignores)}
+    return _like(state, {key: value for key, value in state.items() if not _matches(key, ignores)})
+
+
+def _like(state: Mapping[str, Tensor], kept: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is kept of a state, still told to be Paddle's where it was."""
+    return PaddleState(kept) if isinstance(state, PaddleState) else kept
 
 
 def _aliases(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -244,7 +260,9 @@ def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
         prefix = next((p for p in _PREFIXES if network and all(key.startswith(p) for key in network)), None)
         if prefix is None:
             return state
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        state = _like(
+            state, {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        )
 
 
 def _of_loss(key: str) -> bool:
@@ -253,8 +271,8 @@ def _of_loss(key: str) -> bool:
 
 
 def is_paddle(keys: Iterable[str]) -> bool:
-    """Whether keys are as Paddle names them."""
-    return any(key.endswith(("._mean", "._variance")) for key in keys)
+    """Whether a state was read from Paddle's own file, or its keys are as Paddle names them."""
+    return isinstance(keys, PaddleState) or any(key.endswith(("._mean", "._variance")) for key in keys)
 
 
 def from_paddle(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

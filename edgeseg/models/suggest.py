@@ -16,6 +16,7 @@ from edgeseg.models import registry
 from edgeseg.models.checkpoints import (
     COUNTER,
     PADDLE_LEAVES,
+    PaddleState,
     from_paddle,
     held_classes,
     is_paddle,
@@ -104,7 +105,7 @@ class Given:
     """
 
     def __init__(self, state: Mapping[str, Tensor], ignores: tuple[str, ...]) -> None:
-        paddle = is_paddle(key for key in state if not _ignored(key, ignores))
+        paddle = isinstance(state, PaddleState) or is_paddle(key for key in state if not _ignored(key, ignores))
         self.sides = {
             _renamed(key, paddle): _orientations(tuple(value.shape), paddle)
             for key, value in state.items()

@@ -83,6 +83,7 @@ def test_a_wrong_command_line_names_what_is_wrong(words: list[str], told: str, e
         ("export n -t ort ov trt-rtx --out b", "export n -t ort --target ov --target trt-rtx --out b"),
         ("export --target ort openvino n", "export --target ort --target openvino n"),
         ("export n --target ort opnvino", "export n --target ort --target opnvino"),
+        ("export n --target=ort openvino trt", "export n --target=ort --target openvino --target trt"),
         ("export n --size 1x1 ort", "export n --size 1x1 ort"),
         ("verify b --target ort,openvino", "verify b --target ort,openvino"),
         ("predict b --target ort openvino", "predict b --target ort openvino"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.bundle import Bundle
+from edgeseg.cli import spread_targets
 from edgeseg.errors import UnknownNameError, UsageError
 from edgeseg.runtimes import RuntimeOptions, Session, open_session
 from edgeseg.runtimes._base import SessionBase, SessionInfo, TensorInfo, refuse_unused
@@ -32,7 +33,7 @@ def open_other(bundle: Bundle, options: RuntimeOptions) -> Session:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A third party's target ``hailo``."""
-    entry = metadata.EntryPoint("hailo", f"{__name__}:open_other", "edgeseg.runtimes")
+    entry = metadata.EntryPoint("Hailo-8", f"{__name__}:open_other", "edgeseg.runtimes")
     monkeypatch.setattr(metadata.EntryPoint, "load", lambda self: open_other)
     real = metadata.entry_points
     ours = {"group": "edgeseg.runtimes"}
@@ -44,16 +45,17 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("registered")
 def test_a_registered_target_opens(tmp_path: Path) -> None:
-    session = open_session(make_tiny_bundle(tmp_path), "Hailo")
+    session = open_session(make_tiny_bundle(tmp_path), "hailo-8")
     assert session.info.engine == "hailo 4"
-    with pytest.raises(UnknownNameError, match="did you mean 'hailo'"):
-        resolve_target("halo")
+    with pytest.raises(UnknownNameError, match="did you mean 'Hailo-8'"):
+        resolve_target("halo-8")
+    assert spread_targets(["export", "n", "--target", "ort", "HAILO-8"])[-2:] == ["--target", "HAILO-8"]
 
 
 @pytest.mark.usefixtures("registered")
 def test_a_registered_target_refuses_options_as_ours_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"hailo target has no use for threads=2; leave it out \(it takes no"):
-        open_session(make_tiny_bundle(tmp_path), "hailo", RuntimeOptions(threads=2))
+        open_session(make_tiny_bundle(tmp_path), "Hailo-8", RuntimeOptions(threads=2))
 
 
 def test_an_unknown_target_gets_a_suggestion(tmp_path: Path) -> None:
