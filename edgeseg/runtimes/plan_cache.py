@@ -3,7 +3,8 @@
 An engine fits one model, GPU, TensorRT and driver: all of them are in its key, so a change of any builds anew. Beside
 every plan lies a small JSON file that says what it was built for and what its bytes hash to. A plan that is damaged or
 belongs to something else is rebuilt, and that is said; so is one that others could have written
-(`edgeseg.runtimes.cache_folder`). Two processes never build the same plan at once.
+(`edgeseg.runtimes.cache_folder`). Two processes never build the same plan at once. Above `MOST_BYTES` the plans that
+were not used for longest go.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from edgeseg.errors import EdgesegError, StorageError
 from edgeseg.runtimes.cache_folder import DistrustedError, keep_private, locked, make_private, read_private, refusal
 from edgeseg.text import first_line, one_line
 
-__all__ = ["CachedPlan", "PlanKey", "PlanRefusedError", "default_folder", "load_or_build"]
+__all__ = ["MOST_BYTES", "CachedPlan", "PlanKey", "PlanRefusedError", "default_folder", "load_or_build"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+
+MOST_BYTES = 8 << 30
+"""Bytes that all plans of a folder may take together; the one just built stays whatever its size."""
 
 
 class PlanRefusedError(EdgesegError):
@@ -128,6 +133,7 @@ def _build(
         keep_private(plan, data)
         facts = {"built_for": asdict(key), "sha256": hashlib.sha256(data).hexdigest()}
         keep_private(plan.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
+        _evict(plan)
     except StorageError as error:
         notes.append(f"the engine was built for this run only and will be built again: {error}")
         _log.warning("%s", notes[-1])
@@ -149,9 +155,31 @@ def _read(plan: Path, key: PlanKey, load: Callable[[bytes], _T]) -> tuple[_T | N
     if facts.get("sha256") != hashlib.sha256(data).hexdigest():
         return None, f"{_which(plan)} was damaged (its SHA-256 differs) and was rebuilt"
     try:
-        return load(data), ""
+        engine = load(data)
     except PlanRefusedError as error:
         return None, f"{_which(plan)} was refused ({error}) and was rebuilt"
+    with contextlib.suppress(OSError):
+        os.utime(plan)  # used now: among the last to be evicted
+    return engine, ""
+
+
+def _evict(kept: Path) -> None:
+    """Remove the plans that were not used for longest, until the others take no more than `MOST_BYTES`."""
+    found = []
+    for plan in kept.parent.glob("*.plan"):
+        with contextlib.suppress(OSError):
+            status = plan.lstat()
+            found.append((plan != kept, status.st_mtime_ns, status.st_size, plan))
+    total = sum(size for _, _, size, _ in found)
+    for other, _, size, plan in sorted(found, key=lambda entry: entry[1]):
+        if total <= MOST_BYTES:
+            return
+        if other:
+            _log.info("removing the engine %s, which was not used for longest", plan.name[:12])
+            for file in (plan, plan.with_suffix(".json")):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+            total -= size
 
 
 def _which(plan: Path) -> str:

@@ -236,3 +236,20 @@ def test_default_folder_honours_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification says: ignore it
     monkeypatch.setenv("HOME", "/home/somebody")
     assert default_folder() == Path("/home/somebody/.cache/edgeseg/plans")
+
+
+def test_plans_that_were_not_used_for_longest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_cache, "MOST_BYTES", 250)
+    builder = Builder(b"p" * 100)
+    keys = [replace(KEY, gpu=f"GPU {number}") for number in range(4)]
+    for age, key in enumerate(keys[:2]):
+        builder.open(tmp_path, key)
+        os.utime(tmp_path / f"{key.digest()}.plan", (1000.0 + age, 1000.0 + age))
+    builder.open(tmp_path, keys[0])  # used again, so that the second is the one that goes
+    builder.open(tmp_path, keys[2])
+    left = {path.name for path in tmp_path.iterdir() if path.suffix != ".lock"}
+    assert left == {f"{key.digest()}{suffix}" for key in (keys[0], keys[2]) for suffix in (".plan", ".json")}
+    builder.data = b"p" * 1000
+    assert builder.open(tmp_path, keys[3]).notes == ()
+    assert [path.stem for path in tmp_path.glob("*.plan")] == [keys[3].digest()]
+    assert not builder.open(tmp_path, keys[3]).built
