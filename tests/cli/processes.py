@@ -64,7 +64,12 @@ class Command:
         """Send a signal; returns exit code, standard error and the seconds it took."""
         started = time.monotonic()
         self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=20.0)
+        try:
+            _, err = self.process.communicate(timeout=20.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # those below it end with it
+            self.process.communicate()
+            raise
         return self.process.returncode, err, time.monotonic() - started
 
     def left(self) -> list[str]:
