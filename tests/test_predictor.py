@@ -380,9 +380,16 @@ def test_batches_are_filled_and_equal_single_pictures(fake: Fake) -> None:
 def test_a_batch_is_decoded_when_its_turn_comes(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor, session = fake(of={"batch": 2}, output="network")
     order: list[str] = []
-    run, load = session.run, predictor._load
-    monkeypatch.setattr(session, "run", lambda *given: order.append("run") or run(*given))
-    monkeypatch.setattr(predictor, "_load", lambda *given: order.append("load") or load(*given))
+
+    def noting(word: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            order.append(word)
+            return call(*given)
+
+        return noted
+
+    monkeypatch.setattr(session, "run", noting("run", session.run))
+    monkeypatch.setattr(predictor, "_load", noting("load", predictor._load))
     assert len(predictor.predict_batch([picture(NET)] * 4)) == 4
     assert order == ["load", "load", "run", "load", "load", "run"]
 

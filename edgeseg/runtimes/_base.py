@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError, UsageError
 
-__all__ = ["RuntimeOptions", "Session", "SessionBase", "SessionInfo", "TensorInfo", "refuse_unused"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["CLOSED", "RuntimeOptions", "Session", "SessionBase", "SessionInfo", "TensorInfo", "refuse_unused"]
+
+
+CLOSED = "the session is closed; open the bundle again"
+"""What is said of a call after `Session.close`, on every engine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +135,28 @@ class Session(Protocol):
 
 
 class SessionBase:
-    """What every session shares: the input check, the context manager, and refusing to run when closed."""
+    """What every session shares: the input check, one call at a time, and an end that no call runs into.
 
+    `close` waits for calls that are under way; later ones are refused with one and the same sentence on every engine.
+    A session that is dropped without `close` frees its engine too. Subclasses give `_run` and `_free`.
+
+    Attributes:
+        overlaps: Whether the engine may run several calls at once; otherwise they wait for one another.
+    """
+
+    overlaps: ClassVar[bool] = False
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     info: SessionInfo
-    _closed = False
+    _changed: threading.Condition
+    _running: int
+    _closed: bool
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        """Make the session's guard, so that no subclass can forget it."""
+        made = super().__new__(cls)
+        made._changed, made._running, made._closed = threading.Condition(), 0, False
+        return made
 
     def run(self, image: NDArray[np.uint8], names: tuple[str, ...] | None = None) -> dict[str, NDArray[Any]]:
         """Check the input, then run the engine; see `Session.run`.
@@ -139,8 +164,6 @@ class SessionBase:
         Raises:
             InputError: Another dtype or shape than the graph takes, or a closed session.
         """
-        if self._closed:
-            raise InputError("the session is closed; open the bundle again")
         wanted = self.inputs[0]
         fits = image.ndim == len(wanted.shape) and all(
             w in (None, g) for w, g in zip(wanted.shape, image.shape, strict=True)
@@ -153,14 +176,49 @@ class SessionBase:
         chosen = tuple(tensor.name for tensor in self.outputs) if names is None else names
         if not set(chosen) <= known:
             raise InputError(f"the graph has outputs {', '.join(sorted(known))}, asked for {', '.join(chosen)}")
-        return self._run(np.ascontiguousarray(image), chosen)
+        with self._entered():
+            return self._run(np.ascontiguousarray(image), chosen)
+
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Use the engine: wait for one's turn, and keep `close` waiting.
+
+        Raises:
+            InputError: The session is closed.
+        """
+        with self._changed:
+            while self._running and not self.overlaps:
+                self._changed.wait()
+            if self._closed:
+                raise InputError(CLOSED)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
 
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        """Run the engine on a checked image."""
         raise NotImplementedError
 
+    def _free(self) -> None:
+        """Let go of the engine; called once, while nothing runs."""
+
     def close(self) -> None:
-        """Free the engine."""
-        self._closed = True
+        """Wait for calls under way, then free the engine; closing twice is harmless."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            while self._running:
+                self._changed.wait()
+        self._free()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # half made, or the interpreter is ending
+            self.close()
 
     def __enter__(self) -> SessionBase:
         return self

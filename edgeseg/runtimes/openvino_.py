@@ -7,7 +7,6 @@ user says otherwise, so that the masks are those of PyTorch. OpenVINO loads a da
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -178,7 +177,6 @@ class OpenVinoSession(SessionBase):
         self, compiled: openvino.CompiledModel, precision: str, version: str, notes: tuple[str, ...] = ()
     ) -> None:
         self._request: Any = compiled.create_infer_request()
-        self._lock = threading.Lock()
         self.inputs = tuple(_tensor(port) for port in compiled.inputs)
         self.outputs = tuple(_tensor(port) for port in compiled.outputs)
         self.info = SessionInfo(
@@ -191,18 +189,14 @@ class OpenVinoSession(SessionBase):
         )
 
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        with self._lock:
-            try:
-                values = self._request.infer({self.inputs[0].name: image}, share_inputs=True, share_outputs=True)
-            except RuntimeError as error:
-                raise EdgesegError(f"OpenVINO failed to run the graph: {_cause(error)}") from error
-            return {name: np.array(values[name]) for name in names}
+        try:
+            values = self._request.infer({self.inputs[0].name: image}, share_inputs=True, share_outputs=True)
+        except RuntimeError as error:
+            raise EdgesegError(f"OpenVINO failed to run the graph: {_cause(error)}") from error
+        return {name: np.array(values[name]) for name in names}
 
-    def close(self) -> None:
-        """Free the compiled model."""
-        super().close()
-        with self._lock:
-            self._request = None
+    def _free(self) -> None:
+        self._request = None
 
 
 def _tensor(port: openvino.ConstOutput) -> TensorInfo:

@@ -151,6 +151,8 @@ class OrtSession(SessionBase):
         threads: As asked for.
     """
 
+    overlaps = True
+
     def __init__(
         self, session: onnxruntime.InferenceSession, precision: str, version: str, threads: int | None
     ) -> None:
@@ -172,9 +174,7 @@ class OrtSession(SessionBase):
             raise EdgesegError(f"ONNX Runtime failed to run the graph on {self.info.device}: {error}") from error
         return dict(zip(names, values, strict=True))
 
-    def close(self) -> None:
-        """Free the session."""
-        super().close()
+    def _free(self) -> None:
         self._session = None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgeseg._optional import require
 from edgeseg.bundle import TORCH_WEIGHTS, Bundle
-from edgeseg.errors import BundleError, TargetUnavailableError, UsageError
-from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.errors import BundleError, InputError, TargetUnavailableError, UsageError
+from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
 from edgeseg.specs import InputSpec, Size
 from edgeseg.text import one_line
 
@@ -125,7 +124,7 @@ class TorchSession(SessionBase):
         import torch
 
         self._module: nn.Module | None = module.eval().to(device=device, dtype=torch.float32)
-        self._spec, self._torch_device, self._lock = spec, device, threading.Lock()
+        self._spec, self._torch_device = spec, device
         self.inputs = (TensorInfo("image", (batch, *size, 3), "uint8"),)
         self.outputs = (TensorInfo("logits", (batch, None, None, None), "float32"),)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
@@ -153,18 +152,15 @@ class TorchSession(SessionBase):
 
         from edgeseg.export.deploy import first_logits
 
-        with self._lock, torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             if self._module is None:
-                return {}
+                raise InputError(CLOSED)
             pixels = torch.from_numpy(image).to(self._torch_device)
             logits = first_logits(self._module(normalise(pixels, self._spec)))
             return {name: np.array(logits.float().cpu().numpy()) for name in names}
 
-    def close(self) -> None:
-        """Let go of the module."""
-        super().close()
-        with self._lock:
-            self._module = None
+    def _free(self) -> None:
+        self._module = None
 
 
 def normalise(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from edgeseg.bundle import MODEL, MODEL_LABELS, Bundle
 from edgeseg.errors import BundleError, EdgesegError, ExportError, InputError, UnknownNameError
 from edgeseg.runtimes import cuda
-from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.plan_cache import PlanRefusedError
 from edgeseg.specs import Size
 from edgeseg.targets import GRAPH_TAIL_TARGETS
@@ -298,7 +297,7 @@ class EngineSession(SessionBase):
 
     def __init__(self, module: ModuleType, device: cuda.Device, engine: trt.ICudaEngine, info: SessionInfo) -> None:
         self.info = info
-        self._device, self._lock, self._logger = device, threading.Lock(), logger_of(module)
+        self._device, self._logger = device, logger_of(module)
         self._engine: trt.ICudaEngine | None = engine
         self._context: trt.IExecutionContext | None = engine.create_execution_context()
         if self._context is None:
@@ -312,11 +311,10 @@ class EngineSession(SessionBase):
         self._stream = cuda.Stream()
 
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        with self._lock:
-            self._device.make_current()
-            self._load(image)
-            self._execute()
-            return self._fetch(names)
+        self._device.make_current()
+        self._load(image)
+        self._execute()
+        return self._fetch(names)
 
     def device_milliseconds(self, image: NDArray[np.uint8], repeat: int) -> list[float]:
         """Time the engine alone, between events on the GPU, without any copy.
@@ -328,7 +326,7 @@ class EngineSession(SessionBase):
         Returns:
             Milliseconds per run.
         """
-        with self._lock:
+        with self._entered():
             self._device.make_current()
             self._load(image)
             before, after = cuda.Event(), cuda.Event()
@@ -390,22 +388,17 @@ class EngineSession(SessionBase):
 
     def _live(self) -> trt.IExecutionContext:
         if self._context is None:
-            raise InputError("the session is closed; open the bundle again")
+            raise InputError(CLOSED)
         return self._context
 
-    def close(self) -> None:
-        """Free the engine, its memory and the GPU; closing twice is harmless."""
-        with self._lock:
-            if self._closed:
-                return
-            super().close()
-            self._device.make_current()
-            self._context = None  # the context goes before the engine, both before their GPU
-            self._engine = None
-            for tensor in self._tensors.values():
-                tensor.close()
-            self._stream.close()
-            self._device.close()
+    def _free(self) -> None:
+        self._device.make_current()
+        self._context = None  # the context goes before the engine, both before their GPU
+        self._engine = None
+        for tensor in self._tensors.values():
+            tensor.close()
+        self._stream.close()
+        self._device.close()
 
 
 def _describe(engine: trt.ICudaEngine, index: int) -> tuple[TensorInfo, str]:

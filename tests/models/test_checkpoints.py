@@ -123,7 +123,7 @@ def test_paddle_names_and_linear_layouts(tmp_path: Path) -> None:
 def test_a_square_linear_of_a_paddle_file_without_batch_norms_is_transposed(tmp_path: Path, name: str) -> None:
     """Nothing in the keys or shapes tells; who wrote the file does."""
     arrays = {key: value for key, value in _paddle_state().items() if key.startswith("square.")}
-    told = {"StructuredToParameterName@@": {}} if name.endswith("ckpt") else {}
+    told: dict[str, Any] = {"StructuredToParameterName@@": {}} if name.endswith("ckpt") else {}
     (tmp_path / name).write_bytes(pickle.dumps({**arrays, **told}, 4))
     network = nn.ModuleDict({"square": nn.Linear(3, 3)})
     load_state(network, read_checkpoint(tmp_path / name), what="a Paddle network")

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import threading
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgeseg.bundle import Bundle
 from edgeseg.cli import spread_targets
-from edgeseg.errors import UnknownNameError, UsageError
+from edgeseg.errors import InputError, UnknownNameError, UsageError
 from edgeseg.runtimes import RuntimeOptions, Session, open_session
-from edgeseg.runtimes._base import SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo, refuse_unused
 from edgeseg.targets import registered_targets, resolve_target
-from tests.runtimes.bundles import make_tiny_bundle
+from tests.runtimes.bundles import make_tiny_bundle, picture
 
 
 class OtherSession(SessionBase):
@@ -69,3 +76,97 @@ def test_every_target_checks_its_options_before_anything_else(tmp_path: Path, ta
     options = RuntimeOptions(provider_options={"a": "b"}) if target != "ort" else RuntimeOptions(weights="x")
     with pytest.raises(UsageError, match=f"the {target} target has no use for"):
         open_session(bundle, target, options)
+
+
+# --- one end for all
+
+
+@pytest.fixture(params=["ort", "openvino", "torch"])
+def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
+    """A session of every engine that runs here."""
+    pytest.importorskip("onnxruntime" if request.param == "ort" else request.param)
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "openvino", "torch"))
+    own = RuntimeOptions(network="tests.runtimes.bundles:tiny_network" if request.param == "torch" else None)
+    opened = open_session(bundle, request.param, own)
+    yield opened
+    opened.close()
+
+
+def test_running_into_a_close_is_the_same_refusal_on_every_engine(session: Session) -> None:
+    """Threads run as fast as they can while the session is closed: whole answers, then one sentence."""
+    wanted = session.run(picture()[None])["logits"]
+    ended: list[str] = []
+
+    def work() -> None:
+        try:
+            while True:
+                np.testing.assert_array_equal(session.run(picture()[None])["logits"], wanted)
+        except InputError as error:
+            ended.append(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    session.close()
+    for thread in threads:
+        thread.join(10.0)
+    assert ended == [CLOSED] * 4
+    session.close()
+
+
+class Slow(SessionBase):
+    """Counts how many calls run at once, and when it was freed."""
+
+    inputs = (TensorInfo("image", (1, 2, 2, 3), "uint8"),)
+    outputs = (TensorInfo("logits", (1, 1, 1, 1), "float32"),)
+    info = SessionInfo("slow", "slow 1", "nowhere", "fp32")
+
+    def __init__(self, told: list[str]) -> None:
+        self.now, self.most, self.told = 0, 0, told
+
+    def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        time.sleep(0.05)
+        self.now -= 1
+        self.told.append("ran")
+        return {}
+
+    def _free(self) -> None:
+        self.told.append("freed")
+
+
+class Overlapping(Slow):
+    overlaps = True
+
+
+@pytest.mark.parametrize(("kind", "most"), [(Slow, 1), (Overlapping, 4)])
+def test_engines_that_may_overlap_say_so(kind: type[Slow], most: int) -> None:
+    told: list[str] = []
+    session = kind(told)
+    image = np.zeros((1, 2, 2, 3), np.uint8)
+
+    def work() -> None:
+        with contextlib.suppress(InputError):
+            session.run(image)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.02)
+    session.close()  # waits for what runs; those that wait for their turn are refused
+    assert told[-1] == "freed"
+    for thread in threads:
+        thread.join(5.0)
+    assert told.count("freed") == 1
+    assert session.most == most
+
+
+def test_a_session_that_is_dropped_frees_its_engine() -> None:
+    told: list[str] = []
+    session = Slow(told)
+    session.run(np.zeros((1, 2, 2, 3), np.uint8))
+    del session
+    gc.collect()
+    assert told == ["ran", "freed"]
