@@ -84,7 +84,7 @@ def sinet(shared: Path, out: Path) -> Row:
         wrong = total = 0
         with Predictor(low.path, target, output="network") as predictor:
             for picture in sorted((folder / "images").iterdir()):
-                expected = read_labels(folder / "expected" / f"sinet__{picture.stem}__demo.png", one=255)
+                expected = read_labels(folder / "expected" / f"sinet__{picture.stem}__demo.png", positive_label=255)
                 differing, pixels = agreement(expected, predictor(picture).labels)
                 wrong, total = wrong + differing, total + pixels
         shares[target] = 1.0 - wrong / total

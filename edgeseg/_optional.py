@@ -8,6 +8,7 @@ from importlib import metadata
 from types import ModuleType
 
 from edgeseg.errors import TargetUnavailableError
+from edgeseg.text import first_line
 
 __all__ = ["is_installed", "package_version", "require"]
 
@@ -64,9 +65,7 @@ def _missing(module: str, extra: str, wants: str, advice: str) -> TargetUnavaila
 
 
 def _broken(module: str, wants: str, error: BaseException) -> TargetUnavailableError:
-    lines = str(error).strip().splitlines()
-    cause = lines[0] if lines else type(error).__name__
     return TargetUnavailableError(
-        f"{wants} needs the package {module}, which is installed but does not import ({cause}); "
+        f"{wants} needs the package {module}, which is installed but does not import ({first_line(error)}); "
         "repair what the cause names, or install it again"
     )

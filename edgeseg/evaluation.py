@@ -87,12 +87,14 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: None if value != value else value for key, value in values.items()}
 
 
-def read_labels(path: Path, *, one: int | None = None, max_pixels: int = MAX_PIXELS, strict: bool = False) -> LabelMap:
+def read_labels(
+    path: Path, *, positive_label: int | None = None, max_pixels: int = MAX_PIXELS, strict: bool = False
+) -> LabelMap:
     """Read a label map: single-channel PNG, class index per pixel, 8 or 16 bits. With a colour table it is refused.
 
     Args:
         path: The file.
-        one: Value that means class 1, for masks of 0 and 255.
+        positive_label: Value that means class 1, for masks of 0 and 255.
         max_pixels: Largest height x width in pixels.
         strict: Refuse a damaged file.
 
@@ -103,10 +105,12 @@ def read_labels(path: Path, *, one: int | None = None, max_pixels: int = MAX_PIX
         InputError: Not readable, too large, more than one channel, or with `strict` damaged.
         UsageError: `max_pixels` is below 1.
     """
-    return _load_labels(path, one, max_pixels, strict)[0]
+    return _load_labels(path, positive_label, max_pixels, strict)[0]
 
 
-def _load_labels(path: Path, one: int | None, max_pixels: int, strict: bool) -> tuple[LabelMap, tuple[str, ...]]:
+def _load_labels(
+    path: Path, positive_label: int | None, max_pixels: int, strict: bool
+) -> tuple[LabelMap, tuple[str, ...]]:
     name = f"label map '{one_line(path, 300)}'"
     found = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict, stored=True)
     data = found.image
@@ -117,7 +121,7 @@ def _load_labels(path: Path, one: int | None, max_pixels: int, strict: bool) -> 
             "without a colour table"
         )
     labels: LabelMap = np.asarray(data)
-    return (labels if one is None else (labels == one).astype(np.uint8)), found.damaged
+    return (labels if positive_label is None else (labels == positive_label).astype(np.uint8)), found.damaged
 
 
 def evaluate_bundle(
@@ -127,7 +131,7 @@ def evaluate_bundle(
     *,
     target: str = "ort",
     ignore: int | None = None,
-    one: int | None = None,
+    positive_label: int | None = None,
     options: RuntimeOptions | None = None,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -143,7 +147,7 @@ def evaluate_bundle(
         target: Where to run.
         ignore: Label value of void pixels, 0..65535; where the network has an output for it, that class is not scored
             and a prediction of it is a miss.
-        one: Label value that means class 1.
+        positive_label: Label value that means class 1.
         options: How to run.
         limit: Only the first so many pictures.
         progress: Called with pictures done and in all.
@@ -159,7 +163,7 @@ def evaluate_bundle(
             outside the classes.
         UsageError: A label value outside 0..65535, or a limit or `max_pixels` below 1.
     """
-    _check_numbers(ignore, one, limit)
+    _check_numbers(ignore, positive_label, limit)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     pairs = _pairs(Path(images), Path(labels))[:limit]
     names = opened.manifest.labels
@@ -172,7 +176,7 @@ def evaluate_bundle(
     ) as predictor:
         for done, (picture, truth_file) in enumerate(pairs, 1):
             try:
-                truth, notes = _load_labels(truth_file, one, max_pixels, strict)
+                truth, notes = _load_labels(truth_file, positive_label, max_pixels, strict)
                 predicted = predictor(picture)
             except InputError as error:
                 failures.append((str(picture), str(error)))
@@ -189,8 +193,8 @@ def evaluate_bundle(
     return Evaluation(matrix, scored, scores, info.target, info.engine, tuple(failures), tuple(damaged))
 
 
-def _check_numbers(ignore: int | None, one: int | None, limit: int | None) -> None:
-    for name, value in (("ignore", ignore), ("one", one)):
+def _check_numbers(ignore: int | None, positive_label: int | None, limit: int | None) -> None:
+    for name, value in (("ignore", ignore), ("positive_label", positive_label)):
         if value is not None and not 0 <= value <= 65535:
             raise UsageError(f"{name} is {value}; a label value is between 0 and 65535")
     if limit is not None and limit < 1:

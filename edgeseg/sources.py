@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import EdgesegError, InputError
 from edgeseg.files import path_for_opencv
 from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, load_image
+from edgeseg.text import natural_key
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -322,7 +323,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     if not found:
         deeper = "" if recursive else ", or search its subfolders too (--recursive)"
         raise InputError(f"folder '{folder}' holds no images; put .jpg or .png files there{deeper}")
-    return sorted(found, key=lambda path: _natural(path.relative_to(folder).as_posix()))
+    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
 def pictures_at(path: Path) -> list[Path]:
@@ -336,12 +337,6 @@ def pictures_at(path: Path) -> list[Path]:
     if not path.is_dir():
         raise InputError(f"there is no picture or folder at '{path}'; give one that exists")
     return list_images(path)
-
-
-def _natural(text: str) -> tuple[list[tuple[int, str]], str]:
-    """Sort key: runs of digits count as numbers; the text itself settles ties."""
-    parts = re.split(r"(\d+)", text.casefold())
-    return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)], text
 
 
 def _open_camera(index: int) -> Source:

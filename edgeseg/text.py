@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LINE", "first_line", "one_line", "printable"]
+__all__ = ["LINE", "first_line", "natural_key", "one_line", "printable"]
 
 LINE = 200
 """Characters that text from a file takes at most in a message."""
@@ -36,6 +36,12 @@ def first_line(error: BaseException, limit: int = LINE) -> str:
     """Give the first line of an error that says something, or the error's kind where it says nothing."""
     lines = (line for line in str(error)[: 64 * limit].splitlines() if line.strip())
     return one_line(next(lines, type(error).__name__), limit)
+
+
+def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key of natural order (``q3``, ``q8``, ``q10``): digits count as numbers, case breaks ties."""
+    parts = re.split(r"(\d+)", text.casefold())
+    return [(int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts)], text
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -93,7 +93,10 @@ def test_masks_of_0_and_255(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "images" / "0.png"), image[..., ::-1])
     with Predictor(bundle) as predictor:
         _write(tmp_path, 0, predictor(image).labels * np.uint8(255))
-    assert evaluate_bundle(bundle, *_folders(tmp_path), one=255).scores()["void ignored"]["pixel accuracy"] == 1.0
+    assert (
+        evaluate_bundle(bundle, *_folders(tmp_path), positive_label=255).scores()["void ignored"]["pixel accuracy"]
+        == 1.0
+    )
     with pytest.raises(InputError, match=r"label map '.*0\.png': the label map holds 255, expected 0\.\.1"):
         evaluate_bundle(bundle, *_folders(tmp_path))
 
@@ -130,14 +133,14 @@ def test_wrong_pairs(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_pat
         evaluate_bundle(bundle, tmp_path / "nothing", labels)
 
 
-@pytest.mark.parametrize("options", [{"ignore": -1}, {"ignore": 65536}, {"one": 70000}, {"limit": 0}])
+@pytest.mark.parametrize("options", [{"ignore": -1}, {"ignore": 65536}, {"positive_label": 70000}, {"limit": 0}])
 def test_numbers_that_cannot_be(options: dict[str, int], bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
         evaluate_bundle(
             bundle,
             *_folders(tmp_path),
             ignore=options.get("ignore"),
-            one=options.get("one"),
+            positive_label=options.get("positive_label"),
             limit=options.get("limit"),
         )
 
@@ -146,7 +149,7 @@ def test_read_labels(tmp_path: Path) -> None:
     values = np.array([[0, 7, 255]], np.uint8)
     cv2.imwrite(str(tmp_path / "good.png"), values)
     assert np.array_equal(read_labels(tmp_path / "good.png"), values)
-    assert read_labels(tmp_path / "good.png", one=7).tolist() == [[0, 1, 0]]
+    assert read_labels(tmp_path / "good.png", positive_label=7).tolist() == [[0, 1, 0]]
     cv2.imwrite(str(tmp_path / "color.png"), np.zeros((2, 3, 3), np.uint8))
     deep = np.array([[0, 300, 65535]], np.uint16)
     cv2.imwrite(str(tmp_path / "deep.png"), deep)

@@ -229,10 +229,10 @@ def from_json(data: object) -> tuple[BenchmarkReport, ...]:
         InputError: Not a benchmark, a newer schema, no report, or a field that is missing or garbled.
     """
     if not isinstance(data, dict) or data.get("kind") != KIND:
-        raise InputError(f"the JSON is not a benchmark (kind '{KIND}'); expected a file of `edgeseg benchmark --json`")
+        raise InputError(f"the JSON is not a benchmark (kind '{KIND}'); expected a file of `edgeseg benchmark --save`")
     version = data.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool):
-        raise InputError("the benchmark has no schema_version; expected a file of `edgeseg benchmark --json`")
+        raise InputError("the benchmark has no schema_version; expected a file of `edgeseg benchmark --save`")
     if version > SCHEMA_VERSION:
         raise InputError(
             f"the benchmark has schema version {version}, this edgeseg reads up to {SCHEMA_VERSION}; update edgeseg"
@@ -262,9 +262,9 @@ def load_reports(path: Path) -> tuple[BenchmarkReport, ...]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise InputError(f"cannot read '{path}': {reason}; expected a file of `edgeseg benchmark --json`") from error
+        raise InputError(f"cannot read '{path}': {reason}; expected a file of `edgeseg benchmark --save`") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"'{path}' is not JSON ({error}); expected a file of `edgeseg benchmark --json`") from error
+        raise InputError(f"'{path}' is not JSON ({error}); expected a file of `edgeseg benchmark --save`") from error
     try:
         return from_json(data)
     except InputError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgeseg.cli._shared import console, errors, split_targets, table
+from edgeseg.cli._shared import console, errors, print_json, split_targets, table
 from edgeseg.errors import EdgesegError, PartialFailureError
 from edgeseg.text import one_line
 
@@ -70,7 +70,8 @@ def benchmark(
         int | None, typer.Option(min=1, help="Frames measured at the most; default 1000, at least --min-samples.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough frames.")] = 10.0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for the report, raw samples included.")] = None,
+    save: Annotated[Path | None, typer.Option(help="File for the report, raw samples included.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")] = False,
     in_process: Annotated[bool, typer.Option("--in-process", help="No process of its own per target.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -78,7 +79,7 @@ def benchmark(
 
     `edgeseg benchmark compare BEFORE.json AFTER.json` compares two measurements.
     """
-    from edgeseg.bench.report import save_reports
+    from edgeseg.bench.report import save_reports, to_json
     from edgeseg.sources import pictures_at
 
     options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "in_process": in_process}
@@ -88,10 +89,13 @@ def benchmark(
     options["images"] = None if images is None else pictures_at(images)
     reports: list[BenchmarkReport] = []
     try:
-        failures = _measure_all(bundle, split_targets(target or ["ort"]), options, reports, quiet=quiet)
+        names = split_targets(target or ["ort"])
+        failures = _measure_all(bundle, names, options, reports, quiet=quiet or as_json)
     finally:
-        if json_file is not None and reports:
-            save_reports(json_file, reports)
+        if save is not None and reports:
+            save_reports(save, reports)
+    if as_json and reports:
+        print_json(to_json(reports), indent=1)
     if failures and not reports:
         raise next(iter(failures.values()))
     if failures:
@@ -106,10 +110,11 @@ def compare(
     after: Annotated[Path, typer.Argument(help="Report of the later measurement.")],
     max_regression: Annotated[float, typer.Option(min=0.0, help="Per cent a total may become slower.")] = 5.0,
     any_machine: Annotated[bool, typer.Option("--any-machine", help="Compare though the machines differ.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for the comparison.")] = None,
+    save: Annotated[Path | None, typer.Option(help="File for the comparison.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Compare two reports of `edgeseg benchmark --json`; ends with code 10 where a total became slower."""
+    """Compare two reports of `edgeseg benchmark --save`; ends with code 10 where a total became slower."""
     from edgeseg.bench.compare import compare_reports
     from edgeseg.bench.report import load_reports
     from edgeseg.files import write_text
@@ -117,9 +122,11 @@ def compare(
     found = compare_reports(
         load_reports(before), load_reports(after), threshold=max_regression / 100.0, any_machine=any_machine
     )
-    if json_file is not None:
-        write_text(json_file, json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    if not quiet:
+    if save is not None:
+        write_text(save, json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    if as_json:
+        print_json(found.to_json(), indent=1)
+    elif not quiet:
         _print_comparison(found)
     found.check()
 

@@ -25,7 +25,9 @@ def evaluate(
     ],
     target: Annotated[str, typer.Option("--target", "-t", help="Where to run.")] = "ort",
     ignore: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void pixels.")] = None,
-    scale_to: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of class 1, such as 255.")] = None,
+    positive_label: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Label value of class 1, such as 255.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
     device: Annotated[str | None, typer.Option(help="Device or provider of the engine.")] = None,
     network: Annotated[
@@ -55,7 +57,7 @@ def evaluate(
             labels,
             target=target,
             ignore=ignore,
-            one=scale_to,
+            positive_label=positive_label,
             options=options,
             limit=limit,
             progress=tell,

@@ -71,7 +71,9 @@ def export(
     ] = None,
     calib_labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM.png for them.")] = None,
     calib_ignore: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void.")] = None,
-    calib_one: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value that means class 1.")] = None,
+    calib_positive_label: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Label value that means class 1.")
+    ] = None,
     max_miou_drop: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest loss of mIoU against fp32; 0.005 is half a point.")
     ] = None,
@@ -121,7 +123,7 @@ def export(
             calib=calib,
             calib_labels=calib_labels,
             calib_ignore=calib_ignore,
-            calib_one=calib_one,
+            calib_positive_label=calib_positive_label,
             max_miou_drop=max_miou_drop,
             force=force,
             rewrites=not no_rewrites,

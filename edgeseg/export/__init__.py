@@ -47,7 +47,7 @@ def export_model(
     calib: str | Path | None = None,
     calib_labels: str | Path | None = None,
     calib_ignore: int | None = None,
-    calib_one: int | None = None,
+    calib_positive_label: int | None = None,
     max_miou_drop: float | None = None,
     force: bool = False,
     rewrites: bool = True,
@@ -86,7 +86,7 @@ def export_model(
         calib: Folder of calibration pictures, needed for int8; every fourth is held out to judge by.
         calib_labels: Folder of label maps ``STEM.png`` for them; mIoU is then measured too.
         calib_ignore: Label value of void in the label maps.
-        calib_one: Label value that means class 1, for masks of 0 and 255.
+        calib_positive_label: Label value that means class 1, for masks of 0 and 255.
         max_miou_drop: Largest loss of mIoU against fp32, 0..1; operators stay float until it holds.
         force: Write a low precision though it is below its budget or slower than fp32.
         rewrites: Rewrite the graph where the same numbers cost less, exactly in real arithmetic; each rewrite is
@@ -114,7 +114,7 @@ def export_model(
         calib=None if calib is None else Path(calib),
         calib_labels=None if calib_labels is None else Path(calib_labels),
         calib_ignore=calib_ignore,
-        calib_one=calib_one,
+        calib_positive_label=calib_positive_label,
         max_miou_drop=max_miou_drop,
         min_agreement=min_agreement,
         force=force,

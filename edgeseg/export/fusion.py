@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.models.layers.folding import fold_bn_pair
+from edgeseg.text import first_line
 
 __all__ = ["FusionReport", "fuse"]
 
@@ -75,9 +76,8 @@ def fuse(network: nn.Module, probe: Tensor) -> tuple[nn.Module, FusionReport]:
     except EdgesegError:
         raise
     except Exception as error:  # the user's own module may insist on float32
-        lines = str(error).splitlines() or [type(error).__name__]
         raise ExportError(
-            f"the fused form cannot be checked in float64 ({lines[0][:240]}); export with --no-fuse"
+            f"the fused form cannot be checked in float64 ({first_line(error)}); export with --no-fuse"
         ) from error
     difference = float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
     if not difference <= _TOLERANCE:

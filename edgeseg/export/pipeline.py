@@ -322,7 +322,9 @@ def _calibration(source: NetworkSource, config: ExportConfig, size: Size) -> Cal
         require_nncf()
     if wanted.calib is None:
         return None
-    return load_calibration(wanted.calib, size, source.spec.resize, labels=wanted.calib_labels, one=wanted.calib_one)
+    return load_calibration(
+        wanted.calib, size, source.spec.resize, labels=wanted.calib_labels, positive_label=wanted.calib_positive_label
+    )
 
 
 def _graph_parity(model: onnx.ModelProto, expected: ParitySet, tail: TailSpec, batch: int) -> Parity:

@@ -16,6 +16,7 @@ from torch import nn
 from edgeseg.errors import ExportError
 from edgeseg.files import scratch_folder
 from edgeseg.specs import Size
+from edgeseg.text import first_line
 
 __all__ = ["IR_VERSION", "OPSET", "check_limits", "export_onnx", "first_reason", "quiet", "simplify"]
 
@@ -114,12 +115,11 @@ def _free(name: str, divisor: int) -> Any:
 
 
 def first_reason(error: BaseException) -> str:
-    """The first telling line of a long message, or the error's kind where it has none; at most 240 characters."""
+    """`first_line` of the error that was there first."""
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return (lines[0] if lines else type(cause).__name__)[:240]
+    return first_line(cause)
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ import fnmatch
 import importlib
 import inspect
 import pkgutil
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from edgeseg.errors import EdgesegError, UnknownNameError, UsageError
 from edgeseg.models.spec import ModelSpec
+from edgeseg.text import natural_key
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +72,7 @@ class Registry(Generic[T]):
     def names(self, pattern: str = "*") -> list[str]:
         """Names that match a shell pattern, in natural order (q3, q5, q8, q10)."""
         self._load()
-        return sorted(fnmatch.filter(self._entries, pattern), key=_natural)
+        return sorted(fnmatch.filter(self._entries, pattern), key=natural_key)
 
     def find(self, name: str) -> T:
         """What is registered under a name.
@@ -92,10 +92,6 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         self._load()
         return (value for value, _ in self._entries.values())
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 # --- networks ----------------------------------------------------------------------------------------------------

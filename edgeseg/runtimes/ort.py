@@ -16,6 +16,7 @@ from edgeseg._optional import require
 from edgeseg.bundle import MODEL, ORT_MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, TargetUnavailableError, UsageError
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.text import first_line
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -134,8 +135,7 @@ def _create(ort: ModuleType, bundle: Bundle, provider: str, options: RuntimeOpti
 
 def _refusal(error: Exception, provider: str, graph: str) -> EdgesegError:
     """The sentence for a session that could not be made."""
-    lines = str(error).strip().splitlines()
-    cause = lines[0][:300] if lines else type(error).__name__
+    cause = first_line(error)
     if provider == CPU or type(error).__name__ in _DAMAGED:
         return BundleError(f"ONNX Runtime cannot read '{graph}' ({cause}); copy or export the bundle again")
     return TargetUnavailableError(f"{provider} did not start on this machine ({cause}); check its driver and libraries")
@@ -171,7 +171,9 @@ class OrtSession(SessionBase):
         try:
             values = self._session.run(list(names), {self.inputs[0].name: image})
         except Exception as error:  # onnxruntime's errors share no base class
-            raise EdgesegError(f"ONNX Runtime failed to run the graph on {self.info.device}: {error}") from error
+            raise EdgesegError(
+                f"ONNX Runtime failed to run the graph on {self.info.device}: {first_line(error)}"
+            ) from error
         return dict(zip(names, values, strict=True))
 
     def _free(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_help_shows_the_options_and_names_compare() -> None:
 
 def test_a_real_bundle_end_to_end(tmp_path: Path) -> None:
     bundle, file = make_tiny_bundle(tmp_path).path, tmp_path / "out" / "a.json"
-    result = run(bundle, "--threads", 1, "--min-samples", 3, "--seconds", 0, "--json", file)
+    result = run(bundle, "--threads", 1, "--min-samples", 3, "--seconds", 0, "--save", file)
     assert result.exit_code == 0, (result.output, result.exception)
     for word in (
         "tiny on ort",
@@ -103,7 +104,7 @@ def test_options_reach_the_harness(asked: list[tuple[str, dict[str, object]]]) -
 
 
 def test_run_may_be_written_out_and_quiet_is_quiet(asked: list[tuple[str, dict[str, object]]], tmp_path: Path) -> None:
-    result = run("run", "a.edgeseg", "--quiet", "--json", tmp_path / "a.json")
+    result = run("run", "a.edgeseg", "--quiet", "--save", tmp_path / "a.json")
     assert result.output == ""
     assert len(load_reports(tmp_path / "a.json")) == len(asked) == 1
 
@@ -111,7 +112,7 @@ def test_run_may_be_written_out_and_quiet_is_quiet(asked: list[tuple[str, dict[s
 def test_one_lacking_target_does_not_lose_the_others(
     asked: list[tuple[str, dict[str, object]]], tmp_path: Path
 ) -> None:
-    message = fails_with(PartialFailureError, "a.edgeseg", "--target", "trt,ort", "--json", tmp_path / "a.json")
+    message = fails_with(PartialFailureError, "a.edgeseg", "--target", "trt,ort", "--save", tmp_path / "a.json")
     assert "trt" in message
     assert [report.target for report in load_reports(tmp_path / "a.json")] == ["ort"]
     assert "no TensorRT here" in fails_with(TargetUnavailableError, "a.edgeseg", "--target", "trt")
@@ -127,7 +128,7 @@ def test_compare_ends_with_ten_only_for_a_regression(tmp_path: Path) -> None:
     a, b, out = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "c.json"
     save_reports(a, [a_report({"total": latencies(10.0)})])
     save_reports(b, [a_report({"total": latencies(12.0, seed=4)})])
-    message = fails_with(RegressionError, "compare", a, b, "--json", out)
+    message = fails_with(RegressionError, "compare", a, b, "--save", out)
     assert "tiny on ort" in message
     assert '"slower"' in out.read_text()
     assert run("compare", a, b, "--max-regression", 30).exit_code == 0
@@ -152,9 +153,19 @@ def test_compare_refuses_other_machines_and_files_that_are_none(tmp_path: Path) 
 
 def test_fewer_frames_than_the_default_are_what_was_asked_for(tmp_path: Path, edgeseg: Edgeseg) -> None:
     bundle, report = make_tiny_bundle(tmp_path), tmp_path / "r.json"
-    few = ("--max-samples", 7, "--seconds", 0, "--in-process", "--json", report)
+    few = ("--max-samples", 7, "--seconds", 0, "--in-process", "--save", report)
     assert edgeseg("benchmark", bundle.path, *few).code == 0
     assert len(load_reports(report)[0].samples["total"]) == 7
     done = edgeseg("benchmark", bundle.path, *few, "--min-samples", 9)
     assert done.code == 2
     assert "min_samples 9 and max_samples 7" in done.sentence
+
+
+def test_json_goes_to_standard_output_as_in_every_command(tmp_path: Path, edgeseg: Edgeseg) -> None:
+    bundle, file = make_tiny_bundle(tmp_path), tmp_path / "r.json"
+    few = ("--max-samples", 3, "--seconds", 0, "--in-process")
+    done = edgeseg("benchmark", bundle.path, *few, "--json", "--save", file)
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads(file.read_text())
+    compared = edgeseg("benchmark", "compare", file, file, "--json")
+    assert json.loads(compared.out)["kind"] == "edgeseg-benchmark-comparison"

@@ -111,7 +111,7 @@ def test_eval(bundle: Bundle, pictures: Path, edgeseg: Edgeseg, more: list[str])
 @posix
 def test_benchmark(bundle: Bundle, tmp_path: Path, edgeseg: Edgeseg) -> None:
     few = ("--in-process", "--min-samples", 2, "--max-samples", 2, "--seconds", 0)
-    done = edgeseg("benchmark", bundle.path, *few, "--json", tmp_path / "a.json")
+    done = edgeseg("benchmark", bundle.path, *few, "--save", tmp_path / "a.json")
     assert done.code == 0, done.err
     assert_harmless(done)
     assert SHOWN in done.out

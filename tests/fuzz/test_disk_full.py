@@ -56,7 +56,7 @@ def _run(place: Path, size: str, *words: str) -> tuple[int, str, list[Path]]:
 COMMANDS = {
     "predict": ("predict", "tiny.edgeseg", "frames", "--out", "full/out", "--overlay", "--labels", "--scores"),
     "video": ("predict", "tiny.edgeseg", "drive.mp4", "--out", "full/out", "--overlay"),
-    "benchmark": ("benchmark", "tiny.edgeseg", "--seconds", "0.5", "--json", "full/report.json"),
+    "benchmark": ("benchmark", "tiny.edgeseg", "--seconds", "0.5", "--save", "full/report.json"),
     "export": ("export", "tests.export.networks:tiny", "--size", "32x48", "--out", "full"),
 }
 SIZES = {"predict": ("60k", "200k"), "video": ("8k", "20k"), "benchmark": ("4k",), "export": ("8k", "60k", "400k")}

@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "predict": ("predict", "tiny.edgeseg", "frames", "--out", "out", "--labels", "--overlay", "--scores"),
     "verify": ("verify", "tiny.edgeseg", "--images", "frames"),
     "eval": ("eval", "tiny.edgeseg", "--images", "frames", "--labels", "labels"),
-    "benchmark": ("benchmark", "tiny.edgeseg", "--seconds", "1", "--json", "out/report.json"),
+    "benchmark": ("benchmark", "tiny.edgeseg", "--seconds", "1", "--save", "out/report.json"),
     "export": ("export", "tests.export.networks:tiny", "--size", "32x48", "--out", "out", "-t", "ort", "openvino"),
 }
 

@@ -68,6 +68,6 @@ def test_sinet_keeps_its_portraits(shared: Path, real_weights: Path, tmp_path: P
         shares = []
         with edgeseg.Predictor(report.path, target, output="network") as predictor:
             for picture in sorted((folder / "images").iterdir()):
-                expected = read_labels(folder / "expected" / f"sinet__{picture.stem}__demo.png", one=255)
+                expected = read_labels(folder / "expected" / f"sinet__{picture.stem}__demo.png", positive_label=255)
                 shares.append(np.mean(predictor(picture).labels == expected))
         assert np.mean(shares) >= 0.99, target

@@ -23,5 +23,5 @@ def test_masks_are_the_published_ones(network: str, target: str, export_real: Ex
     assert len(pictures) == 6
     with edgeseg.Predictor(bundle, target, output="network") as predictor:
         for picture in pictures:
-            expected = read_labels(folder / "expected" / f"{network}__{picture.stem}__demo.png", one=255)
+            expected = read_labels(folder / "expected" / f"{network}__{picture.stem}__demo.png", positive_label=255)
             assert np.count_nonzero(predictor(picture).labels != expected) == 0, picture.name

@@ -58,7 +58,7 @@ class Calibration:
 
 
 def load_calibration(
-    folder: Path, size: Size, rule: ResizeRule, *, labels: Path | None = None, one: int | None = None
+    folder: Path, size: Size, rule: ResizeRule, *, labels: Path | None = None, positive_label: int | None = None
 ) -> Calibration:
     """Read a folder of pictures; every fourth is held out, spread over the folder.
 
@@ -67,7 +67,7 @@ def load_calibration(
         size: Height x width of the graph's input.
         rule: The bundle's resize rule; ``none`` is read as a plain bilinear stretch.
         labels: Folder of label maps ``STEM.png``.
-        one: Label value that means class 1.
+        positive_label: Label value that means class 1.
 
     Raises:
         InputError: No such folder, no pictures in it, one that cannot be read, or one without its label map.
@@ -76,18 +76,23 @@ def load_calibration(
         raise InputError(f"there is no folder of calibration pictures at '{folder}'; give one that exists")
     files = list_images(folder)
     if len(files) == 1:
-        only = load_pictures(files, size, rule, labels=labels, one=one)
+        only = load_pictures(files, size, rule, labels=labels, positive_label=positive_label)
         return Calibration(only, only, shared=True)
     held = files[_EVERY - 1 :: _EVERY] or files[-1:]
     rest = [file for file in files if file not in set(held)]
     return Calibration(
         load_pictures(spread(rest, MOST_CALIBRATED), size, rule),
-        load_pictures(spread(held, MOST_HELD), size, rule, labels=labels, one=one),
+        load_pictures(spread(held, MOST_HELD), size, rule, labels=labels, positive_label=positive_label),
     )
 
 
 def load_pictures(
-    files: Sequence[Path], size: Size, rule: ResizeRule, *, labels: Path | None = None, one: int | None = None
+    files: Sequence[Path],
+    size: Size,
+    rule: ResizeRule,
+    *,
+    labels: Path | None = None,
+    positive_label: int | None = None,
 ) -> tuple[Picture, ...]:
     """Read and fit pictures, and their label maps where there is a folder of them."""
     stretch = ResizeRule("stretch", "linear") if rule.mode == "none" else rule
@@ -95,7 +100,7 @@ def load_pictures(
     for file in files:
         picture = read_image(file)
         image, region = fit_image(picture, size, stretch)
-        truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], one)
+        truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], positive_label)
         found.append(Picture(file, image, region, truth))
     return tuple(found)
 
@@ -107,10 +112,10 @@ def spread(files: Sequence[Path], most: int) -> list[Path]:
     return [files[index * len(files) // most] for index in range(most)]
 
 
-def _truth(file: Path, shape: tuple[int, ...], one: int | None) -> NDArray[np.uint8]:
+def _truth(file: Path, shape: tuple[int, ...], positive_label: int | None) -> NDArray[np.uint8]:
     if not file.is_file():
         raise InputError(f"there is no label map at '{file}'; expected STEM.png for every calibration picture")
-    truth = read_labels(file, one=one)
+    truth = read_labels(file, positive_label=positive_label)
     if truth.shape != shape:
         got, expected = ("x".join(map(str, s)) for s in (truth.shape, shape))
         raise InputError(f"label map '{file}' is {got}, its picture {expected}; their sizes must agree")

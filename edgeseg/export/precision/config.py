@@ -23,7 +23,7 @@ class PrecisionConfig:
         calib: Folder of calibration pictures; needed for int8.
         calib_labels: Folder of label maps with the pictures' stems; with it mIoU is measured.
         calib_ignore: Label value of void in them.
-        calib_one: Label value that means class 1, for masks of 0 and 255.
+        calib_positive_label: Label value that means class 1, for masks of 0 and 255.
         max_miou_drop: Largest loss of mIoU against fp32 on held-out labelled pictures, 0..1 (0.005 is half a point).
         min_agreement: Smallest share of labels equal to fp32 PyTorch's on held-out pictures, 0..1; None is the
             precision's own (`PRECISIONS`), or none where `max_miou_drop` is the budget.
@@ -35,7 +35,7 @@ class PrecisionConfig:
     calib: Path | None = None
     calib_labels: Path | None = None
     calib_ignore: int | None = None
-    calib_one: int | None = None
+    calib_positive_label: int | None = None
     max_miou_drop: float | None = None
     min_agreement: float | None = None
     force: bool = False

@@ -39,7 +39,7 @@ def test_one_picture_is_both(tmp_path: Path) -> None:
 def test_labels_come_with_the_held_out_pictures(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "c", 4)
     cv2.imwrite(str(tmp_path / "3.png"), np.full((40, 60), 255, np.uint8))
-    found = load_calibration(folder, SIZE, RULE, labels=tmp_path, one=255)
+    found = load_calibration(folder, SIZE, RULE, labels=tmp_path, positive_label=255)
     truth = found.held[0].truth
     assert truth is not None
     assert truth.shape == (40, 60)
