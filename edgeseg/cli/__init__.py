@@ -106,11 +106,14 @@ def _usage_sentence(error: Exception) -> str:
 def _say(sentence: str) -> None:
     from edgeseg.text import one_line
 
-    print(f"edgeseg: {one_line(sentence, 2100)}", file=sys.stderr)
+    if sys.stderr is not None:  # else `print` would take standard output
+        print(f"edgeseg: {one_line(sentence, 2100)}", file=sys.stderr)
 
 
 def _flushed(sentence: str, code: int) -> tuple[str, int]:
     """Write out what waits for standard output; a full disk behind it is an error, a reader that has gone is none."""
+    if sys.stdout is None:  # closed before the start
+        return sentence, code
     try:
         sys.stdout.flush()
     except BrokenPipeError:

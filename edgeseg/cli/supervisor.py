@@ -117,6 +117,7 @@ def supervise(work: Callable[[Reporter | None], int]) -> NoReturn:
     """
     if not hasattr(os, "fork") or threading.active_count() > 1:
         sys.exit(work(None))
+    _open_standard_handles()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -132,6 +133,15 @@ def supervise(work: Callable[[Reporter | None], int]) -> NoReturn:
             os._exit(_wait(_Child(number, reading), arrived, wake))
     os.close(reading)
     _be_child(parent, lambda: work(Reporter(writing)))
+
+
+def _open_standard_handles() -> None:
+    """Open what was closed before the start to nothing: native code must not take a pipe of ours for stdout."""
+    for handle in range(3):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
 
 
 def _be_child(parent: int, work: Callable[[], int]) -> NoReturn:
@@ -200,7 +210,8 @@ def _say(number: int) -> int:
 
 def _print(sentence: str) -> None:
     with contextlib.suppress(OSError, ValueError):
-        print(f"edgeseg: {sentence}", file=sys.stderr, flush=True)
+        if sys.stderr is not None:
+            print(f"edgeseg: {sentence}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

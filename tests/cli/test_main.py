@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -149,3 +150,15 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     command = f"{sys.executable} -m edgeseg --help | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes them")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("models espnet*", 0), ("nonsense", 2)])
+def test_streams_that_were_closed_before_the_start(closed: str, words: str, code: int, tmp_path: Path) -> None:
+    command = f"cd {tmp_path}; exec {sys.executable} -m edgeseg {words} {closed}"
+    done = subprocess.run(["bash", "-fc", command], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert (done.stdout != "") == (code == 0 and ">&-" not in closed.replace("2>&-", ""))
+    assert (done.stderr != "") == (code != 0 and "2>&-" not in closed)
