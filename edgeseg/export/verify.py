@@ -72,9 +72,9 @@ def verify_standalone(folder: Path, expected: ParitySet, size: Size, tail: TailS
 def _runner(file: Path) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     """Labels of a graph that ends in them alone."""
     if file.suffix == ".xml":
-        import openvino
+        from edgeseg.runtimes.openvino_ import shared_core
 
-        compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = shared_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return lambda image: compiled({0: image})[0]
     model = onnx.load(file)
     return lambda image: run_graph(model, {"image": image})[0]

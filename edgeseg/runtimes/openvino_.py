@@ -7,6 +7,8 @@ user says otherwise, so that the masks are those of PyTorch. OpenVINO loads a da
 
 from __future__ import annotations
 
+import atexit
+import functools
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ from edgeseg.runtimes.blob_cache import guarded_blobs
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["OpenVinoSession", "convert", "open_session"]
+__all__ = ["OpenVinoSession", "convert", "open_session", "shared_core"]
 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 _HINTS = ("latency", "throughput")
@@ -49,7 +51,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
     graph = bundle.file(OPENVINO_MODEL)
     weights = bundle.file(_WEIGHTS)
     ov = require("openvino", extra="openvino", why="the openvino target")
-    core = ov.Core()
+    core = shared_core()
     device = _device(options.device, tuple(core.available_devices))
     try:
         model = core.read_model(str(graph), str(weights))
@@ -63,6 +65,21 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
         cached = {**config, "CACHE_DIR": str(blobs.folder.absolute())} if blobs.folder else config
         compiled = _compile(core, model, device, cached)
     return OpenVinoSession(compiled, bundle.manifest.precision, _version(ov), tuple(blobs.notes))
+
+
+@functools.lru_cache(maxsize=1)
+def shared_core() -> openvino.Core:
+    """OpenVINO's core, one for the process and kept to its end.
+
+    The CPU plugin gives the thread that loads it a stack for signal handlers, and frees that stack with the last core:
+    where this happens in another thread, the next Ctrl-C ends the process with a segmentation fault.
+
+    Raises:
+        TargetUnavailableError: openvino is not installed.
+    """
+    core: openvino.Core = require("openvino", extra="openvino", why="the openvino target").Core()
+    atexit.register(shared_core.cache_clear)  # before the interpreter takes modules apart
+    return core
 
 
 def _compile(core: openvino.Core, model: openvino.Model, device: str, config: dict[str, Any]) -> openvino.CompiledModel:

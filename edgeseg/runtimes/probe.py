@@ -176,8 +176,10 @@ def _distributions(*names: str) -> tuple[str, ...]:
 
 
 def _probe_openvino() -> TargetProbe:
+    from edgeseg.runtimes.openvino_ import shared_core
+
     ov = require("openvino", extra="openvino", why="the openvino target")
-    devices = tuple(str(device) for device in ov.Core().available_devices)
+    devices = tuple(str(device) for device in shared_core().available_devices)
     version = str(ov.__version__).partition("-")[0]
     if not devices:
         return TargetProbe("openvino", False, f"openvino {version}", reason="OpenVINO finds no device on this machine")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +14,11 @@ import pytest
 from edgeseg.bundle import OPENVINO_MODEL, Bundle
 from edgeseg.errors import BundleError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.runtimes import RuntimeOptions, Session, open_session
-from edgeseg.runtimes.openvino_ import convert
+from edgeseg.runtimes.openvino_ import convert, shared_core
 from edgeseg.specs import InputSpec
 from tests.runtimes.bundles import make_tiny_bundle, picture
 
+ROOT = Path(__file__).resolve().parents[2]
 openvino = pytest.importorskip("openvino")
 
 #: Largest difference of logits of the tiny network (range about 40) between two float32 engines.
@@ -35,7 +39,7 @@ def test_logits_are_those_of_onnx_runtime(bundle: Bundle) -> None:
 
 
 def test_weights_are_not_rounded_to_half(bundle: Bundle) -> None:
-    model = openvino.Core().read_model(str(bundle.file(OPENVINO_MODEL)))
+    model = shared_core().read_model(str(bundle.file(OPENVINO_MODEL)))
     kinds = {
         operation.get_element_type().get_type_name()
         for operation in model.get_ops()
@@ -169,3 +173,31 @@ def test_running_after_close_is_refused(bundle: Bundle) -> None:
     session.close()
     with pytest.raises(InputError, match="closed"):
         session.run(picture()[None])
+
+
+DROPPED_ELSEWHERE = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from edgeseg.bundle import open_bundle
+from edgeseg.runtimes import open_session
+
+bundle = open_bundle(sys.argv[1])
+held = [open_session(bundle, "openvino") for _ in range(2)]
+dropping = threading.Thread(target=lambda: [held.pop().close() for _ in range(2)])
+dropping.start()
+dropping.join()
+kept = [bytearray(11568) for _ in range(2000)]  # over whatever was freed
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_ctrl_c_after_the_last_session_was_closed_in_another_thread(bundle: Bundle) -> None:
+    """OpenVINO's CPU plugin freed the stack that the main thread's signal handlers ran on."""
+    command = [sys.executable, "-c", DROPPED_ELSEWHERE, str(bundle.path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
