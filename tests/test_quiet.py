@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from edgeseg import _quiet
@@ -136,8 +137,31 @@ def test_commands_on_a_device(place: Place, bundle: Path, pictures: Path) -> Non
         place.edgeseg("predict", bundle, pictures, "--target", target, "--out", place.root / "out")
     place.edgeseg("benchmark", bundle, "--target", "ort", "openvino", *FRAMES)
     place.edgeseg("verify", bundle)
-    place.edgeseg("doctor")
+    place.edgeseg("doctor", bundle)
+    place.edgeseg("models", "espnet*")
+    labels = place.root / "labels"
+    labels.mkdir()
+    for file in pictures.iterdir():
+        cv2.imwrite(str(labels / file.name), np.zeros((32, 48), np.uint8))
+    place.edgeseg("eval", bundle, "--images", pictures, "--labels", labels, "--target", "openvino")
     assert (place.root / "out").is_dir()
+    assert place.lookups == []
+    assert place.files == []
+
+
+def test_signing(place: Place, bundle: Path) -> None:
+    pytest.importorskip("model_signing")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the key")
+    private, public = place.root / "private.pem", place.root / "public.pem"
+    command = ["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(private)]
+    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(
+        ["openssl", "ec", "-in", str(private), "-pubout", "-out", str(public)], check=True, capture_output=True
+    )
+    copy = Path(shutil.copytree(bundle, place.root / "signed.edgeseg"))
+    place.edgeseg("sign", copy, "--key", private)
+    place.edgeseg("verify", copy, "--key", public, "-t", "ort")
     assert place.lookups == []
     assert place.files == []
 
