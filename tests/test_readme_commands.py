@@ -279,7 +279,7 @@ def _before(line: str, words: list[str], folder: Path) -> None:
 def _check_files(folder: Path) -> None:
     """What the lines were to leave: bundles, masks and overlays for every picture, measurements."""
     name = STANDS_FOR["NAME"]
-    for bundle in (f"build/{name}.edgeseg", f"{name}.edgeseg", "factory.edgeseg"):
+    for bundle in (f"build/{name}.edgeseg", f"{name}.edgeseg", "mine.edgeseg"):
         assert (folder / bundle / "manifest.json").is_file(), bundle
     pictures = sorted(path.stem for path in (folder / SOURCE).iterdir())
     for kind in ("overlay", "labels"):
