@@ -171,6 +171,18 @@ def swallowing(tmp_path: Path) -> Path:
     return file
 
 
+def signalled(script: Path, number: int) -> tuple[int, str, str]:
+    """Run a script in its folder, send it a signal once it printed ``ready``; its code, standard error and the rest."""
+    with subprocess.Popen(
+        [sys.executable, script.name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=script.parent
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20.0)
+    return process.returncode, err, out
+
+
 @pytest.mark.parametrize("way", _SWALLOWERS)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_signal_decides_the_exit_code(way: str, number: int, swallowing: Path) -> None:
@@ -188,16 +200,8 @@ def test_the_signal_decides_the_exit_code(way: str, number: int, swallowing: Pat
         "real, probe.probe_machine = probe.probe_machine, slow\n"
         "main(['doctor'])\n"
     )
-    with subprocess.Popen(
-        [sys.executable, str(swallowing)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(number)
-        _, err = process.communicate(timeout=20.0)
     code = CODES[signal.Signals(number)]
-    assert process.returncode == code
-    assert err == SAID[code]
+    assert signalled(swallowing, number)[:2] == (code, SAID[code])
 
 
 def test_a_signal_lost_in_a_destructor_comes_again(swallowing: Path) -> None:
@@ -215,15 +219,7 @@ def test_a_signal_lost_in_a_destructor_comes_again(swallowing: Path) -> None:
         "probe.probe_machine = slow\n"
         "main(['doctor'])\n"
     )
-    with subprocess.Popen(
-        [sys.executable, str(swallowing)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20.0)
-    assert process.returncode == 143
-    assert err == SAID[143]
+    assert signalled(swallowing, signal.SIGTERM) == (143, SAID[143], "")
 
 
 def test_a_signal_after_the_bundle_is_in_place_changes_nothing(tmp_path: Path) -> None:
@@ -241,13 +237,7 @@ def test_a_signal_after_the_bundle_is_in_place_changes_nothing(tmp_path: Path) -
         "real, probe.probe_machine = probe.probe_machine, slow\n"
         "main(['doctor'])\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "script.py"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20.0)
-    assert process.returncode == 0, err
+    code, err, out = signalled(tmp_path / "script.py", signal.SIGTERM)
+    assert code == 0, err
     assert "Nothing was installed or changed." in out
     assert (tmp_path / "made" / "a").is_file()
