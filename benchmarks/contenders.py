@@ -1,7 +1,7 @@
 """What the benchmarks let run against each other: from a uint8 frame to logits or uint8 labels.
 
 Every factory takes JSON values and returns a function without arguments that does one frame, or several by name, as
-`edgeseg.bench.duel` wants it. The frame has the network's size; engines choose their threads where none are given.
+`edgeseg.bench.paired` wants it. The frame has the network's size; engines choose their threads where none are given.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     python benchmarks/end_to_end.py --int8 --calib frames/ --work exported
 
 A frame is uint8 RGB of the network's size, the labels uint8 of the same size. Contenders, each in a process of its own,
-alternating in blocks with idle gaps (`edgeseg.bench.duel`):
+alternating in blocks with idle gaps (`edgeseg.bench.paired`):
 
 - edgeseg fp32, int8 with ``--int8`` and bf16 with ``--bf16``: the bundle in the Predictor, on ONNX Runtime and OpenVINO
   (bf16 on OpenVINO alone);
@@ -15,8 +15,8 @@ alternating in blocks with idle gaps (`edgeseg.bench.duel`):
 - logits out (b): the same export ending in logits, OpenCV resizes each class, numpy takes the argmax;
 - engine (c): edgeseg's graph alone in the engine: the floor.
 
-The networks are filled with weights by rule: times do not depend on them, but for the tail, whose two ways do depend on
-the map; a noisy map, as here, is its slow case. Writes JSON after every network, a table and a picture.
+The networks are filled with weights by rule: times do not depend on them, but for the postprocessing, whose two ways do
+depend on the map; a noisy map, as here, is its slow case. Writes JSON after every network, a table and a picture.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import contenders  # noqa: E402
 from benchmarks.matrix import lively  # noqa: E402
-from edgeseg.bench.duel import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.bench.harness import run_benchmark  # noqa: E402
 from edgeseg.bench.machine import describe_machine  # noqa: E402
+from edgeseg.bench.paired import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.bench.report import Settings  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
 from edgeseg.export.reference import shipped_sample  # noqa: E402
@@ -68,8 +68,8 @@ Written by `python benchmarks/end_to_end.py` on {machine}: uint8 frame in, uint8
 other size is given; milliseconds, median of alternating blocks. `plain` is the path people write by hand
 (torch.onnx.export, onnxsim, numpy normalisation, resize and argmax in the graph; OpenVINO computes it in its own
 default, bf16 on this processor), `engine` is edgeseg's fp32 graph alone. int8 is every operator that can be: weights
-filled by rule have no accuracy to hold. The last columns are pre-processing and tail as a share of the engine's time,
-on the noisy maps that such weights give, the tail's slow case.
+filled by rule have no accuracy to hold. The last columns are pre-processing and postprocessing as a share of the
+engine's time, on the noisy maps that such weights give, the postprocessing's slow case.
 """
 
 
@@ -90,7 +90,7 @@ class _Plain(nn.Module):
 
 def export_plainly(network: nn.Module, spec: ModelSpec, size: Size, path: Path, *, argmax: bool) -> None:
     """torch.onnx.export and onnxsim, nothing else."""
-    module = _Plain(network, size, spec.tail.align_corners, argmax=argmax).eval()
+    module = _Plain(network, size, spec.postprocess.align_corners, argmax=argmax).eval()
     with quiet():
         program = torch.onnx.export(module, (torch.zeros(1, 3, *size),), dynamo=True, opset_version=18, verbose=False)
     if program is None:
@@ -233,7 +233,9 @@ def _line(row: Row, keys: Sequence[str], shares: Sequence[str]) -> str:
     name = row["name"] if row["size"] == [512, 1024] else f"{row['name']} {row['size'][0]}x{row['size'][1]}"
     times = [f"{row['ms'][key]:.1f}" if key in row["ms"] else "" for key in keys]
     stages = [row["stages_ms"].get(key) for key in shares]
-    parts = ["" if found is None else f"{(found['pre'] + found['tail']) / found['infer']:.0%}" for found in stages]
+    parts = [
+        "" if found is None else f"{(found['pre'] + found['postprocess']) / found['infer']:.0%}" for found in stages
+    ]
     return "| " + " | ".join([name, *times, *parts]) + " |"
 
 

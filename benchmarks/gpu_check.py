@@ -3,8 +3,9 @@
     python benchmarks/gpu_check.py pidnet_s.edgeseg ffnet.edgeseg --target trt --json results/orin.json
 
 Per bundle: the engine is loaded or built; the bundle's sample picture is run; the labels that end the GPU's graph are
-compared with those of ONNX Runtime on the CPU through the host's exact tail; then the engine is timed alone (events on
-the GPU) and from host memory to host memory (wall clock, copies included). Without a GPU it says so and exits with 6.
+compared with those of ONNX Runtime on the CPU through the host's exact postprocessing; then the engine is timed alone
+(events on the GPU) and from host memory to host memory (wall clock, copies included). Without a GPU it says so and
+exits with 6.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from edgeseg.errors import EdgesegError, UsageError
 from edgeseg.files import write_text
 from edgeseg.images import fit_image, read_image
 from edgeseg.metrics import agreement
+from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import RuntimeOptions, cuda, open_session
 from edgeseg.runtimes.trt_common import EngineSession
-from edgeseg.tail import labels_from_logits
 
 __all__ = ["GpuCheck", "check_bundle", "main"]
 
@@ -47,7 +48,7 @@ class GpuCheck:
         size: Height x width of the input.
         open_seconds: Loading or building, and preparing the engine.
         pixels: Compared.
-        differing: Labels that differ between the GPU's graph and ONNX Runtime with the host's tail.
+        differing: Labels that differ between the GPU's graph and ONNX Runtime with the host's postprocessing.
         max_logit_error: Largest absolute difference of logits from ONNX Runtime's.
         logit_range: Largest minus smallest logit of ONNX Runtime's, for scale.
         device_ms: p50 and p95 of the engine alone, between events on the GPU.
@@ -115,7 +116,7 @@ def check_bundle(bundle: Bundle, target: str, *, repeat: int = 100, cache_dir: s
 def _check(bundle: Bundle, session: EngineSession, image: NDArray[np.uint8], opened: float, repeat: int) -> GpuCheck:
     got, logits = session.run(image), _reference(bundle, image)
     manifest = bundle.manifest
-    wanted = labels_from_logits(logits[0], manifest.label_size or manifest.input_size, tail=manifest.tail)
+    wanted = labels_from_logits(logits[0], manifest.label_size or manifest.input_size, postprocess=manifest.postprocess)
     differing, pixels = agreement(got["labels"][0], wanted)
     return GpuCheck(
         bundle=manifest.name,

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from edgeseg.bench.duel import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.bench.machine import Machine, describe_machine  # noqa: E402
+from edgeseg.bench.paired import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.export.fusion import fuse  # noqa: E402
 from edgeseg.export.passes import ROUNDS, default_passes, run_passes  # noqa: E402
 from edgeseg.export.passes.cost import graph_cost  # noqa: E402

@@ -3,8 +3,8 @@
     python benchmarks/input.py fast_scnn pidnet_s
 
 Both graphs are the exporter's plain ones, without rewrites, so that the input is all they differ in; logits come out.
-Contenders are processes of their own that take turns (`edgeseg.bench.duel`). OpenCV's ``blobFromImage`` knows one scale
-for all channels, so it is what people use where the standard deviations are nearly equal.
+Contenders are processes of their own that take turns (`edgeseg.bench.paired`). OpenCV's ``blobFromImage`` knows one
+scale for all channels, so it is what people use where the standard deviations are nearly equal.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.end_to_end import ENGINES, export_plainly  # noqa: E402
 from benchmarks.matrix import lively  # noqa: E402
-from edgeseg.bench.duel import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.bench.machine import describe_machine  # noqa: E402
+from edgeseg.bench.paired import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.export.deploy import DeployNetwork  # noqa: E402
 from edgeseg.export.reference import shipped_sample  # noqa: E402
 from edgeseg.export.to_onnx import export_onnx, simplify  # noqa: E402

@@ -34,8 +34,8 @@ from edgeseg.export.deploy import DeployNetwork, first_logits  # noqa: E402
 from edgeseg.export.reference import parity_set, shipped_sample  # noqa: E402
 from edgeseg.files import write_text  # noqa: E402
 from edgeseg.models import create_model, list_models, model_spec  # noqa: E402
+from edgeseg.postprocess import labels_from_logits  # noqa: E402
 from edgeseg.specs import Size  # noqa: E402
-from edgeseg.tail import labels_from_logits  # noqa: E402
 from tests.goldens.golden import fill  # noqa: E402
 
 TARGETS = ("ort", "openvino", "trt-rtx")
@@ -108,14 +108,14 @@ def _within_rounding(cell: Row, own: Row | None) -> bool:
 def rounding(network: nn.Module, name: str, size: Size) -> Row:
     """How far fp32 PyTorch is from float64 PyTorch on the parity pictures: no engine can be asked for more."""
     spec = model_spec(name)
-    wanted = parity_set(DeployNetwork(network, spec.input), size, spec.resize, spec.tail, (shipped_sample(),))
+    wanted = parity_set(DeployNetwork(network, spec.input), size, spec.resize, spec.postprocess, (shipped_sample(),))
     deployed = DeployNetwork(network, spec.input)
     images = [torch.from_numpy(image[None]) for image in wanted.images]
     with torch.inference_mode():
         inputs = [deployed.normalise(image).double() for image in images]
         exact = [np.asarray(first_logits(network.double()(x))[0]) for x in inputs]
     network.float()
-    labels = [labels_from_logits(x.astype(np.float32), size, tail=spec.tail) for x in exact]
+    labels = [labels_from_logits(x.astype(np.float32), size, postprocess=spec.postprocess) for x in exact]
     differing = sum(int((a != b).sum()) for a, b in zip(labels, wanted.labels, strict=True))
     error = max(float(np.abs(a - b).max()) for a, b in zip(exact, wanted.logits, strict=True))
     pixels = sum(a.size for a in labels)

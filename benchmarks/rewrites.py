@@ -8,8 +8,8 @@ Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates 
 (`edgeseg.export.passes.cost`); the largest logit difference and the share of equal labels are those of the two graphs
 on one picture in ONNX Runtime, the worse of them where ONNX Runtime has a graph of its own. Latency is the engine's
 alone, on ONNX Runtime and OpenVINO, on one thread: the two graphs take turns frame by frame in one process
-(`edgeseg.bench.duel`), so that a shared machine disturbs both alike. The speed-up is the median ratio of such pairs of
-frames, with its 95 % interval. Graphs that no pass changed for an engine are not timed on it; where no operator
+(`edgeseg.bench.paired`), so that a shared machine disturbs both alike. The speed-up is the median ratio of such pairs
+of frames, with its 95 % interval. Graphs that no pass changed for an engine are not timed on it; where no operator
 is new and some are left out, the row says so (``only_fewer``): a slow-down measured there is taken for noise. Writes
 JSON after every network, and a table.
 """
@@ -36,8 +36,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.matrix import lively, matrix_size, smallest_of_each_system  # noqa: E402
 from edgeseg import bundle as layout  # noqa: E402
-from edgeseg.bench.duel import Contender, frame_ratio  # noqa: E402
 from edgeseg.bench.machine import describe_machine  # noqa: E402
+from edgeseg.bench.paired import Contender, frame_ratio  # noqa: E402
 from edgeseg.errors import EdgesegError  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
 from edgeseg.export.passes import PassReport, run_graph  # noqa: E402
@@ -87,7 +87,7 @@ def measure(name: str, size: Size, options: argparse.Namespace) -> Row:
         row["only_fewer"] = {engine: only_fewer(before, graph) for engine, graph in changed.items()}
         timed = [engine for engine, graph in changed.items() if counts(graph) != row["before"]]
         if timed and not options.no_times:
-            row["times"] = {engine: duel(bundles, engine, frame, options.seconds) for engine in timed}
+            row["times"] = {engine: time_paired(bundles, engine, frame, options.seconds) for engine in timed}
     return row
 
 
@@ -144,7 +144,7 @@ def difference(before: Path, after: Path, image: NDArray[np.uint8]) -> dict[str,
     return {"largest_difference": float(np.abs(new - old).max()) / span, "equal_labels": float(np.mean(equal))}
 
 
-def duel(bundles: dict[str, Path], engine: str, frame: Path, seconds: float) -> dict[str, Any]:
+def time_paired(bundles: dict[str, Path], engine: str, frame: Path, seconds: float) -> dict[str, Any]:
     """Medians of both graphs in one engine, and how many times as fast the rewritten one is."""
     asked = {"bundles": {key: str(path) for key, path in bundles.items()}, "target": engine, "frame": str(frame)}
     with Contender("benchmarks.contenders:engines_alone", asked, path=[ROOT]) as contender:

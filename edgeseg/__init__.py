@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edgeseg.predictor import Predictor
     from edgeseg.results import Result
     from edgeseg.runtimes import RuntimeOptions
-    from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+    from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 
 __version__ = "0.1.0"
 
@@ -44,11 +44,11 @@ __all__ = [
     "EdgesegError",
     "InputSpec",
     "ModelSpec",
+    "PostprocessSpec",
     "Predictor",
     "ResizeRule",
     "Result",
     "RuntimeOptions",
-    "TailSpec",
     "__version__",
     "benchmark",
     "create_model",
@@ -64,7 +64,7 @@ _HOMES = {
     "ResizeRule": "edgeseg.specs",
     "Result": "edgeseg.results",
     "RuntimeOptions": "edgeseg.runtimes",
-    "TailSpec": "edgeseg.specs",
+    "PostprocessSpec": "edgeseg.specs",
     "benchmark": "edgeseg.bench",
     "create_model": "edgeseg.models",
     "export_model": "edgeseg.export",

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from edgeseg.decoding import HELD_BYTES, MAX_PIXELS, Decoded, decode
 from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
+from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeRule, Size
-from edgeseg.tail import Region
 from edgeseg.text import one_line
 
 __all__ = ["MAX_PIXELS", "Decoded", "as_rgb", "check_max_pixels", "fit_image", "load_image", "read_file", "read_image"]

@@ -17,11 +17,11 @@ from typing import Any
 from edgeseg.errors import BundleError, UsageError
 from edgeseg.fields import FieldError, Fields
 from edgeseg.labels import MOST_CLASSES
-from edgeseg.specs import LARGEST_SIDE, InputSpec, ResizeRule, Size, TailSpec
+from edgeseg.specs import LARGEST_SIDE, InputSpec, PostprocessSpec, ResizeRule, Size
 
 __all__ = ["PRECISIONS", "SCHEMA_VERSION", "Manifest", "Parity", "check_relative"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a manifest of this version cannot be read by an edgeseg that knows only the version before."""
 
 PRECISIONS = ("fp32", "fp16", "int8", "bf16")
@@ -38,7 +38,7 @@ class Parity:
     Attributes:
         target: Canonical target name.
         pixels: Pixels compared: at the network's size over all parity pictures, and where a GPU graph ends in labels of
-            another size, also those labels with the exact tail's.
+            another size, also those labels with the exact postprocessing's.
         differing: Pixels whose label differs.
         max_logit_error: Largest absolute difference of logits.
         logit_range: Largest minus smallest logit of PyTorch's, for scale.
@@ -99,7 +99,7 @@ class Manifest:
         label_size: Of the labels a GPU graph ends in, or None.
         input: How the graph normalises (done inside the graph; recorded for people).
         resize: How a picture becomes the graph's input (done by the Predictor).
-        tail: How logits become labels.
+        postprocess: How logits become labels.
         precision: ``fp32``, ``fp16`` or ``int8``: of the numbers in the graph; ``bf16``: an fp32 graph that OpenVINO
             runs in bf16. ``facts["precision"]`` holds what was measured against fp32.
         targets: Canonical names exported for; at least one.
@@ -121,7 +121,7 @@ class Manifest:
     divisor: int
     input: InputSpec
     resize: ResizeRule
-    tail: TailSpec
+    postprocess: PostprocessSpec
     targets: tuple[str, ...]
     batch: int = 1
     dynamic: bool = False
@@ -220,7 +220,7 @@ def _manifest_from(fields: Fields) -> Manifest:
         divisor=fields.integer("divisor", 1, LARGEST_SIDE),
         input=InputSpec.from_fields(fields.section("input")),
         resize=ResizeRule.from_fields(fields.section("resize")),
-        tail=TailSpec.from_fields(fields.section("tail")),
+        postprocess=PostprocessSpec.from_fields(fields.section("postprocess")),
         targets=fields.texts("targets", 1, 100),
         batch=fields.integer("batch", 1, LARGEST_SIDE),
         dynamic=fields.flag("dynamic"),

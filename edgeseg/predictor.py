@@ -1,9 +1,9 @@
 """`Predictor`: a picture in, labels out, on any engine. The device-side heart of edgeseg; numpy and OpenCV only.
 
 A picture goes through four stages, each timed: ``decode`` (bytes to uint8 RGB), ``pre`` (the bundle's resize rule),
-``infer`` (the engine, normalisation included) and ``tail`` (logits to labels at the wanted size, exactly as PyTorch's
-resize and argmax). A GPU graph that already ends in labels of the wanted size skips the host's tail; the labels are
-the same either way.
+``infer`` (the engine, normalisation included) and ``postprocess`` (logits to labels at the wanted size, exactly as
+PyTorch's resize and argmax). A GPU graph that already ends in labels of the wanted size skips the host's
+postprocessing; the labels are the same either way.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from edgeseg.decoding import decode
 from edgeseg.errors import BundleError, EdgesegError, InputError, SizeError, UsageError
 from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, fit_image, load_image, read_image
 from edgeseg.labels import as_label_map
+from edgeseg.postprocess import Region, labels_from_logits, scores_from_logits, warm_up
 from edgeseg.results import Result
 from edgeseg.runtimes import RuntimeOptions, Session, SessionInfo, open_session
 from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.specs import Size, check_divisor
 from edgeseg.stream import Stage, Stream
-from edgeseg.tail import Region, labels_from_logits, scores_from_logits, warm_up
 from edgeseg.targets import resolve_target
 from edgeseg.text import one_line
 
@@ -126,7 +126,7 @@ class Predictor:
         self._session = open_session(bundle, self._target, _merge(options, threads, device))
         _check_graph(bundle, self._session)
         self._ends_in_labels = any(tensor.name == "labels" for tensor in self._session.outputs)
-        if not (scores or self._ends_in_labels):  # every picture goes through the compiled tail
+        if not (scores or self._ends_in_labels):  # every picture goes through the compiled postprocessing
             warm_up()
 
     @property
@@ -189,7 +189,7 @@ class Predictor:
         on_error: Literal["raise", "report"] = "report",
         stop: threading.Event | None = None,
     ) -> Stream[Result | Failure]:
-        """Predict picture after picture, with decoding, engine and tail busy at once. Order is kept.
+        """Predict picture after picture, with decoding, engine and postprocessing busy at once. Order is kept.
 
         Args:
             source: What `edgeseg.sources.open_source` opens, an opened source, or an iterable of arrays and paths.
@@ -331,15 +331,15 @@ class Predictor:
         """Turn what the graph gave into labels of the wanted size."""
         start = time.perf_counter()
         scores: NDArray[np.float32] | None = None
-        tail = self.manifest.tail
+        postprocess = self.manifest.postprocess
         if job.output == "labels":
             labels = as_label_map(job.found)
         elif self._scores:
-            labels, scores = scores_from_logits(job.found, job.size, tail=tail, region=job.region)
+            labels, scores = scores_from_logits(job.found, job.size, postprocess=postprocess, region=job.region)
         else:
-            labels = labels_from_logits(job.found, job.size, tail=tail, region=job.region)
+            labels = labels_from_logits(job.found, job.size, postprocess=postprocess, region=job.region)
         picture = None if job.picture is None else _resized(job.picture, job.size)
-        job.timings["tail"] = _ms_since(start)
+        job.timings["postprocess"] = _ms_since(start)
         return Result(labels, self.names, self.manifest.palette, picture, scores, job.timings, job.source, job.damaged)
 
     def _as_source(self, source: str | Path | int | Source | Iterable[Any], color: Color) -> tuple[Source, bool]:

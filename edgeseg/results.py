@@ -28,7 +28,7 @@ class Result:
         palette: RGB colour per class.
         image: uint8 (H, W, 3) RGB at the labels' size, or None where it was not kept.
         scores: float32 (H, W) in 0..1: probability of the chosen class, or None where not asked for.
-        timings: Milliseconds per stage: ``decode``, ``pre``, ``infer``, ``tail``.
+        timings: Milliseconds per stage: ``decode``, ``pre``, ``infer``, ``postprocess``.
         source: Path, URL or frame number the image came from.
         damaged: Sentences on damage of the image's file that decoding got over; empty where it is whole as far as can
             be told.

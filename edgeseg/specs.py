@@ -1,4 +1,4 @@
-"""What travels with a network: input conventions, resize rule and tail, as frozen data without torch.
+"""What travels with a network: input conventions, resize rule and postprocessing, as frozen data without torch.
 
 All sizes are height x width. These objects are written into the bundle's manifest and read back on the device.
 """
@@ -16,11 +16,11 @@ __all__ = [
     "LARGEST_SIDE",
     "ChannelOrder",
     "InputSpec",
+    "PostprocessSpec",
     "ResizeFilter",
     "ResizeMode",
     "ResizeRule",
     "Size",
-    "TailSpec",
     "parse_size",
 ]
 
@@ -152,7 +152,7 @@ class ResizeRule:
 
 
 @dataclass(frozen=True)
-class TailSpec:
+class PostprocessSpec:
     """How logits become labels: bilinear resize with `align_corners`, then argmax over classes.
 
     One logit per pixel means two classes: label 1 where the logit is above `threshold`, else 0.
@@ -170,7 +170,7 @@ class TailSpec:
         return asdict(self)
 
     @classmethod
-    def from_fields(cls, fields: Fields) -> TailSpec:
+    def from_fields(cls, fields: Fields) -> PostprocessSpec:
         """Inverse of `to_json`.
 
         Raises:

@@ -1,8 +1,8 @@
 """Stages that run at the same time: one thread each, bounded channels between them, and an end that leaves no thread.
 
 `Stream` knows nothing about networks: it pulls items through functions from iterator to iterator. The Predictor gives
-it three (prepare, infer, finish), so that decoding, the engine and the tail are busy at once. Order is kept. What a
-stage raises comes out at the consumer, after the items before it.
+it three (prepare, infer, finish), so that decoding, the engine and the postprocessing are busy at once. Order is kept.
+What a stage raises comes out at the consumer, after the items before it.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from importlib import metadata
 
 from edgeseg.errors import UnknownNameError
 
-__all__ = ["ALIASES", "GRAPH_TAIL_TARGETS", "TARGETS", "registered_targets", "resolve_target"]
+__all__ = ["ALIASES", "GRAPH_LABEL_TARGETS", "TARGETS", "registered_targets", "resolve_target"]
 
 #: Canonical target name -> what it is, in words.
 TARGETS: dict[str, str] = {
@@ -19,7 +19,7 @@ TARGETS: dict[str, str] = {
 }
 
 #: Targets whose graph ends in labels (resize and argmax on the GPU) as well as logits.
-GRAPH_TAIL_TARGETS = frozenset({"trt", "trt-rtx"})
+GRAPH_LABEL_TARGETS = frozenset({"trt", "trt-rtx"})
 
 #: Other words for them.
 ALIASES = {

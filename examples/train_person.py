@@ -158,7 +158,7 @@ def evaluate(network: nn.Module, photos: list[Photo], spec: ModelSpec, size: Siz
     for i, (image, mask) in enumerate(photos):
         resized = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
         logits = network(to_input([resized], spec.input))
-        logits = F.interpolate(logits, size=mask.shape, mode="bilinear", align_corners=spec.tail.align_corners)
+        logits = F.interpolate(logits, size=mask.shape, mode="bilinear", align_corners=spec.postprocess.align_corners)
         person, truth = logits.argmax(1)[0].numpy() == 1, mask > 127
         inter[i], union[i] = (person & truth).sum(), (person | truth).sum()
     each = np.where(union > 0, inter / np.maximum(union, 1), 1.0)
@@ -255,7 +255,7 @@ class Trainer:
         target = torch.from_numpy(np.stack(masks)).float() / 255
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.student(to_input(list(images), self.spec.input))
-        loss: Tensor = person_loss(logits, target, align_corners=self.spec.tail.align_corners)
+        loss: Tensor = person_loss(logits, target, align_corners=self.spec.postprocess.align_corners)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         for group in self.optimizer.param_groups:

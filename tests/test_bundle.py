@@ -16,7 +16,7 @@ from edgeseg.bundle import SCHEMA_VERSION, Bundle, Manifest, Parity, open_bundle
 from edgeseg.errors import BundleError
 from edgeseg.files import sha256_of
 from edgeseg.predictor import Predictor
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 from tests.runtimes.bundles import SAMPLE_SIZE, changed, make_tiny_bundle
 
 sizes = st.tuples(st.integers(1, 512), st.integers(1, 512)).map(lambda pair: (8 * pair[0], 8 * pair[1]))
@@ -35,7 +35,7 @@ def _manifest(**changes: Any) -> Manifest:
         "divisor": 8,
         "input": InputSpec.imagenet(),
         "resize": ResizeRule(),
-        "tail": TailSpec(True),
+        "postprocess": PostprocessSpec(True),
         "targets": ("ort",),
     }
     return Manifest(**{**values, **changes})
@@ -124,7 +124,7 @@ def test_a_newer_schema_is_refused(folder: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "not a JSON object"),
         ("{}", "no schema_version"),
-        ('{"schema_version": 2}', "num_classes is missing"),
+        (f'{{"schema_version": {SCHEMA_VERSION}}}', "num_classes is missing"),
         ('{"schema_version": true}', "no schema_version"),
         ('{"schema_version": NaN}', "cannot be read .*NaN"),
         ('{"a": 1, "a": 2}', "gives a name twice"),
@@ -191,8 +191,8 @@ _WRONG_FIELDS: list[tuple[str, Any]] = [
     ("resize", {"mode": "crop", "filter": "linear", "pad_value": [0, 0, 0]}),
     ("resize", {"mode": "stretch", "filter": "lanczos", "pad_value": [0, 0, 0]}),
     ("resize", {"mode": "stretch", "filter": "linear", "pad_value": [0, 0, 300]}),
-    ("tail", {"align_corners": "false", "threshold": 0.0}),
-    ("tail", {"align_corners": False, "threshold": None}),
+    ("postprocess", {"align_corners": "false", "threshold": 0.0}),
+    ("postprocess", {"align_corners": False, "threshold": None}),
     ("parity", [{"target": "ort"}]),
     ("parity", {}),
     ("versions", {"a": 1}),
@@ -240,13 +240,15 @@ def test_a_field_that_is_missing_or_changed_is_found_out(folder: Path, field: st
 def test_any_edit_by_hand_is_found_out(data: st.DataObject) -> None:
     """A value replaced by another one of its kind, so that only the hash can tell."""
     told = _manifest(facts={"paper": "p", "n": 1}).to_json()
-    field = data.draw(st.sampled_from(["name", "network", "precision", "dynamic", "tail", "resize", "facts", "labels"]))
+    field = data.draw(
+        st.sampled_from(["name", "network", "precision", "dynamic", "postprocess", "resize", "facts", "labels"])
+    )
     others: dict[str, Any] = {
         "name": "m",
         "network": "other",
         "precision": "int8",
         "dynamic": True,
-        "tail": {"align_corners": False, "threshold": 0.0},
+        "postprocess": {"align_corners": False, "threshold": 0.0},
         "resize": {"mode": "letterbox", "filter": "linear", "pad_value": [0, 0, 0]},
         "facts": {"paper": "q", "n": 1},
         "labels": ["b", "a"],
@@ -258,7 +260,7 @@ def test_any_edit_by_hand_is_found_out(data: st.DataObject) -> None:
 _OTHER_CONTRACTS: dict[str, Any] = {
     "name": "other",
     "resize": ResizeRule("letterbox"),
-    "tail": TailSpec(True, 0.5),
+    "postprocess": PostprocessSpec(True, 0.5),
     "labels": ("d", "c", "b", "a"),
     "dynamic": True,
     "input": InputSpec("bgr"),
@@ -295,7 +297,7 @@ def test_a_graph_without_metadata_is_refused(tmp_path: Path) -> None:
     [
         {"resize": ResizeRule("letterbox")},
         {"resize": ResizeRule("stretch", "nearest")},
-        {"tail": TailSpec(align_corners=True)},
+        {"postprocess": PostprocessSpec(align_corners=True)},
     ],
     ids=["letterbox", "nearest", "align_corners"],
 )

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from edgeseg.decoding._hush import hushed
 from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
 from edgeseg.images import as_rgb, fit_image, load_image, read_image
+from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeFilter, ResizeRule
-from edgeseg.tail import Region
 
 U8 = NDArray[np.uint8]
 Image = pytest.importorskip("PIL.Image")

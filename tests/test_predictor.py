@@ -29,16 +29,16 @@ from edgeseg.errors import (
     UsageError,
 )
 from edgeseg.images import fit_image
+from edgeseg.postprocess import labels_from_logits
 from edgeseg.predictor import Failure, Predictor
 from edgeseg.results import Result
 from edgeseg.runtimes import RuntimeOptions, SessionInfo, TensorInfo
 from edgeseg.runtimes._base import SessionBase
-from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
-from edgeseg.tail import labels_from_logits
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
 from tests.runtimes.bundles import SAMPLE_SIZE, changed, make_tiny_bundle, picture
 
 NET = (32, 48)
-TAIL = TailSpec()
+POSTPROCESS = PostprocessSpec()
 
 Fake = Callable[..., tuple[Predictor, "FakeSession"]]
 
@@ -81,7 +81,7 @@ def manifest(changes: Mapping[str, Any]) -> Manifest:
         divisor=8,
         input=InputSpec(),
         resize=ResizeRule(),
-        tail=TAIL,
+        postprocess=POSTPROCESS,
         targets=("ort",),
     )
     return dataclasses.replace(plain, **changes)
@@ -113,7 +113,7 @@ def expected(
     """What the fake network gives, step by step."""
     fitted, region = fit_image(image, NET, rule or ResizeRule())
     logits = np.ascontiguousarray(fitted[::4, ::4].transpose(2, 0, 1)).astype(np.float32)
-    return labels_from_logits(logits, size or image.shape[:2], tail=TAIL, region=region)
+    return labels_from_logits(logits, size or image.shape[:2], postprocess=POSTPROCESS, region=region)
 
 
 def same(result: Result | Failure, labels: NDArray[np.uint8]) -> bool:
@@ -156,7 +156,7 @@ def test_array_at_source_size(fake: Fake) -> None:
     assert result.size == (50, 70)
     assert result.names == ("red", "green", "blue")
     assert result.scores is None
-    assert set(result.timings) == {"decode", "pre", "infer", "tail"}
+    assert set(result.timings) == {"decode", "pre", "infer", "postprocess"}
     assert all(spent >= 0 for spent in result.timings.values())
     assert shows(result, image)
 

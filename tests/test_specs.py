@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeseg.errors import SizeError, UsageError
 from edgeseg.fields import Fields
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec, check_divisor, parse_size
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, check_divisor, parse_size
 
 finite = st.floats(-1e3, 1e3, allow_nan=False)
 nonzero = st.floats(0.01, 1e3)
@@ -44,9 +44,9 @@ def test_input_spec_survives_json(
 
 def test_other_specs_survive_json() -> None:
     rule = ResizeRule("letterbox", "area", (1, 2, 3))
-    tail = TailSpec(True, 0.25)
+    postprocess = PostprocessSpec(True, 0.25)
     assert ResizeRule.from_fields(Fields(json.loads(json.dumps(rule.to_json())))) == rule
-    assert TailSpec.from_fields(Fields(json.loads(json.dumps(tail.to_json())))) == tail
+    assert PostprocessSpec.from_fields(Fields(json.loads(json.dumps(postprocess.to_json())))) == postprocess
 
 
 def test_imagenet_constants_are_on_0_to_255() -> None:

@@ -43,7 +43,7 @@ class StageChange:
     Attributes:
         bundle: Name of the bundle.
         target: Canonical target name.
-        stage: ``decode``, ``pre``, ``infer``, ``tail`` or ``total``.
+        stage: ``decode``, ``pre``, ``infer``, ``postprocess`` or ``total``.
         before_ms: Median of the first file.
         after_ms: Median of the second file.
         ratio: Second over first; above 1 is slower.

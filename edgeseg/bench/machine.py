@@ -48,7 +48,7 @@ class Machine:
         gpu_driver: Version of the NVIDIA driver.
         python: Version of Python.
         numpy: Version of numpy.
-        numba: Version of numba, which compiles the tail; None where numpy runs it.
+        numba: Version of numba, which compiles the postprocessing; None where numpy runs it.
         opencv: Version of OpenCV.
         opencv_threads: Threads OpenCV uses.
     """

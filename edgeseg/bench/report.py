@@ -33,11 +33,11 @@ __all__ = [
 ]
 
 KIND = "edgeseg-benchmark"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a file of this version cannot be read by an edgeseg that knows only the version before."""
 
 TOTAL = "total"
-STAGES = ("decode", "pre", "infer", "tail", TOTAL)
+STAGES = ("decode", "pre", "infer", "postprocess", TOTAL)
 """Stages in the order a frame passes them; ``total`` is the wall clock around all of them."""
 
 
@@ -240,6 +240,8 @@ def from_json(data: object) -> tuple[BenchmarkReport, ...]:
     reports = data.get("reports")
     if not isinstance(reports, list) or not reports:
         raise InputError("the benchmark holds no reports; measure again")
+    if version < SCHEMA_VERSION:
+        reports = [_renamed(entry) for entry in reports]
     return tuple(BenchmarkReport.from_json(entry) for entry in reports)
 
 
@@ -269,6 +271,16 @@ def load_reports(path: Path) -> tuple[BenchmarkReport, ...]:
         return from_json(data)
     except InputError as error:
         raise InputError(f"'{path}': {error}") from error
+
+
+def _renamed(entry: Any) -> Any:
+    """Name the stages of a report of schema version 1 as they are named now: ``postprocess`` was ``tail``."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("samples"), dict):
+        return entry
+    return {**entry, "samples": {_RENAMED.get(name, name): values for name, values in entry["samples"].items()}}
+
+
+_RENAMED = {"tail": "postprocess"}
 
 
 def _report_from(data: Mapping[str, Any]) -> BenchmarkReport:

@@ -158,7 +158,11 @@ def _changed(spec: ModelSpec, inputs: dict[str, Any], rule: dict[str, Any], alig
         input=replace(spec.input, **{key: value for key, value in inputs.items() if value is not None}),
         resize=replace(spec.resize, **{key: value for key, value in rule.items() if value is not None}),
     )
-    return changed if align_corners is None else changed.but(tail=replace(spec.tail, align_corners=align_corners))
+    return (
+        changed
+        if align_corners is None
+        else changed.but(postprocess=replace(spec.postprocess, align_corners=align_corners))
+    )
 
 
 def _print_report(report: ExportReport, random: str, *, verbose: bool) -> None:

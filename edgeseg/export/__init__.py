@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeseg.errors import UsageError
-from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +36,7 @@ def export_model(
     fuse: bool = True,
     input: InputSpec | None = None,
     resize: ResizeRule | None = None,
-    tail: TailSpec | None = None,
+    postprocess: PostprocessSpec | None = None,
     labels: str | None = None,
     adjust: Callable[[ModelSpec], ModelSpec] | None = None,
     parity_images: Sequence[str | Path] = (),
@@ -61,7 +61,7 @@ def export_model(
             returns logits (N, classes, h, w).
         weights: Published or own checkpoint; without it the weights are random (registered networks) or as they stand.
         num_classes: Output channels of a registered network; without it, what the checkpoint holds.
-        spec: All conventions at once; `input`, `resize`, `tail`, `labels` change single ones.
+        spec: All conventions at once; `input`, `resize`, `postprocess`, `labels` change single ones.
         size: Height x width of the graph's input; None is the published size.
         targets: Target names or aliases.
         out: Folder the bundle is written into.
@@ -74,7 +74,7 @@ def export_model(
         fuse: Fold BN and branches on the module first.
         input: Channel order, mean, std, scale.
         resize: How a picture becomes network input.
-        tail: align_corners of the trailing resize; threshold of a single logit.
+        postprocess: align_corners of the trailing resize; threshold of a single logit.
         labels: Label set name.
         adjust: Called with the conventions found; what it returns is used. For changing parts of one.
         parity_images: Pictures to verify on besides the sample and two synthetic ones.
@@ -83,7 +83,7 @@ def export_model(
             for bf16 and 0.98 for int8 (of held-out calibration pictures; not asked for where `max_miou_drop` is).
         max_logit_error: Largest logit difference relative to the logits' range; None is the network's own tolerance.
         precision: ``fp32``; ``fp16`` and ``int8`` in the graph; ``bf16`` for OpenVINO on an fp32 graph.
-        calib: Folder of calibration pictures, needed for int8; every fourth is held out to judge by.
+        calib: Folder of calibration pictures, needed for int8; every fourth is held out to score by.
         calib_labels: Folder of label maps ``STEM.png`` for them; mIoU is then measured too.
         calib_ignore: Label value of void in the label maps.
         calib_positive_label: Label value that means class 1, for masks of 0 and 255.
@@ -139,7 +139,7 @@ def export_model(
     )
     _refuse_what_own_networks_lack(network, config.targets, num_classes)
     source = resolve_network(network, weights=weights, num_classes=num_classes, spec=spec)
-    changes = {"input": input, "resize": resize, "tail": tail, "labels": labels}
+    changes = {"input": input, "resize": resize, "postprocess": postprocess, "labels": labels}
     chosen = source.spec.but(**{key: value for key, value in changes.items() if value is not None})
     source = replace(source, spec=adjust(chosen) if adjust else chosen)
     return run_export(source, config, out=Path(out), name=_checked_name(name, source.spec), progress=progress)

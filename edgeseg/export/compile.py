@@ -14,8 +14,8 @@ from edgeseg.errors import ExportError
 from edgeseg.export.passes import AppendLabels
 from edgeseg.files import storage_errors
 from edgeseg.runtimes.trt_rtx import build_engine, rtx_module
-from edgeseg.specs import Size, TailSpec
-from edgeseg.targets import GRAPH_TAIL_TARGETS
+from edgeseg.specs import PostprocessSpec, Size
+from edgeseg.targets import GRAPH_LABEL_TARGETS
 
 __all__ = ["require_packages", "save_onnx", "write_labels_graph", "write_standalone", "write_target"]
 
@@ -27,13 +27,15 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
         path.write_bytes(model.SerializeToString())
 
 
-def write_labels_graph(model: onnx.ModelProto, folder: Path, size: Size, tail: TailSpec) -> onnx.ModelProto:
+def write_labels_graph(
+    model: onnx.ModelProto, folder: Path, size: Size, postprocess: PostprocessSpec
+) -> onnx.ModelProto:
     """Write ``model_labels.onnx``: the same graph, ending in labels of `size` (height x width) as well.
 
     Raises:
         ExportError: The graph cannot end in labels.
     """
-    result = AppendLabels(size, tail)(model)
+    result = AppendLabels(size, postprocess)(model)
     if not result.modified:
         raise ExportError(f"the graph cannot end in labels: {result.report.reason}")
     save_onnx(result.model, folder / layout.MODEL_LABELS)
@@ -44,7 +46,7 @@ def write_standalone(
     folder: Path,
     targets: Sequence[str],
     size: Size,
-    tail: TailSpec,
+    postprocess: PostprocessSpec,
     *,
     model: onnx.ModelProto,
     ort: onnx.ModelProto,
@@ -56,7 +58,7 @@ def write_standalone(
         folder: The bundle's.
         targets: Canonical names.
         size: Of the labels.
-        tail: How logits become labels.
+        postprocess: How logits become labels.
         model: The network as OpenVINO is given it.
         ort: As ONNX Runtime is, on the CPU.
         gpu: As TensorRT is.
@@ -66,7 +68,7 @@ def write_standalone(
     """
     from edgeseg.runtimes import openvino_
 
-    end = AppendLabels(size, tail, form="bands", keep_logits=False)
+    end = AppendLabels(size, postprocess, form="bands", keep_logits=False)
     cpu = end(ort)
     if not cpu.modified:
         raise ExportError(f"the graph cannot end in labels: {cpu.report.reason}")
@@ -75,8 +77,8 @@ def write_standalone(
         with storage_errors(folder):
             openvino_.convert(folder / layout.LABELS_CPU, folder / layout.LABELS_OPENVINO)
     save_onnx(cpu.model, folder / layout.LABELS_CPU)
-    if GRAPH_TAIL_TARGETS & set(targets):
-        save_onnx(AppendLabels(size, tail, keep_logits=False)(gpu).model, folder / layout.LABELS_GPU)
+    if GRAPH_LABEL_TARGETS & set(targets):
+        save_onnx(AppendLabels(size, postprocess, keep_logits=False)(gpu).model, folder / layout.LABELS_GPU)
 
 
 def require_packages(targets: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from edgeseg.errors import UsageError
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision import PrecisionConfig
 from edgeseg.specs import Size
-from edgeseg.targets import GRAPH_TAIL_TARGETS, resolve_target
+from edgeseg.targets import GRAPH_LABEL_TARGETS, resolve_target
 
 __all__ = ["ExportConfig"]
 
@@ -68,7 +68,7 @@ class ExportConfig:
         if self.precision.precision == "bf16" and "openvino" not in self.targets:
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
         default_passes(skip=self.skip_passes)  # an unknown name is told before the work
-        gpu = [target for target in self.targets if target in GRAPH_TAIL_TARGETS]
+        gpu = [target for target in self.targets if target in GRAPH_LABEL_TARGETS]
         if self.dynamic and gpu:
             raise UsageError(
                 f"--dynamic was asked for with {', '.join(gpu)}, whose graph ends in labels of one size; "
@@ -84,9 +84,9 @@ class ExportConfig:
             )
 
     @property
-    def graph_tail(self) -> bool:
+    def graph_postprocess(self) -> bool:
         """Whether a graph that ends in labels is wanted."""
-        return any(target in GRAPH_TAIL_TARGETS for target in self.targets)
+        return any(target in GRAPH_LABEL_TARGETS for target in self.targets)
 
 
 def canonical_targets(words: Sequence[str]) -> tuple[str, ...]:

@@ -31,11 +31,11 @@ from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes
 from edgeseg.export.passes._base import Exact
 from edgeseg.export.passes.peel import peel_trailing_resize
 from edgeseg.export.precision import PrecisionReport
+from edgeseg.export.precision.acceptance import hold
 from edgeseg.export.precision.calibration import Calibration, load_calibration
-from edgeseg.export.precision.guard import hold
 from edgeseg.export.precision.int8 import require_nncf
+from edgeseg.export.precision.lowering import Fp32, Lowered, Setup, figures, gpu_graph, lower
 from edgeseg.export.precision.ort import for_onnxruntime
-from edgeseg.export.precision.stage import Fp32, Lowered, Setup, figures, gpu_graph, lower
 from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, self_test_pair, shipped_sample
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
 from edgeseg.export.verify import verify_standalone, verify_target
@@ -44,7 +44,7 @@ from edgeseg.images import read_image
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.source import NetworkSource
-from edgeseg.specs import Size, TailSpec, check_divisor
+from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 
 __all__ = ["ExportReport", "run_export"]
@@ -161,26 +161,30 @@ def _export_into(
     classes = len(_label_set(source, config, channels).names)  # an unknown one is told before the work
     fused = _fused(source, size, config, report, steps)
     exact = cache(partial(_in_float64, source, _noise(size, config.batch)))
-    model, tail = _graph(fused, source, config, size, exact, report, steps)
+    model, postprocess = _graph(fused, source, config, size, exact, report, steps)
     report.macs = _macs(source.module, size)
     expected: ParitySet = steps(
         "running fp32 PyTorch",
-        lambda: parity_set(DeployNetwork(source.module, source.spec.input), size, source.spec.resize, tail, pictures),
+        lambda: parity_set(
+            DeployNetwork(source.module, source.spec.input), size, source.spec.resize, postprocess, pictures
+        ),
     )
     lowered = None
     if config.precision.lowers:
-        _hold_budget(_graph_parity(model, expected, tail, config.batch), config, source.spec.logit_tolerance)
-        lowered = lower(model, _setup(source, config, size, tail, classes, pictures, calibration), steps)
+        _hold_budget(_graph_parity(model, expected, postprocess, config.batch), config, source.spec.logit_tolerance)
+        lowered = lower(model, _setup(source, config, size, postprocess, classes, pictures, calibration), steps)
     fp32, model = model, lowered.model if lowered else model
     own = _ort_graph(model, config, size, exact, report)
     graphs = _Graphs(model, own, gpu_graph(model, config.precision.precision))
     report.nodes = len(model.graph.node)
-    manifest = _manifest(name, source, config, size, tail, channels, model, report)
+    manifest = _manifest(name, source, config, size, postprocess, channels, model, report)
     judged = lowered.expected if lowered else expected
     _write_graphs(folder, graphs, manifest, source, steps)
     if config.output == "labels":
-        steps("ending graphs in labels", partial(_standalone, folder, graphs, config, size, tail, judged, report))
-    _write_sample(folder, source, size, tail, pictures[0])
+        steps(
+            "ending graphs in labels", partial(_standalone, folder, graphs, config, size, postprocess, judged, report)
+        )
+    _write_sample(folder, source, size, postprocess, pictures[0])
     manifest = replace(manifest, files=_hashes(folder))
     report.parity = _verified(folder, manifest, source, config, expected, judged, steps)
     if lowered:
@@ -210,7 +214,7 @@ def _setup(
     source: NetworkSource,
     config: ExportConfig,
     size: Size,
-    tail: TailSpec,
+    postprocess: PostprocessSpec,
     classes: int,
     pictures: Sequence[Path],
     calibration: Calibration | None,
@@ -220,7 +224,7 @@ def _setup(
         network=DeployNetwork(source.module, source.spec.input),
         size=size,
         resize=source.spec.resize,
-        tail=tail,
+        postprocess=postprocess,
         classes=classes,
         batch=config.batch,
         pictures=pictures,
@@ -238,7 +242,7 @@ def _write_graphs(folder: Path, graphs: _Graphs, manifest: Manifest, source: Net
     if graphs.gpu is not graphs.model:
         _embed(graphs.gpu, manifest)
     if manifest.label_size is not None:
-        write_labels_graph(graphs.gpu, folder, manifest.label_size, manifest.tail)
+        write_labels_graph(graphs.gpu, folder, manifest.label_size, manifest.postprocess)
     for target in manifest.targets:
         if target != "ort":
             steps(f"compiling for {target}", partial(write_target, target, folder, source.module))
@@ -253,7 +257,7 @@ def _verified(
     judged: ParitySet,
     steps: _Steps,
 ) -> tuple[Parity, ...]:
-    """Every target against fp32 PyTorch, a low precision on `judged`, where the guard holds it to its budget later."""
+    """Every target against fp32 PyTorch, a low precision on `judged`, accepted or refused later."""
     parity = []
     for target in manifest.targets:
         exact = target == "torch" or not config.precision.lowers
@@ -298,16 +302,16 @@ def _standalone(
     graphs: _Graphs,
     config: ExportConfig,
     size: Size,
-    tail: TailSpec,
+    postprocess: PostprocessSpec,
     judged: ParitySet,
     report: ExportReport,
 ) -> None:
     """Graphs that end in labels alone, held to the agreement the targets are held to."""
     labels = config.label_size or size
-    write_standalone(folder, config.targets, labels, tail, model=graphs.model, ort=graphs.ort, gpu=graphs.gpu)
+    write_standalone(folder, config.targets, labels, postprocess, model=graphs.model, ort=graphs.ort, gpu=graphs.gpu)
     lowered = config.precision
     budget = config.min_agreement if not lowered.lowers else 0.0 if lowered.force else lowered.agreement_budget
-    for file, share in verify_standalone(folder, judged, labels, tail, config.batch).items():
+    for file, share in verify_standalone(folder, judged, labels, postprocess, config.batch).items():
         if share < budget:
             raise ParityError(
                 f"{file}: {share:.4%} of the labels agree, at least {budget:.2%} must; the bundle was not written"
@@ -327,13 +331,13 @@ def _calibration(source: NetworkSource, config: ExportConfig, size: Size) -> Cal
     )
 
 
-def _graph_parity(model: onnx.ModelProto, expected: ParitySet, tail: TailSpec, batch: int) -> Parity:
+def _graph_parity(model: onnx.ModelProto, expected: ParitySet, postprocess: PostprocessSpec, batch: int) -> Parity:
     """The fp32 graph against fp32 PyTorch: what a low precision starts from must be right."""
 
     def run(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         return {"logits": run_graph(model, {"image": image})[0]}
 
-    return compare_outputs("the fp32 graph", run, "onnxruntime", expected, tail, batch=batch)
+    return compare_outputs("the fp32 graph", run, "onnxruntime", expected, postprocess, batch=batch)
 
 
 def _weigh(
@@ -419,7 +423,7 @@ def _graph(
     exact: Exact,
     report: ExportReport,
     steps: _Steps,
-) -> tuple[onnx.ModelProto, TailSpec]:
+) -> tuple[onnx.ModelProto, PostprocessSpec]:
     deployed = DeployNetwork(fused, source.spec.input).eval()
     divisor = source.spec.divisor
     exported = steps(
@@ -427,12 +431,12 @@ def _graph(
         lambda: export_onnx(deployed, size, batch=config.batch, dynamic=config.dynamic, divisor=divisor),
     )
     model = steps("simplifying", lambda: simplify(exported))
-    tail = source.spec.tail
+    postprocess = source.spec.postprocess
     peeled = None if config.dynamic else peel_trailing_resize(model, size)
     if peeled is not None:
         model, align_corners = peeled
-        tail = replace(tail, align_corners=align_corners)
-        report.notes.append("the network's last resize was peeled off; the exact tail does it")
+        postprocess = replace(postprocess, align_corners=align_corners)
+        report.notes.append("the network's last resize was peeled off; the exact postprocessing does it")
     passes = default_passes(rewrites=config.rewrites, skip=config.skip_passes)
     feeds = {"image": _noise(size, config.batch)}
     model, reports = steps("rewriting", partial(run_passes, model, passes, feeds, rounds=ROUNDS, exact=exact))
@@ -440,7 +444,7 @@ def _graph(
     check_limits(model)
     if config.dynamic:
         steps("checking another size", lambda: _check_free(model, source, size, config.batch))
-    return model, tail
+    return model, postprocess
 
 
 def _in_float64(source: NetworkSource, image: NDArray[np.uint8]) -> NDArray[np.float64] | None:
@@ -497,7 +501,7 @@ def _manifest(
     source: NetworkSource,
     config: ExportConfig,
     size: Size,
-    tail: TailSpec,
+    postprocess: PostprocessSpec,
     channels: int,
     model: onnx.ModelProto,
     report: ExportReport,
@@ -515,11 +519,11 @@ def _manifest(
         divisor=spec.divisor,
         input=spec.input,
         resize=spec.resize,
-        tail=tail,
+        postprocess=postprocess,
         targets=config.targets,
         batch=config.batch,
         dynamic=config.dynamic,
-        label_size=(config.label_size or size) if config.graph_tail else None,
+        label_size=(config.label_size or size) if config.graph_postprocess else None,
         precision=config.precision.precision,
         versions=_versions(config),
         facts={
@@ -558,10 +562,10 @@ def _embed(model: onnx.ModelProto, manifest: Manifest) -> None:
     model.producer_version = manifest.versions.get("edgeseg", "")
 
 
-def _write_sample(folder: Path, source: NetworkSource, size: Size, tail: TailSpec, file: Path) -> None:
+def _write_sample(folder: Path, source: NetworkSource, size: Size, postprocess: PostprocessSpec, file: Path) -> None:
     """The self test: a picture, and the labels that fp32 PyTorch gives it at its own size."""
     network = DeployNetwork(source.module, source.spec.input)
-    picture, labels = self_test_pair(network, size, source.spec.resize, tail, file)
+    picture, labels = self_test_pair(network, size, source.spec.resize, postprocess, file)
     with storage_errors(folder):
         for file, data in (
             (Path(layout.SAMPLE), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)),

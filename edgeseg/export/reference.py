@@ -20,9 +20,9 @@ from edgeseg.export.deploy import DeployNetwork
 from edgeseg.images import fit_image, read_image
 from edgeseg.labels import LabelMap, as_label_map
 from edgeseg.metrics import agreement
+from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import Session
-from edgeseg.specs import ResizeRule, Size, TailSpec
-from edgeseg.tail import labels_from_logits
+from edgeseg.specs import PostprocessSpec, ResizeRule, Size
 
 __all__ = [
     "ParitySet",
@@ -71,7 +71,7 @@ def parity_set(
     network: DeployNetwork,
     size: Size,
     resize: ResizeRule,
-    tail: TailSpec,
+    postprocess: PostprocessSpec,
     pictures: Sequence[Path],
     *,
     synthetic: bool = True,
@@ -82,9 +82,9 @@ def parity_set(
         network: The network before fusion, in float32.
         size: Height x width of the network's input.
         resize: How a picture becomes its input.
-        tail: How logits become labels.
+        postprocess: How logits become labels.
         pictures: Files; the first is the sample.
-        synthetic: With the two edge cases; a lowered precision is judged on real pictures only.
+        synthetic: With the two edge cases; a lowered precision is scored on real pictures only.
 
     Raises:
         InputError: A picture cannot be read.
@@ -97,12 +97,12 @@ def parity_set(
         raise ExportError(
             "fp32 PyTorch gives logits that are not finite numbers; check the weights, and mean and std of the input"
         )
-    labels = [labels_from_logits(x, size, tail=tail) for x in logits]
+    labels = [labels_from_logits(x, size, postprocess=postprocess) for x in logits]
     return ParitySet(tuple(images), tuple(logits), tuple(labels))
 
 
 def self_test_pair(
-    network: DeployNetwork, size: Size, resize: ResizeRule, tail: TailSpec, path: Path
+    network: DeployNetwork, size: Size, resize: ResizeRule, postprocess: PostprocessSpec, path: Path
 ) -> tuple[NDArray[np.uint8], LabelMap]:
     """A picture for the self test and the labels of fp32 PyTorch at the picture's own size.
 
@@ -113,7 +113,7 @@ def self_test_pair(
         network: The network before fusion, in float32.
         size: Height x width of the network's input.
         resize: How a picture becomes its input.
-        tail: How logits become labels.
+        postprocess: How logits become labels.
         path: The picture file; a large one is made smaller.
 
     Returns:
@@ -127,7 +127,9 @@ def self_test_pair(
         picture = fit_image(picture, other, ResizeRule("stretch", "area"))[0]
     fitted, region = fit_image(picture, size, resize)
     logits = _reference_logits(network, fitted)
-    return picture, labels_from_logits(logits, (picture.shape[0], picture.shape[1]), tail=tail, region=region)
+    return picture, labels_from_logits(
+        logits, (picture.shape[0], picture.shape[1]), postprocess=postprocess, region=region
+    )
 
 
 def _shape_of(picture: NDArray[np.uint8], size: Size) -> bool:
@@ -135,21 +137,23 @@ def _shape_of(picture: NDArray[np.uint8], size: Size) -> bool:
     return bool(abs(picture.shape[0] * size[1] / (picture.shape[1] * size[0]) - 1.0) < 0.02)
 
 
-def compare(target: str, session: Session, expected: ParitySet, tail: TailSpec, *, batch: int = 1) -> Parity:
+def compare(
+    target: str, session: Session, expected: ParitySet, postprocess: PostprocessSpec, *, batch: int = 1
+) -> Parity:
     """Run a session on the parity pictures and compare logits and labels with fp32 PyTorch's.
 
-    Labels of a graph that ends in them are compared as they come; otherwise the exact tail makes them.
+    Labels of a graph that ends in them are compared as they come; otherwise the exact postprocessing makes them.
     """
-    return compare_outputs(target, session.run, session.info.engine, expected, tail, batch=batch)
+    return compare_outputs(target, session.run, session.info.engine, expected, postprocess, batch=batch)
 
 
 def compare_outputs(
-    target: str, run: Run, engine: str, expected: ParitySet, tail: TailSpec, *, batch: int = 1
+    target: str, run: Run, engine: str, expected: ParitySet, postprocess: PostprocessSpec, *, batch: int = 1
 ) -> Parity:
     """As `compare`, for anything that gives ``logits`` (and ``labels``) of uint8 (N, H, W, 3).
 
     A batch holds different pictures, so that a graph that mixes them is found out. Labels of another size than the
-    network's are compared with the exact tail of the logits beside them.
+    network's are compared with the exact postprocessing of the logits beside them.
     """
     differing = pixels = 0
     worst = 0.0
@@ -159,43 +163,43 @@ def compare_outputs(
         out = run(np.stack([expected.images[i] for i in chosen]))
         for index, i in enumerate(chosen):
             logits, labels = out["logits"][index], as_label_map(out["labels"][index]) if "labels" in out else None
-            worst = max(worst, logit_error(logits[None], expected.logits[i], tail))
-            wrong, total = _differing(logits, labels, expected.labels[i], tail)
+            worst = max(worst, logit_error(logits[None], expected.logits[i], postprocess))
+            wrong, total = _differing(logits, labels, expected.labels[i], postprocess)
             differing, pixels = differing + wrong, pixels + total
     return Parity(target, pixels, differing, worst, expected.logit_range, count, engine)
 
 
 def _differing(
-    logits: NDArray[np.float32], labels: LabelMap | None, expected: LabelMap, tail: TailSpec
+    logits: NDArray[np.float32], labels: LabelMap | None, expected: LabelMap, postprocess: PostprocessSpec
 ) -> tuple[int, int]:
     """Differing and compared pixels of one picture."""
     height, width = expected.shape
     if labels is not None and labels.shape == expected.shape:
         return agreement(expected, labels)
-    wrong, total = agreement(expected, labels_from_logits(logits, (height, width), tail=tail))
+    wrong, total = agreement(expected, labels_from_logits(logits, (height, width), postprocess=postprocess))
     if labels is not None:
         size = (labels.shape[0], labels.shape[1])
-        more_wrong, more = agreement(labels_from_logits(logits, size, tail=tail), labels)
+        more_wrong, more = agreement(labels_from_logits(logits, size, postprocess=postprocess), labels)
         wrong, total = wrong + more_wrong, total + more
     return wrong, total
 
 
-def logit_error(got: NDArray[np.float32], expected: NDArray[np.float32], tail: TailSpec) -> float:
+def logit_error(got: NDArray[np.float32], expected: NDArray[np.float32], postprocess: PostprocessSpec) -> float:
     """Largest difference of logits (N, C, h, w) from (C, H, W); resized first where a resize was peeled off.
 
     Infinite where a value is not a number.
     """
-    error = float((at_size_of(expected, got, tail) - torch.from_numpy(expected)).abs().max())
+    error = float((at_size_of(expected, got, postprocess) - torch.from_numpy(expected)).abs().max())
     return error if math.isfinite(error) else math.inf
 
 
-def at_size_of(expected: NDArray[np.float32], got: NDArray[Any], tail: TailSpec) -> torch.Tensor:
+def at_size_of(expected: NDArray[np.float32], got: NDArray[Any], postprocess: PostprocessSpec) -> torch.Tensor:
     """Logits (N, C, h, w) at the size of (C, H, W), which is larger where a trailing resize was peeled off."""
     maps = torch.from_numpy(got)
     size = expected.shape[1:]
     if maps.shape[2:] == size:
         return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=tail.align_corners)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=postprocess.align_corners)
 
 
 def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -18,10 +18,10 @@ from edgeseg.export.passes import run_graph
 from edgeseg.export.reference import ParitySet, compare, compare_outputs
 from edgeseg.labels import as_label_map
 from edgeseg.metrics import agreement
+from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import RuntimeOptions, open_session
-from edgeseg.specs import Size, TailSpec
-from edgeseg.tail import labels_from_logits
-from edgeseg.targets import GRAPH_TAIL_TARGETS
+from edgeseg.specs import PostprocessSpec, Size
+from edgeseg.targets import GRAPH_LABEL_TARGETS
 
 __all__ = ["verify_standalone", "verify_target"]
 
@@ -37,28 +37,30 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: 
     Raises:
         TargetUnavailableError: The target's package is not installed.
     """
-    tail, batch = bundle.manifest.tail, bundle.manifest.batch
+    postprocess, batch = bundle.manifest.postprocess, bundle.manifest.batch
     try:
         session = open_session(bundle, target, RuntimeOptions(network=network if target == "torch" else None))
     except TargetUnavailableError:
-        if target not in GRAPH_TAIL_TARGETS:
+        if target not in GRAPH_LABEL_TARGETS:
             raise
         return _graph_alone(target, bundle, expected)
     try:
-        return compare(target, session, expected, tail, batch=batch)
+        return compare(target, session, expected, postprocess, batch=batch)
     finally:
         session.close()
 
 
-def verify_standalone(folder: Path, expected: ParitySet, size: Size, tail: TailSpec, batch: int) -> dict[str, float]:
+def verify_standalone(
+    folder: Path, expected: ParitySet, size: Size, postprocess: PostprocessSpec, batch: int
+) -> dict[str, float]:
     """Run the graphs that end in labels alone on the parity pictures.
 
     A graph for GPUs runs in ONNX Runtime: its arithmetic is checked, the engine is not.
 
     Returns:
-        File -> share of labels equal to those of fp32 PyTorch's logits and the exact tail.
+        File -> share of labels equal to those of fp32 PyTorch's logits and the exact postprocessing.
     """
-    wanted = [labels_from_logits(logits, size, tail=tail) for logits in expected.logits]
+    wanted = [labels_from_logits(logits, size, postprocess=postprocess) for logits in expected.logits]
     found = {}
     for file in (layout.LABELS_CPU, layout.LABELS_OPENVINO, layout.LABELS_GPU):
         if (folder / file).is_file():
@@ -88,5 +90,5 @@ def _graph_alone(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
         return dict(zip(names, run_graph(model, {"image": image}), strict=True))
 
     engine = "graph run in onnxruntime; the engine needs a GPU and was not run"
-    tail, batch = bundle.manifest.tail, bundle.manifest.batch
-    return replace(compare_outputs(target, run, engine, expected, tail, batch=batch), ran=False)
+    postprocess, batch = bundle.manifest.postprocess, bundle.manifest.batch
+    return replace(compare_outputs(target, run, engine, expected, postprocess, batch=batch), ran=False)

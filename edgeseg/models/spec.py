@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
 
 __all__ = ["ModelSpec"]
 
@@ -25,7 +25,7 @@ class ModelSpec:
         divisor: Heights and widths must be multiples of it.
         input: Channel order, mean, std and scale of the published weights.
         resize: How a picture becomes one of the network's size.
-        tail: The published trailing resize (`align_corners`) and, for one logit, the threshold.
+        postprocess: The published trailing resize (`align_corners`) and, for one logit, the threshold.
         classes_key: Key of a published tensor whose first dimension is the number of classes; lets a checkpoint with
             another number of classes load without being told.
         params: Trainable parameters of the published implementation at `num_classes`, dead and training-only parts
@@ -52,7 +52,7 @@ class ModelSpec:
     classes_key: str
     params: int
     resize: ResizeRule = field(default_factory=ResizeRule)
-    tail: TailSpec = field(default_factory=TailSpec)
+    postprocess: PostprocessSpec = field(default_factory=PostprocessSpec)
     params_note: str = ""
     accuracy: str = ""
     weights_licence: str = ""

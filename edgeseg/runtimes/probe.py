@@ -76,7 +76,7 @@ class MachineInfo:
         memory_total: Bytes of main memory (or what the container may use, if less); None where it is not told.
         memory_available: Bytes that could be allocated now; None where it is not told.
         python: Version.
-        tail: What makes labels of logits on the host.
+        postprocess: What makes labels of logits on the host.
         gpus: NVIDIA GPUs the driver shows.
         cuda: Newest CUDA version the driver serves; empty without a driver.
         jetpack: Such as ``"JetPack 6 (L4T 36.4.3)"``; empty elsewhere.
@@ -93,7 +93,7 @@ class MachineInfo:
     memory_total: int | None
     memory_available: int | None
     python: str
-    tail: str
+    postprocess: str
     gpus: tuple[cuda.GpuInfo, ...]
     cuda: str
     jetpack: str
@@ -120,7 +120,7 @@ def probe_machine(root: Path = Path("/")) -> MachineInfo:
         memory_total=total,
         memory_available=available,
         python=machine.python,
-        tail=_tail(machine.numba),
+        postprocess=_postprocess(machine.numba),
         gpus=gpus,
         cuda=driver,
         jetpack=_jetpack(root),
@@ -129,7 +129,7 @@ def probe_machine(root: Path = Path("/")) -> MachineInfo:
     )
 
 
-def _tail(numba: str | None) -> str:
+def _postprocess(numba: str | None) -> str:
     return f"numba {numba}" if numba else "numpy; pip install 'edgeseg[numba]' makes it two to four times as fast"
 
 

@@ -24,7 +24,7 @@ from edgeseg.runtimes import cuda
 from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.plan_cache import PlanRefusedError
 from edgeseg.specs import Size
-from edgeseg.targets import GRAPH_TAIL_TARGETS
+from edgeseg.targets import GRAPH_LABEL_TARGETS
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def graph_file(bundle: Bundle) -> str:
     Raises:
         BundleError: The bundle was exported for no GPU target, so that nothing was proven for one.
     """
-    if GRAPH_TAIL_TARGETS.isdisjoint(bundle.manifest.targets):
+    if GRAPH_LABEL_TARGETS.isdisjoint(bundle.manifest.targets):
         raise BundleError(
             f"bundle '{one_line(bundle.path)}' was exported for {', '.join(bundle.manifest.targets)}; "
             "export it again with --target trt or trt-rtx"

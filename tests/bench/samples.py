@@ -18,7 +18,7 @@ from edgeseg.bench.report import BenchmarkReport, BundleIdentity, Settings, Warm
 from edgeseg.files import sha256_of
 from edgeseg.results import Result
 from edgeseg.runtimes._base import SessionInfo
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 
 INFO = SessionInfo("ort", "fake 1.0", "CPUExecutionProvider", "fp32", 2)
 
@@ -84,7 +84,7 @@ def bare_bundle(folder: Path, name: str = "bare") -> bundles.Bundle:
         divisor=8,
         input=InputSpec(),
         resize=ResizeRule(),
-        tail=TailSpec(),
+        postprocess=PostprocessSpec(),
         targets=("ort",),
         files={bundles.SAMPLE: sha256_of(path / bundles.SAMPLE)},
     )
@@ -103,7 +103,7 @@ class FakePredictor:
     def __call__(self, source: Path | NDArray[np.uint8], /) -> Result:
         self.seen.append(source)
         size = source.shape[:2] if isinstance(source, np.ndarray) else (48, 96)
-        timings = {"decode": 1.0, "pre": 0.5, "infer": 5.0, "tail": 0.25}
+        timings = {"decode": 1.0, "pre": 0.5, "infer": 5.0, "postprocess": 0.25}
         return Result(np.zeros(size, np.uint8), ("a", "b"), ((0, 0, 0), (255, 0, 0)), timings=timings)
 
     def close(self) -> None:

@@ -107,11 +107,11 @@ def test_reports_are_matched_by_bundle_and_target() -> None:
 
 
 def test_a_slower_total_is_a_regression_and_a_slower_stage_alone_is_not() -> None:
-    before = [a_report({"tail": [1.0] * 50, "total": latencies(10.0)})]
-    stage = compare_reports(before, [a_report({"tail": [1.5] * 50, "total": latencies(10.1)})])
+    before = [a_report({"postprocess": [1.0] * 50, "total": latencies(10.0)})]
+    stage = compare_reports(before, [a_report({"postprocess": [1.5] * 50, "total": latencies(10.1)})])
     assert stage.changes[0].verdict == "slower"
     stage.check()
-    total = compare_reports(before, [a_report({"tail": [1.0] * 50, "total": latencies(12.0)})])
+    total = compare_reports(before, [a_report({"postprocess": [1.0] * 50, "total": latencies(12.0)})])
     with pytest.raises(RegressionError, match=r"5 %.*tiny on ort 10\.\d+ -> 12\.\d+ ms") as caught:
         total.check()
     assert caught.value.exit_code == 10
@@ -143,7 +143,10 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_a_comparison_is_plain_json_even_over_a_median_of_zero() -> None:
-    before, after = a_report({"tail": [0.0] * 9, "total": [1.0] * 9}), a_report({"tail": [1.0] * 9, "total": [1.0] * 9})
+    before, after = (
+        a_report({"postprocess": [0.0] * 9, "total": [1.0] * 9}),
+        a_report({"postprocess": [1.0] * 9, "total": [1.0] * 9}),
+    )
     data = json.loads(json.dumps(compare_reports([before], [after]).to_json(), allow_nan=False))
     assert data["changes"][0]["ratio"] is None
     assert data["changes"][1]["verdict"] == "no difference"

@@ -60,7 +60,7 @@ def test_collect_stops_between_its_bounds() -> None:
 def test_a_report_holds_every_stage_and_the_total(tmp_path: Path) -> None:
     bundle, predictor = bare_bundle(tmp_path), FakePredictor()
     report = measured(bundle, [bundle.file(SAMPLE)], predictor)
-    assert list(report.stages) == ["decode", "pre", "infer", "tail", "total"]
+    assert list(report.stages) == ["decode", "pre", "infer", "postprocess", "total"]
     assert {len(values) for values in report.samples.values()} == {7}
     assert report.samples["infer"] == [5.0] * 7
     assert min(report.samples["total"]) >= 0.0
@@ -75,7 +75,7 @@ def test_arrays_have_no_decoding_and_pictures_are_taken_in_turn(tmp_path: Path) 
     predictor = FakePredictor()
     images: list[Image] = [np.zeros((10, 20, 3), np.uint8), np.zeros((30, 40, 3), np.uint8)]
     report = measured(bare_bundle(tmp_path), images, predictor)
-    assert list(report.stages) == ["pre", "infer", "tail", "total"]
+    assert list(report.stages) == ["pre", "infer", "postprocess", "total"]
     assert report.source_sizes == ((10, 20), (30, 40))
     assert [id(image) for image in predictor.seen[:4]] == [id(image) for image in images * 2]
     assert report.warmup.window == 6  # whole rounds of two pictures

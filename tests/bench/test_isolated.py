@@ -31,7 +31,7 @@ def test_a_bundle_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path)
     report = benchmark(bundle, "ort", threads=1, min_samples=5, seconds=0.0, warmup_seconds=0.0)
     assert report.own_process
-    assert list(report.stages) == ["decode", "pre", "infer", "tail", "total"]
+    assert list(report.stages) == ["decode", "pre", "infer", "postprocess", "total"]
     assert report.stages["total"].n == 5
     assert report.session.target == "ort"
     assert report.session.engine.startswith("onnxruntime")
@@ -51,7 +51,7 @@ def test_arrays_travel_to_the_worker(tmp_path: Path) -> None:
 def test_the_same_stages_come_out_in_this_process(tmp_path: Path) -> None:
     report = benchmark(make_tiny_bundle(tmp_path), in_process=True, min_samples=3, seconds=0.0, warmup_frames=0)
     assert not report.own_process
-    assert list(report.stages) == ["decode", "pre", "infer", "tail", "total"]
+    assert list(report.stages) == ["decode", "pre", "infer", "postprocess", "total"]
 
 
 def test_the_workers_error_is_raised_here_with_its_class(tmp_path: Path) -> None:

@@ -32,10 +32,10 @@ def test_a_file_survives_the_round_trip(tmp_path: Path) -> None:
 
 
 def test_summaries_follow_the_order_of_the_stages_and_are_written() -> None:
-    report = a_report({"total": [3.0], "tail": [0.5], "decode": [1.0], "infer": [1.0], "pre": [0.5]})
-    assert list(report.stages) == ["decode", "pre", "infer", "tail", "total"]
+    report = a_report({"total": [3.0], "postprocess": [0.5], "decode": [1.0], "infer": [1.0], "pre": [0.5]})
+    assert list(report.stages) == ["decode", "pre", "infer", "postprocess", "total"]
     data = report.to_json()
-    assert data["stages"]["tail"]["p50"] == 0.5
+    assert data["stages"]["postprocess"]["p50"] == 0.5
     assert data["throughput_fps"] == pytest.approx(1 / 0.6)
     assert "order statistics" in data["ci_method"]
 
@@ -44,6 +44,13 @@ def test_keys_of_later_minor_versions_are_ignored() -> None:
     data = as_data()
     data["reports"][0]["novel"] = data["reports"][0]["session"]["novel"] = data["reports"][0]["machine"]["novel"] = 1
     assert from_json(data)[0].target == "ort"
+
+
+def test_a_file_of_version_1_is_read_with_its_stage_of_another_name() -> None:
+    data = json.loads(json.dumps(to_json([a_report({"total": [3.0], "postprocess": [0.5]})])))
+    samples = data["reports"][0]["samples"]
+    samples["tail"] = samples.pop("postprocess")
+    assert from_json({**data, "schema_version": 1})[0].samples == {"total": (3.0,), "postprocess": (0.5,)}
 
 
 def test_a_newer_schema_is_refused() -> None:

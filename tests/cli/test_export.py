@@ -16,7 +16,7 @@ import torch
 
 from edgeseg.bundle import open_bundle
 from edgeseg.models import create_model
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 from tests.cli.conftest import Edgeseg
 from tests.export.networks import Tiny
 from tests.runtimes.bundles import picture
@@ -54,7 +54,7 @@ def test_every_convention_by_flags(edgeseg: Edgeseg, tmp_path: Path) -> None:
     manifest = open_bundle(tmp_path / "n.edgeseg").manifest
     assert manifest.input == InputSpec("bgr", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 0.5)
     assert manifest.resize == ResizeRule("letterbox", "area")
-    assert manifest.tail == TailSpec(True)
+    assert manifest.postprocess == PostprocessSpec(True)
     assert (manifest.batch, manifest.label_size) == (2, (16, 24))
 
 

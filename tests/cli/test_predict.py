@@ -82,7 +82,7 @@ def test_image_gives_an_overlay_and_a_summary(run: Run, tmp_path: Path) -> None:
     assert files(tmp_path / "out") == ["a_overlay.png"]
     assert done.stdout == ""
     assert done.stderr.startswith(f"1 picture in '{tmp_path / 'out'}'; median ms: decode ")
-    assert "tail" in done.stderr
+    assert "postprocess" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -127,7 +127,7 @@ def test_json_lines(run: Run, folder: Path, tmp_path: Path) -> None:
     assert lines[0]["damaged"] == []
     assert lines[0]["size"] == [40, 60]
     assert sum(lines[0]["shares"].values()) == pytest.approx(1.0, abs=1e-4)
-    assert set(lines[0]["timings"]) == {"decode", "pre", "infer", "tail"}
+    assert set(lines[0]["timings"]) == {"decode", "pre", "infer", "postprocess"}
     assert lines[0]["files"] == [str(tmp_path / "out" / "1_overlay.png")]
     assert set(lines[2]) == {"source", "error"}
     assert done.stderr.count("\n") == 1  # the failure alone

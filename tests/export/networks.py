@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeseg.models import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = [
     "MixesBatch",
@@ -92,7 +92,7 @@ def own_spec(name: str = "mine") -> ModelSpec:
         input=InputSpec("bgr", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),
         classes_key="head.weight",
         params=0,
-        tail=TailSpec(True),
+        postprocess=PostprocessSpec(True),
         name=name,
     )
 

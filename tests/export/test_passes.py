@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg.export.passes import AppendLabels, MergeDuplicates, Pass, RemoveUnused, StripNotes, run_graph, run_passes
 from edgeseg.export.passes.peel import peel_trailing_resize
-from edgeseg.specs import TailSpec
+from edgeseg.specs import PostprocessSpec
 from tests.export.graphs import parse
 
 IMAGE = {"x": np.random.default_rng(0).normal(size=(1, 3, 4, 6)).astype(np.float32)}
@@ -170,7 +170,7 @@ def test_labels_graph_equals_resize_and_argmax(
     torch = pytest.importorskip("torch")
     model = parse(f"g (float[1,{channels},4,6] x) => (float[1,{channels},4,6] logits) {{ logits = Tanh(x) }}")
     feed = np.random.default_rng(1).normal(size=(1, channels, 4, 6)).astype(np.float32)
-    result = AppendLabels((70, 17), TailSpec(align_corners, threshold=0.1), form=form)(model)
+    result = AppendLabels((70, 17), PostprocessSpec(align_corners, threshold=0.1), form=form)(model)
     logits, labels = run_graph(result.model, {"x": feed})
     big = torch.nn.functional.interpolate(
         torch.from_numpy(logits), (70, 17), mode="bilinear", align_corners=align_corners
@@ -184,23 +184,25 @@ def test_labels_graph_equals_resize_and_argmax(
 def test_labels_graph_may_drop_the_logits() -> None:
     model = parse("g (float[2,3,4,6] x) => (float[2,3,4,6] logits) { logits = Tanh(x) }")
     feed = np.random.default_rng(1).normal(size=(2, 3, 4, 6)).astype(np.float32)
-    both = run_graph(AppendLabels((9, 11), TailSpec())(model).model, {"x": feed})
-    alone = run_graph(AppendLabels((9, 11), TailSpec(), form="bands", keep_logits=False)(model).model, {"x": feed})
+    both = run_graph(AppendLabels((9, 11), PostprocessSpec())(model).model, {"x": feed})
+    alone = run_graph(
+        AppendLabels((9, 11), PostprocessSpec(), form="bands", keep_logits=False)(model).model, {"x": feed}
+    )
     assert len(alone) == 1
     assert np.array_equal(alone[0], both[1])
 
 
 def test_labels_graph_without_resize_where_the_size_is_the_logits() -> None:
-    result = AppendLabels((4, 6), TailSpec())(_plain())
+    result = AppendLabels((4, 6), PostprocessSpec())(_plain())
     assert "Resize" not in [node.op_type for node in result.model.graph.node]
 
 
 def test_labels_graph_declines_what_it_cannot_end() -> None:
     free = parse("g (float[1,3,H,W] x) => (float[1,3,H,W] logits) { logits = Relu(x) }")
-    once = AppendLabels((8, 8), TailSpec())(_plain()).model
+    once = AppendLabels((8, 8), PostprocessSpec())(_plain()).model
     other = parse("g (float[1,3,4,6] x) => (float[1,3,4,6] y) { y = Relu(x) }")
     for model, reason in ((free, "fixed size"), (once, "already"), (other, "no output 'logits'")):
-        result = AppendLabels((8, 8), TailSpec())(model)
+        result = AppendLabels((8, 8), PostprocessSpec())(model)
         assert not result.modified
         assert reason in result.report.reason
 

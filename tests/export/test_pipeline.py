@@ -37,9 +37,9 @@ from edgeseg.export.to_onnx import simplify
 from edgeseg.export.verify import verify_target
 from edgeseg.files import sha256_of
 from edgeseg.models import create_model, list_models, model_spec
+from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import open_session
-from edgeseg.specs import InputSpec, TailSpec
-from edgeseg.tail import labels_from_logits
+from edgeseg.specs import InputSpec, PostprocessSpec
 from tests.export.networks import MixesBatch, Pixels, SizeInside, Tiny, own_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,7 +161,9 @@ def test_no_path_of_this_machine_is_in_any_file(full: ExportReport) -> None:
 
 def test_self_test_and_predictor_agree_with_pytorch(full: ExportReport) -> None:
     image = _picture(SIZE)
-    wanted = labels_from_logits(_torch_logits(Tiny(), InputSpec.imagenet(), image)[0], SIZE, tail=TailSpec())
+    wanted = labels_from_logits(
+        _torch_logits(Tiny(), InputSpec.imagenet(), image)[0], SIZE, postprocess=PostprocessSpec()
+    )
     for target in ("ort", "openvino", "torch"):
         options = edgeseg.RuntimeOptions(network=TINY if target == "torch" else None)
         with edgeseg.Predictor(full.path, target, options=options) as predictor:
@@ -177,7 +179,7 @@ def test_a_trailing_resize_is_peeled_into_the_tail(align_corners: bool, tmp_path
     network = Tiny(align_corners=align_corners)
     report = edgeseg.export_model(network, name="mine", size=SIZE, out=tmp_path)
     manifest = report.bundle.manifest
-    assert manifest.tail == TailSpec(align_corners)
+    assert manifest.postprocess == PostprocessSpec(align_corners)
     assert manifest.logit_size == (8, 12)
     assert any("peeled" in note for note in report.notes)
     assert "Resize" not in [node.op_type for node in onnx.load(report.path / "model.onnx").graph.node]
@@ -203,12 +205,12 @@ def test_normalisation_is_in_the_graph(tmp_path: Path) -> None:
 
 
 def test_conventions_come_from_the_spec_and_single_ones_change_it(tmp_path: Path) -> None:
-    report = edgeseg.export_model(Tiny(), spec=own_spec(), tail=TailSpec(False), out=tmp_path)
+    report = edgeseg.export_model(Tiny(), spec=own_spec(), postprocess=PostprocessSpec(False), out=tmp_path)
     manifest = report.bundle.manifest
     assert report.path.name == "mine.edgeseg"
     assert (manifest.input_size, manifest.divisor) == ((32, 48), 4)
     assert manifest.input == own_spec().input
-    assert manifest.tail == TailSpec(False)
+    assert manifest.postprocess == PostprocessSpec(False)
 
 
 def test_a_spec_without_name_still_gives_a_visible_bundle(tmp_path: Path) -> None:
@@ -242,7 +244,7 @@ def test_graphs_that_end_in_labels_alone(tmp_path: Path) -> None:
     )
     image = _picture(SIZE)
     (logits,) = run_graph(onnx.load(report.path / "model.onnx"), {"image": image})
-    wanted = labels_from_logits(logits[0], (40, 50), tail=report.bundle.manifest.tail)
+    wanted = labels_from_logits(logits[0], (40, 50), postprocess=report.bundle.manifest.postprocess)
     for file in ("cpu", "gpu"):
         graph = onnx.load(report.path / "labels" / f"{file}.onnx")
         assert [output.name for output in graph.graph.output] == ["labels"]
@@ -287,7 +289,7 @@ def test_label_size_of_gpu_graphs(tmp_path: Path) -> None:
     image = _picture(SIZE)
     logits, labels = run_graph(onnx.load(report.path / "model_labels.onnx"), {"image": image})
     assert labels.shape == (1, 20, 30)
-    assert int((labels[0] != labels_from_logits(logits[0], (20, 30), tail=TailSpec())).sum()) <= 1
+    assert int((labels[0] != labels_from_logits(logits[0], (20, 30), postprocess=PostprocessSpec())).sum()) <= 1
     parity = report.parity[1]
     assert parity.target == "trt"
     assert parity.pixels == 3 * (SIZE[0] * SIZE[1] + 20 * 30)

@@ -16,12 +16,12 @@ from torch import nn
 from edgeseg.errors import ExportError, InputError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.reference import ParitySet, compare_outputs, logit_error, parity_set, shipped_sample
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
-from edgeseg.tail import labels_from_logits
+from edgeseg.postprocess import labels_from_logits
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 from tests.export.networks import Tiny
 
 SIZE = (32, 48)
-TAIL = TailSpec()
+POSTPROCESS = PostprocessSpec()
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def network() -> DeployNetwork:
 
 @pytest.fixture(scope="module")
 def expected(network: DeployNetwork) -> ParitySet:
-    return parity_set(network, SIZE, ResizeRule(), TAIL, [shipped_sample()])
+    return parity_set(network, SIZE, ResizeRule(), POSTPROCESS, [shipped_sample()])
 
 
 Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
@@ -51,7 +51,7 @@ def test_parity_set_holds_the_sample_and_two_edge_cases(expected: ParitySet) -> 
         assert image.shape == (*SIZE, 3)
         assert image.dtype == np.uint8
         assert logits.shape == (5, 8, 12)
-        assert np.array_equal(labels, labels_from_logits(logits, SIZE, tail=TAIL))
+        assert np.array_equal(labels, labels_from_logits(logits, SIZE, postprocess=POSTPROCESS))
     ramp = expected.images[2]
     assert ramp.min() == 0
     assert ramp.max() == 255
@@ -60,25 +60,25 @@ def test_parity_set_holds_the_sample_and_two_edge_cases(expected: ParitySet) -> 
 
 
 def test_a_rule_that_refuses_other_sizes_still_takes_the_sample(network: DeployNetwork) -> None:
-    found = parity_set(network, SIZE, ResizeRule("none"), TAIL, [shipped_sample()])
+    found = parity_set(network, SIZE, ResizeRule("none"), POSTPROCESS, [shipped_sample()])
     assert found.images[0].shape == (*SIZE, 3)
 
 
 def test_missing_picture(network: DeployNetwork, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.png"):
-        parity_set(network, SIZE, ResizeRule(), TAIL, [tmp_path / "nothing.png"])
+        parity_set(network, SIZE, ResizeRule(), POSTPROCESS, [tmp_path / "nothing.png"])
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:
     broken = Tiny()
     broken.head.weight.data[0, 0] = math.nan
     with pytest.raises(ExportError, match="not finite numbers"):
-        parity_set(DeployNetwork(broken.eval(), InputSpec()), SIZE, ResizeRule(), TAIL, [shipped_sample()])
+        parity_set(DeployNetwork(broken.eval(), InputSpec()), SIZE, ResizeRule(), POSTPROCESS, [shipped_sample()])
 
 
 def test_the_same_network_agrees(network: DeployNetwork, expected: ParitySet) -> None:
     for batch in (1, 2, 4):
-        found = compare_outputs("ort", _run(network), "engine", expected, TAIL, batch=batch)
+        found = compare_outputs("ort", _run(network), "engine", expected, POSTPROCESS, batch=batch)
         assert found.pixels == 3 * batch * SIZE[0] * SIZE[1]
         assert found.differing == 0
         assert found.max_logit_error <= 1e-5 * found.logit_range
@@ -86,15 +86,15 @@ def test_the_same_network_agrees(network: DeployNetwork, expected: ParitySet) ->
 
 
 def test_differences_are_counted(network: DeployNetwork, expected: ParitySet) -> None:
-    found = compare_outputs("ort", _run(network, lambda x: -x), "", expected, TAIL)
+    found = compare_outputs("ort", _run(network, lambda x: -x), "", expected, POSTPROCESS)
     assert found.agreement < 0.5
-    shifted = compare_outputs("ort", _run(network, lambda x: x + np.float32(0.25)), "", expected, TAIL)
+    shifted = compare_outputs("ort", _run(network, lambda x: x + np.float32(0.25)), "", expected, POSTPROCESS)
     assert shifted.differing == 0
     assert shifted.max_logit_error == pytest.approx(0.25, abs=1e-4)
 
 
 def test_a_batch_mixed_up_is_seen(network: DeployNetwork, expected: ParitySet) -> None:
-    found = compare_outputs("ort", _run(network, lambda x: x[::-1].copy()), "", expected, TAIL, batch=2)
+    found = compare_outputs("ort", _run(network, lambda x: x[::-1].copy()), "", expected, POSTPROCESS, batch=2)
     assert found.agreement < 0.9
 
 
@@ -103,7 +103,7 @@ def test_labels_of_the_graph_are_compared_as_they_come(network: DeployNetwork, e
         return {**_run(network)(images), "labels": np.zeros((len(images), *SIZE), np.uint8)}
 
     share_of_others = sum(int((labels != 0).sum()) for labels in expected.labels)
-    assert compare_outputs("trt", wrong, "", expected, TAIL).differing == share_of_others
+    assert compare_outputs("trt", wrong, "", expected, POSTPROCESS).differing == share_of_others
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -112,10 +112,10 @@ def test_labels_of_another_size_are_compared_with_the_tail(
 ) -> None:
     def run(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         out = _run(network)(images)
-        labels = [labels_from_logits(x, (20, 30), tail=TAIL) for x in out["logits"]]
+        labels = [labels_from_logits(x, (20, 30), postprocess=POSTPROCESS) for x in out["logits"]]
         return {**out, "labels": np.stack(labels) if right else np.zeros((len(images), 20, 30), np.uint8)}
 
-    found = compare_outputs("trt", run, "", expected, TAIL)
+    found = compare_outputs("trt", run, "", expected, POSTPROCESS)
     assert found.pixels == 3 * (SIZE[0] * SIZE[1] + 20 * 30)
     assert (found.differing == 0) is right
 
@@ -126,7 +126,7 @@ def test_logit_error() -> None:
         big = torch.nn.functional.interpolate(
             torch.from_numpy(small), (8, 12), mode="bilinear", align_corners=align
         ).numpy()
-        assert logit_error(small, big[0], TailSpec(align)) <= 1e-6
-        assert logit_error(small, big[0], TailSpec(not align)) > 1e-2
-    assert logit_error(small + 1.0, small[0], TAIL) == pytest.approx(1.0, abs=1e-6)
-    assert logit_error(np.full_like(small, np.nan), small[0], TAIL) == math.inf
+        assert logit_error(small, big[0], PostprocessSpec(align)) <= 1e-6
+        assert logit_error(small, big[0], PostprocessSpec(not align)) > 1e-2
+    assert logit_error(small + 1.0, small[0], POSTPROCESS) == pytest.approx(1.0, abs=1e-6)
+    assert logit_error(np.full_like(small, np.nan), small[0], POSTPROCESS) == math.inf

@@ -155,7 +155,7 @@ def _published_size(output: Tensor, want: list[int], image: Tensor, spec: ModelS
         return output
     if (int(output.shape[-2]), int(output.shape[-1])) == full:
         return output
-    return resize_bilinear(output, full, align_corners=spec.tail.align_corners)
+    return resize_bilinear(output, full, align_corners=spec.postprocess.align_corners)
 
 
 def run_record(record: Record) -> list[Array]:

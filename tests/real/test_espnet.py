@@ -15,7 +15,7 @@ from edgeseg.export.deploy import DeployNetwork
 from edgeseg.images import fit_image, read_image
 from edgeseg.metrics import ConfusionMatrix, agreement
 from edgeseg.models import create_model, model_spec
-from edgeseg.tail import labels_from_logits
+from edgeseg.postprocess import labels_from_logits
 from tests.real.conftest import Export
 
 SIZE = (512, 1024)
@@ -41,7 +41,7 @@ def test_labels_are_those_of_fp32_pytorch(frame: str, bundle: Path, shared: Path
     picture = fit_image(read_image(_picture(shared, frame)), SIZE, spec.resize)[0]
     with torch.inference_mode():
         logits = network(torch.from_numpy(picture[None]))[0].numpy()
-    expected = labels_from_logits(logits, SIZE, tail=spec.tail)
+    expected = labels_from_logits(logits, SIZE, postprocess=spec.postprocess)
     for target in TARGETS:
         with edgeseg.Predictor(bundle, target, output="network") as predictor:
             differing, total = agreement(expected, predictor(_picture(shared, frame)).labels)

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeseg import bundle as bundles
 from edgeseg.files import sha256_of
 from edgeseg.images import fit_image
-from edgeseg.specs import InputSpec, ResizeRule, Size, TailSpec
-from edgeseg.tail import labels_from_logits
-from edgeseg.targets import GRAPH_TAIL_TARGETS
+from edgeseg.postprocess import labels_from_logits
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
+from edgeseg.targets import GRAPH_LABEL_TARGETS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,8 +81,8 @@ def tiny_graph(
         shape = [1, num_classes, -(-size[0] // STRIDE), -(-size[1] // STRIDE)]
         outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)]
     if labels:
-        tail_nodes, tail_constants = _tail(num_classes, align_corners, threshold)
-        nodes, constants = nodes + tail_nodes, constants | tail_constants
+        postprocess_nodes, postprocess_constants = _postprocess(num_classes, align_corners, threshold)
+        nodes, constants = nodes + postprocess_nodes, constants | postprocess_constants
         outputs.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width]))
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
@@ -116,7 +116,7 @@ def _stem(spec: InputSpec, num_classes: int, seed: int) -> tuple[list[Any], dict
     return nodes, constants
 
 
-def _tail(num_classes: int, align_corners: bool, threshold: float) -> tuple[list[Any], dict[str, NDArray[Any]]]:
+def _postprocess(num_classes: int, align_corners: bool, threshold: float) -> tuple[list[Any], dict[str, NDArray[Any]]]:
     """Resize to the input's size and argmax (or threshold); the cast to uint8 comes last, as TensorRT wants it."""
     mode = "align_corners" if align_corners else "half_pixel"
     nodes = [
@@ -170,7 +170,7 @@ def make_tiny_bundle(
         size: Height x width of the input; any multiple of 8.
         num_classes: Channels of the logits; 1 gives two labels by `threshold`.
         dynamic: Leave height and width of the graphs free.
-        align_corners: Of the tail.
+        align_corners: Of the postprocessing.
         spec: Of the input; by default raw RGB pixels.
         resize: Of the bundle; by default OpenCV linear stretch.
         threshold: For one logit.
@@ -180,7 +180,7 @@ def make_tiny_bundle(
     path.mkdir(parents=True)
     spec = spec or InputSpec()
     wanted = tuple(targets)
-    gpu = not GRAPH_TAIL_TARGETS.isdisjoint(wanted)
+    gpu = not GRAPH_LABEL_TARGETS.isdisjoint(wanted)
     count = max(2, num_classes)
     manifest = bundles.Manifest(
         name=name,
@@ -193,7 +193,7 @@ def make_tiny_bundle(
         divisor=STRIDE,
         input=spec,
         resize=resize or ResizeRule(),
-        tail=TailSpec(align_corners, threshold),
+        postprocess=PostprocessSpec(align_corners, threshold),
         targets=wanted,
         dynamic=dynamic,
         label_size=size if gpu else None,
@@ -272,6 +272,6 @@ def _write_sample(path: Path, graph: onnx.ModelProto, manifest: bundles.Manifest
     fitted, region = fit_image(image, manifest.input_size, manifest.resize)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     logits = session.run(["logits"], {"image": fitted[None]})[0]
-    labels = labels_from_logits(logits[0], size, tail=manifest.tail, region=region)
+    labels = labels_from_logits(logits[0], size, postprocess=manifest.postprocess, region=region)
     cv2.imwrite(str(path / bundles.SAMPLE), image[..., ::-1])
     cv2.imwrite(str(path / bundles.SAMPLE_LABELS), labels)

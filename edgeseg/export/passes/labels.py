@@ -1,4 +1,4 @@
-"""End a graph in labels: the exact tail for targets that resize and take the argmax themselves."""
+"""End a graph in labels: the exact postprocessing for targets that resize and take the argmax themselves."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.export.passes._base import Pass
-from edgeseg.specs import Size, TailSpec
-from edgeseg.tail import interpolation_bands
+from edgeseg.postprocess import interpolation_bands
+from edgeseg.specs import PostprocessSpec, Size
 
 __all__ = ["AppendLabels"]
 
@@ -26,20 +26,24 @@ class AppendLabels(Pass):
 
     Interpolation is linear along each axis, so it is two matrix products with constant matrices of two entries per
     output. For CPUs the rows are made in bands that stay in cache, each labelled at once: the full tensor of classes x
-    height x width never exists. Measured (benchmarks/tail.py, 19 classes, 64x128 to 512x1024, two cores) for Resize,
-    ArgMax, Cast: ONNX Runtime 7.5 ms instead of 11.3, OpenVINO 3.3 instead of 21.
+    height x width never exists (`benchmarks/postprocess.py` times it).
 
     Args:
         size: Height x width of the labels.
-        tail: align_corners of the resize, and the threshold of a single logit.
+        postprocess: align_corners of the resize, and the threshold of a single logit.
         form: ``resize`` for GPUs, ``bands`` for CPUs.
         keep_logits: The logits stay an output, so that labels of another size can be had exactly from the same run.
     """
 
     def __init__(
-        self, size: Size, tail: TailSpec, *, form: Literal["resize", "bands"] = "resize", keep_logits: bool = True
+        self,
+        size: Size,
+        postprocess: PostprocessSpec,
+        *,
+        form: Literal["resize", "bands"] = "resize",
+        keep_logits: bool = True,
     ) -> None:
-        self.size, self.tail, self.form, self.keep_logits = size, tail, form, keep_logits
+        self.size, self.postprocess, self.form, self.keep_logits = size, postprocess, form, keep_logits
 
     def requires(self, model: onnx.ModelProto) -> str:
         outputs = {output.name: output for output in model.graph.output}
@@ -58,7 +62,7 @@ class AppendLabels(Pass):
         graph = extended.graph
         logits = next(output for output in graph.output if output.name == "logits")
         batch, classes, height, width = (dim.dim_value for dim in logits.type.tensor_type.shape.dim)
-        choose = _Choice(graph, classes, self.tail.threshold, through_float=self.form == "resize")
+        choose = _Choice(graph, classes, self.postprocess.threshold, through_float=self.form == "resize")
         if (height, width) == self.size:
             choose("logits", "labels")
         elif self.form == "resize":
@@ -73,7 +77,7 @@ class AppendLabels(Pass):
 
     def _resize(self, graph: onnx.GraphProto, target: tuple[int, int, int, int]) -> None:
         _constant(graph, "labels_size", np.array(target, np.int64))
-        mode = "align_corners" if self.tail.align_corners else "half_pixel"
+        mode = "align_corners" if self.postprocess.align_corners else "half_pixel"
         graph.node.append(
             helper.make_node(
                 "Resize",
@@ -86,7 +90,7 @@ class AppendLabels(Pass):
         )
 
     def _bands(self, graph: onnx.GraphProto, logits: Size, choose: _Choice) -> None:
-        align = self.tail.align_corners
+        align = self.postprocess.align_corners
         ((_, inputs, across),) = interpolation_bands(logits[1], self.size[1], align, self.size[1])
         _constant(graph, "labels_across", _all_inputs(across, inputs, logits[1]))
         graph.node.append(helper.make_node("MatMul", ["logits", "labels_across"], ["labels_wide"]))

@@ -1,9 +1,9 @@
-"""Peel the trailing resize off a graph, so that the exact tail does it at a fraction of the cost.
+"""Peel the trailing resize off a graph, so that the exact postprocessing does it at a fraction of the cost.
 
 Networks of the registry return logits at their own stride. A network of the user's own often ends in
 ``F.interpolate(logits, size=image.shape[-2:], mode="bilinear")``; this pass removes that last node and says which
-align_corners the tail must use. It changes what the graph returns, so it is not checked like other passes: the export
-compares the peeled graph plus tail with the whole module.
+align_corners the postprocessing must use. It changes what the graph returns, so it is not checked like other
+passes: the export compares the peeled graph plus postprocessing with the whole module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Low precision: int8 (Q/DQ in the graph), fp16 (casts in the graph), bf16 (OpenVINO), each measured and guarded."""
+"""Low precision: int8 (Q/DQ in the graph), fp16 (casts in the graph), bf16 (OpenVINO); accepted only where it pays."""
 
 from __future__ import annotations
 

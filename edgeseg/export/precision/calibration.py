@@ -1,4 +1,4 @@
-"""Calibration pictures: read, fitted as the device fits them, some of them held out to judge by."""
+"""Calibration pictures: read, fitted as the device fits them, some of them held out to score by."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgeseg.errors import InputError
 from edgeseg.evaluation import read_labels
 from edgeseg.images import fit_image, read_image
+from edgeseg.postprocess import Region
 from edgeseg.sources import list_images
 from edgeseg.specs import ResizeRule, Size
-from edgeseg.tail import Region
 
 __all__ = ["Calibration", "Picture", "load_calibration", "load_pictures", "spread"]
 
@@ -44,11 +44,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pictures to calibrate on, and pictures to judge by.
+    """Pictures to calibrate on, and pictures to score by.
 
     Attributes:
         pictures: To calibrate on.
-        held: To judge by.
+        held: To score by.
         shared: Whether the only picture had to be both.
     """
 

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import shape_inference
 
-from edgeseg.export.precision.judge import Judge, Verdict
+from edgeseg.export.precision.scoring import Score, Scorer
 
 __all__ = ["Found", "Ranked", "own_noise", "rank", "search"]
 
@@ -43,43 +43,43 @@ class Found:
     Attributes:
         model: The graph.
         kept: Operators kept in float.
-        verdict: The graph's score.
+        score: The graph's score.
         holds: Whether it holds the budget.
     """
 
     model: onnx.ModelProto
     kept: tuple[Ranked, ...]
-    verdict: Verdict
+    score: Score
     holds: bool
 
 
-def rank(rebuild: Rebuild, names: Sequence[str], noise: Mapping[str, float], judge: Judge) -> list[Ranked]:
+def rank(rebuild: Rebuild, names: Sequence[str], noise: Mapping[str, float], scorer: Scorer) -> list[Ranked]:
     """Operators in falling order of what they cost; those that were not measured come last, by the proxy.
 
     Args:
         rebuild: See `Rebuild`.
         names: Lowered operators.
         noise: The proxy, such as `own_noise` gives.
-        judge: Measures.
+        scorer: Measures.
     """
     suspicious = sorted(names, key=lambda name: -noise.get(name, 0.0))
-    base = judge.error(rebuild(()), _PICTURES)
+    base = scorer.error(rebuild(()), _PICTURES)
     measured = []
     for name in suspicious[:MOST_MEASURED]:
-        alone = judge.error(rebuild((name,)), _PICTURES)
+        alone = scorer.error(rebuild((name,)), _PICTURES)
         measured.append(Ranked(name, 1.0 - alone / base if base else 0.0))
     measured.sort(key=lambda entry: -entry.gain)
     return measured + [Ranked(name, 0.0) for name in suspicious[MOST_MEASURED:]]
 
 
-def search(rebuild: Rebuild, ranking: Sequence[Ranked], judge: Judge, holds: Callable[[Verdict], bool]) -> Found:
+def search(rebuild: Rebuild, ranking: Sequence[Ranked], scorer: Scorer, holds: Callable[[Score], bool]) -> Found:
     """The shortest prefix of a ranking that, kept in float, holds the budget; the last one tried where none does."""
 
     def attempt(count: int) -> Found:
         kept = tuple(ranking[:count])
         model = rebuild({entry.node for entry in kept})
-        verdict = judge.graph(model)
-        return Found(model, kept, verdict, holds(verdict))
+        score = scorer.graph(model)
+        return Found(model, kept, score, holds(score))
 
     low, count = 0, 1
     best = attempt(min(count, len(ranking)))

@@ -153,8 +153,8 @@ class STDC(nn.Module):
         style: Keys and pool.
         aliases: Hold every tensor under a second key too (``x2`` .. ``x32``), as the official state dicts do; the
             second counts where a checkpoint's two differ. For the layout ``features``.
-        tail: Classes of the ImageNet classifier's layers (``conv_last``, ``fc``, ``bn``, ``linear``); None leaves them
-            out. The maps do not use them.
+        imagenet_classes: Classes of the ImageNet classifier's layers (``conv_last``, ``fc``, ``bn``, ``linear``);
+            None leaves them out. The maps do not use them.
 
     Shape:
         image (N, 3, H, W) -> five maps of 32, 64, 256, 512 and 1024 channels at strides 2, 4, 8, 16 and 32, any size
@@ -167,14 +167,14 @@ class STDC(nn.Module):
         *,
         style: STDCStyle = OFFICIAL,
         aliases: bool = False,
-        tail: int | None = None,
+        imagenet_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.feature_info = STDC_INFO
         stages = _stages(blocks, style)
         self._paths = self._lay_out(stages, style)
-        if tail is not None:
-            self._add_tail(tail)
+        if imagenet_classes is not None:
+            self._add_classifier(imagenet_classes)
         if aliases:
             self._add_aliases(stages)
 
@@ -190,7 +190,7 @@ class STDC(nn.Module):
         self.stages = nn.Sequential(OrderedDict(zip(keys, rows, strict=True)))
         return [[f"stages.{key}"] for key in keys]
 
-    def _add_tail(self, num_classes: int) -> None:
+    def _add_classifier(self, num_classes: int) -> None:
         width = _WIDTHS[-1]
         self.conv_last = ConvBN(width, width, 1)
         self.fc = nn.Linear(width, width, bias=False)

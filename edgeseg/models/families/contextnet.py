@@ -27,7 +27,7 @@ from edgeseg.models.layers.depthwise import (
 from edgeseg.models.layers.resize import resize_bilinear, resize_like
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 
 __all__ = ["ContextNet", "ContextNetZh320", "contextnet14", "contextnet14_zh320"]
 
@@ -203,7 +203,7 @@ _SPEC = ModelSpec(
     divisor=1,
     input=InputSpec("rgb", (73.1583, 82.909, 72.3924), (1.0, 1.0, 1.0)),
     resize=ResizeRule("stretch", "linear"),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="classifier.conv.1.weight",
     params=876_563,
     accuracy="Cityscapes test mIoU 66.1 at 1024x2048 (paper)",

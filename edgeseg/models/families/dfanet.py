@@ -23,7 +23,7 @@ from edgeseg.models.layers.separable import SeparableConv
 from edgeseg.models.layers.squeeze import LinearGate
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = [
     "DFANet",
@@ -369,7 +369,7 @@ _SPEC = ModelSpec(
     input_size=(512, 1024),
     divisor=4,
     input=InputSpec.imagenet("bgr"),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="decoder.conv_cls.weight",
     params=2_187_216,
     params_note="12,416 of them (decoder.conv4) are dead and drop out at export",
@@ -417,7 +417,7 @@ def dfanet_b_zh320(*, num_classes: int = 19) -> DFANetZh320:
         input_size=(224, 224),
         divisor=1,
         input=InputSpec.imagenet(),
-        tail=TailSpec(),
+        postprocess=PostprocessSpec(),
         classes_key="classifier.2.weight",
         params=1_840_464,
         params_note="",

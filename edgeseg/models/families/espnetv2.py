@@ -22,7 +22,7 @@ from edgeseg.models.layers.paddleseg import same_avg_pool
 from edgeseg.models.layers.resize import resize_like, upsample
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = [
     "ESPNetv2Classifier",
@@ -222,7 +222,7 @@ _SEG = ModelSpec(
     input=InputSpec(
         "bgr", (72.3923111, 82.90893555, 73.15840149), (45.3192215, 46.15289307, 44.91483307), scale=1 / 255
     ),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="project_l1.1.conv.weight",
     params=0,
     weights_licence="MIT",
@@ -235,7 +235,7 @@ _CLS = _SEG.but(
     input_size=(224, 224),
     divisor=32,
     input=InputSpec.imagenet(),
-    tail=TailSpec(),
+    postprocess=PostprocessSpec(),
     classes_key="classifier.weight",
     notes="Classifier, published for 224x224 (short side 256, centre crop).",
 )

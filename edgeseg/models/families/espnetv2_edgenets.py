@@ -22,7 +22,7 @@ from edgeseg.models.layers.resize import resize_bilinear, resize_like, upsample
 from edgeseg.models.layers.shuffle import channel_shuffle
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 
 __all__ = [
     "ESPNetv2EdgeNets",
@@ -235,7 +235,7 @@ _SPEC = ModelSpec(
     divisor=16,
     input=InputSpec.imagenet(),
     resize=ResizeRule("stretch", "pillow_bilinear"),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="bu_dec_l4.merge_layer.3.weight",
     params=0,
     weights_licence="MIT",

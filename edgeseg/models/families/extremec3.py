@@ -3,7 +3,7 @@
 Park et al., "ExtremeC3Net: Extreme Lightweight Portrait Segmentation Networks using Advanced C3-modules", 2019,
 arXiv 1908.03093. Equals the authors' own implementation (clovaai/ext_portrait_segmentation, ``models/extremeC3.py``,
 second stage) number for number. The published decoder resizes 24 maps to input size and then classifies; here the
-1x1 classifier comes first, which commutes exactly, so that `forward` ends at stride 2 and the resize is the tail.
+1x1 classifier comes first, which commutes exactly, so that `forward` ends at stride 2 and postprocessing resizes.
 BN eps is 1e-3 except inside the C3 blocks and in ``upsample.1``, where it is 1e-5.
 """
 
@@ -18,7 +18,7 @@ from edgeseg.models.layers.prelu import BNPReLU, Conv, ConvBNPReLU
 from edgeseg.models.layers.resize import upsample
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import TailSpec
+from edgeseg.specs import PostprocessSpec
 
 __all__ = ["ExtremeC3Net", "extremec3net", "extremec3net_2class"]
 
@@ -63,7 +63,7 @@ class ExtremeC3Net(nn.Module):
         self.encoder = _Encoder(p, q)
         self.upsample = nn.Sequential(nn.Conv2d(112, 24, 1, bias=False), nn.BatchNorm2d(24))
         self.Fine = nn.Sequential(Conv(3, 24, 3, stride=2), C3Module(24, 24, (2, 4, 8)))
-        # Index 1 of the published Sequential is the resize, which is the tail here.
+        # Index 1 of the published Sequential is the resize, which is the postprocessing here.
         self.classifier = nn.Sequential(BNPReLU(24), nn.Identity(), nn.Conv2d(24, num_classes, 1, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ _SPEC = ModelSpec(
     input_size=(224, 224),
     divisor=4,
     input=PORTRAIT_INPUT,
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="classifier.2.weight",
     params=37_738,
     accuracy="EG1800 mIoU 94.98 at 224x224",

@@ -23,7 +23,7 @@ from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.resize import resize_like
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = ["FANet", "fanet_18", "fanet_34"]
 
@@ -162,7 +162,7 @@ _SPEC = ModelSpec(
     input_size=(1024, 2048),
     divisor=1,
     input=InputSpec.imagenet(),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="clslayer_8.conv_out.weight",
     params=13_080_128,
     params_note="The published count, 13,970,176, includes the training heads and unused convolutions, built with aux.",

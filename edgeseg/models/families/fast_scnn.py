@@ -20,7 +20,7 @@ from edgeseg.models.layers.depthwise import (
 from edgeseg.models.layers.pyramid import BINS, pyramid_maps
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = ["FastSCNN", "fast_scnn"]
 
@@ -108,7 +108,7 @@ class FastSCNN(nn.Module):
         input_size=(1024, 2048),
         divisor=32,
         input=InputSpec.imagenet(),
-        tail=TailSpec(align_corners=True),
+        postprocess=PostprocessSpec(align_corners=True),
         classes_key="classifier.conv.1.weight",
         params=1_138_051,
         accuracy="Cityscapes val mIoU 54.84 (Tramac's README, retrained at 768 crops; paper 68.6)",

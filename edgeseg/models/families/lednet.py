@@ -20,7 +20,7 @@ from edgeseg.models.layers.factorized import EPS, EncoderClassifier, FactorizedE
 from edgeseg.models.layers.resize import resize_like
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 
 __all__ = ["LEDNet", "LEDNetESN", "lednet", "lednet_apn128", "lednet_cls", "lednet_esn"]
 
@@ -177,7 +177,7 @@ _SPEC = ModelSpec(
     divisor=8,
     input=InputSpec.unit_scale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     resize=ResizeRule("stretch", "pillow_bilinear"),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="decoder.apn.mid.0.conv.0.weight",
     params=923_083,
     params_note="The record counts encoder.output_conv for 19 classes: 925,534.",
@@ -231,7 +231,7 @@ def lednet_esn(*, num_classes: int = 19) -> LEDNetESN:
         input_size=(224, 224),
         divisor=16,
         input=InputSpec.imagenet(),
-        tail=TailSpec(),
+        postprocess=PostprocessSpec(),
         classes_key="classifier.linear.weight",
         params=1_040_436,
         params_note="",

@@ -20,7 +20,7 @@ from edgeseg.models.layers.residual import BasicBlock, Bottleneck, residual_laye
 from edgeseg.models.layers.resize import resize_like
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -181,7 +181,7 @@ _SPEC = ModelSpec(
     input_size=(1024, 2048),
     divisor=8,
     input=InputSpec.imagenet(),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="final_layer.conv2.weight",
     params=7_625_715,
     accuracy="Cityscapes val mIoU 78.8 at 1024x2048",

@@ -26,7 +26,7 @@ from edgeseg.models.layers.resize import resize_like
 from edgeseg.models.layers.warp import flow_warp
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = [
     "FlowField",
@@ -212,7 +212,7 @@ _SPEC = ModelSpec(
     input_size=(1024, 2048),
     divisor=1,
     input=InputSpec.imagenet(),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="head.conv_last.1.weight",
     params=12_869_715,
     accuracy="Cityscapes val mIoU 79.0 at 1024x2048, flipped images averaged in",

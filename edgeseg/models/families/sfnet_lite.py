@@ -21,7 +21,7 @@ from edgeseg.models.layers.resize import resize_like
 from edgeseg.models.layers.warp import flow_warp
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = [
     "SFNetLiteR18",
@@ -135,7 +135,7 @@ class SFNetLiteSTDC(nn.Module):
         aux: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = STDC(blocks, aliases=True, tail=1000 if aux else None)
+        self.backbone = STDC(blocks, aliases=True, imagenet_classes=1000 if aux else None)
         self.head = LiteHead((64, 256, 512, 1024), num_classes, attention=attention, aux=aux)
         unused = (r"^head\.dsn\.", r"^backbone\.(conv_last|fc|bn|linear)\.")
         self.checkpoint_ignores = () if aux else unused
@@ -158,7 +158,7 @@ _SPEC = ModelSpec(
     input_size=(1024, 2048),
     divisor=1,
     input=InputSpec.imagenet(),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="head.conv_last.1.weight",
     params=12_079_863,
     params_note=_NOTE.format(12_296_074),

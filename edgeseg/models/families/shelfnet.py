@@ -28,7 +28,7 @@ from edgeseg.models.layers.norm import AbsBatchNorm
 from edgeseg.models.layers.residual import activate
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = ["ShelfNet", "ShelfNetLight", "shelfnet18_lw", "shelfnet34_lw", "shelfnet50", "shelfnet101"]
 
@@ -284,7 +284,7 @@ _SPEC = ModelSpec(
     input_size=(1024, 2048),
     divisor=32,
     input=InputSpec.imagenet(),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="conv_out.conv_out.weight",
     params=14_357_440,
     accuracy="Cityscapes test mIoU 74.8 at 1024x2048",

@@ -21,7 +21,7 @@ from edgeseg.models.layers.prelu import EPS, BNPReLU, Conv, ConvBNPReLU
 from edgeseg.models.layers.resize import upsample
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, ResizeRule, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 
 __all__ = ["SINetCityscapes", "sinet_cityscapes"]
 
@@ -165,7 +165,7 @@ class SINetCityscapes(nn.Module):
         divisor=128,
         input=InputSpec.imagenet(),
         resize=ResizeRule("stretch", "pillow_bilinear"),
-        tail=TailSpec(align_corners=True),
+        postprocess=PostprocessSpec(align_corners=True),
         classes_key="classifier.weight",
         params=119_418,
         accuracy="Cityscapes val mIoU 68.22, test 66.46 at 1024x2048",

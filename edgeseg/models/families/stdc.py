@@ -22,7 +22,7 @@ from edgeseg.models.layers.bisenet import ContextRefinement, OutputHead
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = [
     "STDCClassifier",
@@ -48,9 +48,9 @@ def plain_bn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class ContextPath(ContextRefinement):
     """The backbone, and its two deepest maps refined by attention and brought to stride 8."""
 
-    def __init__(self, blocks: tuple[int, int, int], *, tail: int | None, style: STDCStyle) -> None:
+    def __init__(self, blocks: tuple[int, int, int], *, imagenet_classes: int | None, style: STDCStyle) -> None:
         super().__init__(512, 1024)
-        self.backbone = STDC(blocks, style=style, aliases=style is OFFICIAL, tail=tail)
+        self.backbone = STDC(blocks, style=style, aliases=style is OFFICIAL, imagenet_classes=imagenet_classes)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Image to the backbone's five maps, and the context at strides 8 and 16."""
@@ -78,7 +78,7 @@ class STDCTrunk(nn.Module):
 
     Args:
         blocks: Of the backbone: `STDC1_BLOCKS` or `STDC2_BLOCKS`.
-        tail: Classes of the backbone's ImageNet classifier; None leaves it out.
+        imagenet_classes: Classes of the backbone's ImageNet classifier; None leaves it out.
         style: Of the backbone.
 
     Shape:
@@ -97,11 +97,11 @@ class STDCTrunk(nn.Module):
         self,
         blocks: tuple[int, int, int] = STDC1_BLOCKS,
         *,
-        tail: int | None = None,
+        imagenet_classes: int | None = None,
         style: STDCStyle = OFFICIAL,
     ) -> None:
         super().__init__()
-        self.cp = ContextPath(blocks, tail=tail, style=style)
+        self.cp = ContextPath(blocks, imagenet_classes=imagenet_classes, style=style)
         self.ffm = FeatureFusion(384, 256)
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -126,7 +126,7 @@ class STDCSeg(STDCTrunk):
     def __init__(
         self, num_classes: int = 19, *, blocks: tuple[int, int, int] = STDC1_BLOCKS, aux: bool = False
     ) -> None:
-        super().__init__(blocks, tail=1000 if aux else None)
+        super().__init__(blocks, imagenet_classes=1000 if aux else None)
         self.conv_out = OutputHead(256, 256, num_classes)
         if aux:
             self._add_training_heads(num_classes)
@@ -166,7 +166,7 @@ class STDCClassifier(STDC):
     """
 
     def __init__(self, num_classes: int = 1000, *, blocks: tuple[int, int, int] = STDC1_BLOCKS) -> None:
-        super().__init__(blocks, aliases=True, tail=num_classes)
+        super().__init__(blocks, aliases=True, imagenet_classes=num_classes)
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ _SPEC = ModelSpec(
     input_size=(512, 1024),
     divisor=1,
     input=InputSpec.imagenet(),
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     classes_key="conv_out.conv_out.weight",
     params=8_275_104,
     params_note="the published state also holds the training heads and the ImageNet classifier; built with aux",

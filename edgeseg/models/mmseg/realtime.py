@@ -21,7 +21,7 @@ from edgeseg.models.mmseg.cgnet import cgnet
 from edgeseg.models.mmseg.resnet18 import MMSEG
 from edgeseg.models.registry import register
 from edgeseg.models.segmentor import Segmentor
-from edgeseg.specs import InputSpec, TailSpec
+from edgeseg.specs import InputSpec, PostprocessSpec
 
 __all__ = [
     "mmseg_bisenetv1_r18",
@@ -86,7 +86,7 @@ _STDC = MMSEG(
     system="STDC",
     year=2021,
     paper="Rethinking BiSeNet For Real-time Semantic Segmentation (CVPR 2021, arXiv 2104.13188)",
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     params=8_275_123,
     accuracy="Cityscapes val mIoU 71.82 (mmsegmentation's metafile)",
 )
@@ -170,7 +170,7 @@ _PIDNET = MMSEG(
     paper="PIDNet: A Real-time Semantic Segmentation Network Inspired by PID Controllers (CVPR 2023, arXiv 2206.02066)",
     input_size=(1024, 2048),
     divisor=8,
-    tail=TailSpec(align_corners=True),
+    postprocess=PostprocessSpec(align_corners=True),
     params=7_625_651,
     params_note="the published state also holds the heads that serve training only; built with aux",
     accuracy="Cityscapes val mIoU 78.74 (mmsegmentation's metafile)",

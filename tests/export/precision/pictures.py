@@ -15,8 +15,8 @@ from edgeseg.export.precision.qdq import named
 from edgeseg.export.reference import ParitySet
 from edgeseg.export.to_onnx import export_onnx, simplify
 from edgeseg.images import read_image
+from edgeseg.postprocess import labels_from_logits
 from edgeseg.specs import InputSpec
-from edgeseg.tail import labels_from_logits
 from tests.export.networks import Tiny, own_spec
 
 SIZE = (32, 48)
@@ -52,5 +52,5 @@ def expected_of(network: DeployNetwork, pictures: list[NDArray[np.uint8]]) -> Pa
     """What fp32 PyTorch makes of pictures."""
     with torch.inference_mode():
         logits = [network(torch.from_numpy(picture[None]))[0].numpy() for picture in pictures]
-    labels = [labels_from_logits(x, SIZE, tail=own_spec().tail) for x in logits]
+    labels = [labels_from_logits(x, SIZE, postprocess=own_spec().postprocess) for x in logits]
     return ParitySet(tuple(pictures), tuple(logits), tuple(labels))

@@ -16,7 +16,7 @@ from edgeseg.bundle import ORT_MODEL, Bundle, open_bundle
 from edgeseg.errors import InputError, ParityError, UsageError
 from edgeseg.export import pipeline
 from edgeseg.export.pipeline import ExportReport
-from edgeseg.export.precision import Latency, stage
+from edgeseg.export.precision import Latency, lowering
 from edgeseg.export.precision.qdq import check_symmetric
 from edgeseg.runtimes import RuntimeOptions
 from edgeseg.specs import InputSpec
@@ -29,8 +29,8 @@ FASTER = Latency(2.0, 1.0, 0, 5)
 
 @pytest.fixture(autouse=True)
 def _no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network this small is no faster in int8; what the guard measures is not what these tests are about."""
-    monkeypatch.setattr(stage, "measure_pair", lambda *arguments, **options: FASTER)
+    """A network this small is no faster in int8; what acceptance measures is not what these tests are about."""
+    monkeypatch.setattr(lowering, "measure_pair", lambda *arguments, **options: FASTER)
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,14 @@ def test_int8_is_weighed_against_the_graph_that_fp32_would_ship(
 ) -> None:
     network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.PReLU(16), nn.Conv2d(16, 3, 1))
     made: dict[str, bool] = {}
-    whole = stage._Twin.bundle
+    whole = lowering._Fp32Baseline.bundle
 
-    def bundle(self: stage._Twin, target: str) -> Bundle:
+    def bundle(self: lowering._Fp32Baseline, target: str) -> Bundle:
         found = whole(self, target)
         made[target] = found.has(ORT_MODEL)
         return found
 
-    monkeypatch.setattr(stage._Twin, "bundle", bundle)
+    monkeypatch.setattr(lowering._Fp32Baseline, "bundle", bundle)
     options: dict[str, Any] = {"name": "own", "size": SIZE, "input": InputSpec.imagenet(), "out": tmp_path}
     edgeseg.export_model(network, targets=["ort"], precision="int8", calib=calib, force=True, **options)
     assert made == {"ort": True}
@@ -181,7 +181,7 @@ def _arithmetic(bundle: Bundle, target: str, **options: Any) -> str:
 
 
 def test_slower_is_refused_and_leaves_nothing(calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "measure_pair", lambda *arguments, **options: Latency(1.0, 2.0, 5, 5))
+    monkeypatch.setattr(lowering, "measure_pair", lambda *arguments, **options: Latency(1.0, 2.0, 5, 5))
     with pytest.raises(edgeseg.EdgesegError, match=r"int8 is slower than fp32 on ort here: 2\.00 against 1\.00 ms"):
         _export(tmp_path, "int8", calib=calib, min_agreement=0.5)
     assert not list(tmp_path.iterdir())
@@ -191,7 +191,7 @@ def test_slower_is_refused_and_leaves_nothing(calib: Path, tmp_path: Path, monke
 
 
 def test_below_budget_is_refused(calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "without_quantisers", lambda made, model, names: made)
+    monkeypatch.setattr(lowering, "without_quantisers", lambda made, model, names: made)
     with pytest.raises(ParityError, match=r"int8 cannot hold its budget .* 2 operators back in fp32"):
         _export(tmp_path, "int8", calib=calib, min_agreement=1.0)
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from edgeseg.errors import ExportError
 from edgeseg.export.passes import run_graph
 from edgeseg.export.precision.int8 import RECIPES, quantise
-from edgeseg.export.precision.judge import open_graph
 from edgeseg.export.precision.qdq import (
     as_int8,
     as_uint8,
@@ -25,6 +24,7 @@ from edgeseg.export.precision.qdq import (
     without_quantisers,
 )
 from edgeseg.export.precision.roles import grid_nodes, normalisation_nodes
+from edgeseg.export.precision.scoring import open_graph
 from edgeseg.export.to_onnx import check_limits
 from tests.export.graphs import parse
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures

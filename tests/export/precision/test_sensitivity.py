@@ -11,22 +11,22 @@ import pytest
 
 from edgeseg.export.precision.calibration import Picture
 from edgeseg.export.precision.int8 import quantise
-from edgeseg.export.precision.judge import Judge, Verdict
 from edgeseg.export.precision.qdq import quantised_nodes, without_quantisers
+from edgeseg.export.precision.scoring import Score, Scorer
 from edgeseg.export.precision.sensitivity import Ranked, own_noise, rank, search
 from tests.export.networks import own_spec
 from tests.export.precision.pictures import expected_of, images, smooth, tiny_graph, write_pictures
 
 
 class _Fake:
-    """A judge of graphs that only say, in their name, which operators are in float."""
+    """A scorer of graphs that only say, in their name, which operators are in float."""
 
     def __init__(self, cost: dict[str, float]) -> None:
         self.cost, self.tried = cost, 0
 
-    def graph(self, model: onnx.ModelProto) -> Verdict:
+    def graph(self, model: onnx.ModelProto) -> Score:
         self.tried += 1
-        return Verdict(1.0 - self._left(model), None, 0.0)
+        return Score(1.0 - self._left(model), None, 0.0)
 
     def error(self, model: onnx.ModelProto, most: int) -> float:
         return self._left(model)
@@ -45,27 +45,27 @@ COST = {f"n{index}": 0.1 / (index + 1) for index in range(20)}
 
 
 def test_the_worst_come_first() -> None:
-    judge: Any = _Fake(COST)
-    ranking = rank(_rebuild, list(reversed(COST)), {}, judge)
+    scorer: Any = _Fake(COST)
+    ranking = rank(_rebuild, list(reversed(COST)), {}, scorer)
     assert [entry.node for entry in ranking] == list(COST)
     assert ranking[0].gain == pytest.approx(0.1 / sum(COST.values()))
 
 
 @pytest.mark.parametrize("budget", [0.7, 0.8, 0.9, 0.95, 0.99])
 def test_search_keeps_about_as_few_as_it_must(budget: float) -> None:
-    judge: Any = _Fake(COST)
+    scorer: Any = _Fake(COST)
     ranking = [Ranked(name, cost) for name, cost in COST.items()]
-    found = search(_rebuild, ranking, judge, lambda verdict: verdict.agreement >= budget)
+    found = search(_rebuild, ranking, scorer, lambda score: score.agreement >= budget)
     needed = next(n for n in range(1, 21) if 1.0 - sum(list(COST.values())[n:]) >= budget)
     assert found.holds
     assert needed <= len(found.kept) <= needed + 2
-    assert judge.tried <= 10
+    assert scorer.tried <= 10
 
 
 def test_search_says_where_nothing_holds() -> None:
-    judge: Any = _Fake(COST | {"elsewhere": 0.5})
+    scorer: Any = _Fake(COST | {"elsewhere": 0.5})
     ranking = [Ranked(name, cost) for name, cost in COST.items()]
-    found = search(_rebuild, ranking, judge, lambda verdict: verdict.agreement >= 0.9)
+    found = search(_rebuild, ranking, scorer, lambda score: score.agreement >= 0.9)
     assert not found.holds
     assert len(found.kept) == 20
 
@@ -75,7 +75,7 @@ def test_on_a_quantised_network(tmp_path: Path) -> None:
     quantised = quantise(model, images(write_pictures(tmp_path / "c", 3)))
     held = [smooth(30), smooth(31)]
     pictures = [Picture(Path("held"), image) for image in held]
-    judge = Judge(pictures, expected_of(network, held), own_spec().tail, 5)
+    scorer = Scorer(pictures, expected_of(network, held), own_spec().postprocess, 5)
     names = quantised_nodes(quantised)
     noise = own_noise(model, quantised, names, held[0])
     assert set(noise) == set(names)
@@ -84,12 +84,12 @@ def test_on_a_quantised_network(tmp_path: Path) -> None:
     def rebuild(keep: Collection[str]) -> onnx.ModelProto:
         return without_quantisers(quantised, model, keep)
 
-    ranking = rank(rebuild, names, noise, judge)
+    ranking = rank(rebuild, names, noise, scorer)
     assert {entry.node for entry in ranking} == set(names)
-    before = judge.graph(quantised)
-    found = search(rebuild, ranking, judge, lambda verdict: verdict.error <= before.error / 1.01)
+    before = scorer.graph(quantised)
+    found = search(rebuild, ranking, scorer, lambda score: score.error <= before.error / 1.01)
     assert found.holds
     assert 1 <= len(found.kept) <= len(names)
-    undone = judge.graph(rebuild(names))
+    undone = scorer.graph(rebuild(names))
     assert undone.agreement == pytest.approx(1.0, abs=1e-3)
     assert undone.error < 1e-5

@@ -59,7 +59,7 @@ def convolution(
     width: str = "",
 ) -> onnx.ModelProto:
     """``x`` quantised, convolved, perhaps cut off, quantised to ``r``; a `Sigmoid` at the end leaves it float."""
-    tail = {
+    postprocess = {
         "": f"{quantised('c', 'r')}",
         "Relu": f"d = Relu(c) {quantised('d', 'r')}",
         "Clip": f"d = Clip(c, low, high) {quantised('d', 'r')}",
@@ -77,7 +77,7 @@ def convolution(
     body = (
         f"{quantised('x', 'a')} w = DequantizeLinear{'<axis=0>' if own else ''}(w_q, w_s, w_z) "
         f"c = Conv<kernel_shape={list(kernel)}, strides={list(strides)}, pads={list(pads)}, "
-        f"dilations={list(dilations)}, group={group}>(a, w{', b' if bias else ''}) {tail}"
+        f"dilations={list(dilations)}, group={group}>(a, w{', b' if bias else ''}) {postprocess}"
     )
     given = f"{shape[0]},{shape[1]},{shape[2]},{width or shape[3]}"
     model = build(f"g (float[{given}] x) => (float[1,{outputs},{size[0]},{width or size[1]}] r) {{ {body} }}", **held)

@@ -1,4 +1,4 @@
-"""The exact tail: logits of any size to labels of any size, without the full class x height x width tensor.
+"""The exact postprocessing: logits of any size to labels of any size, without the full class x height x width tensor.
 
 The answer is that of "bilinear resize of the logits, then argmax over the classes, the lowest index winning ties", in
 float32. There are two ways to it:
@@ -24,11 +24,11 @@ import numpy as np
 
 from edgeseg.errors import UsageError
 from edgeseg.labels import LabelMap
-from edgeseg.specs import Size, TailSpec
-from edgeseg.tail.axes import F32, Band, Region, interpolation_bands, prepare
-from edgeseg.tail.compiled import compiled_labels, is_usable
-from edgeseg.tail.dense import interpolate_all
-from edgeseg.tail.sparse import Cells, coarse_argmax, interpolate_cells, spread
+from edgeseg.postprocess.axes import F32, Band, Region, interpolation_bands, prepare
+from edgeseg.postprocess.compiled import compiled_labels, is_usable
+from edgeseg.postprocess.dense import interpolate_all
+from edgeseg.postprocess.sparse import Cells, coarse_argmax, interpolate_cells, spread
+from edgeseg.specs import PostprocessSpec, Size
 
 __all__ = ["Band", "Method", "Region", "interpolation_bands", "labels_from_logits", "scores_from_logits", "warm_up"]
 
@@ -37,18 +37,18 @@ _METHODS: tuple[Method, ...] = ("auto", "compiled", "dense", "sparse")
 
 
 def labels_from_logits(
-    logits: F32, size: Size, *, tail: TailSpec, region: Region | None = None, method: Method = "auto"
+    logits: F32, size: Size, *, postprocess: PostprocessSpec, region: Region | None = None, method: Method = "auto"
 ) -> LabelMap:
     """Resize logits bilinearly to `size` and take the argmax, exactly.
 
     Source positions are those of ``torch.nn.functional.interpolate``: ``(y + 0.5) * h / H - 0.5`` clamped to
-    ``[0, h - 1]``, or ``y * (h - 1) / (H - 1)`` with `tail.align_corners`; shrinking has no antialias, as there.
+    ``[0, h - 1]``, or ``y * (h - 1) / (H - 1)`` with `postprocess.align_corners`; shrinking has no antialias, as there.
 
     Args:
         logits: float32 (or float16) (C, h, w), finite, 1 to 65535 classes. One class means two labels: 1 where the
-            resized logit is above `tail.threshold`.
+            resized logit is above `postprocess.threshold`.
         size: Height x width of the labels.
-        tail: The recorded tail of the network.
+        postprocess: The recorded postprocessing of the network.
         region: Part of the network's input to cut out: output row y lies at network row
             ``top + (y + 0.5) * height / H - 0.5``, which is then looked up in the logits.
         method: ``auto`` takes the fastest way for these logits: ``compiled`` where numba is installed.
@@ -60,24 +60,24 @@ def labels_from_logits(
         UsageError: Wrong shape, type, number of classes or size; NaN or infinity among the logits.
         TargetUnavailableError: ``compiled`` was asked for and numba is missing or does not import.
     """
-    field, rows, columns = prepare(logits, size, tail, region)
+    field, rows, columns = prepare(logits, size, postprocess, region)
     if method not in _METHODS:
-        raise UsageError(f"tail method '{method}' is none of {', '.join(_METHODS)}")
+        raise UsageError(f"postprocess method '{method}' is none of {', '.join(_METHODS)}")
     same_size = rows.exact and columns.exact
     if method == "compiled" or (method == "auto" and not same_size and is_usable()):
-        return compiled_labels(field, rows, columns, tail)
-    coarse = None if method == "dense" and not same_size else coarse_argmax(field, tail)
+        return compiled_labels(field, rows, columns, postprocess)
+    coarse = None if method == "dense" and not same_size else coarse_argmax(field, postprocess)
     if coarse is not None and same_size:
         return spread(coarse, rows, columns)
     if coarse is not None:
         cells = Cells.find(coarse, rows, columns)
         if method == "sparse" or cells.cheaper(len(field)):
-            return interpolate_cells(field, coarse, cells, tail)
-    return interpolate_all(field, rows, columns, tail)
+            return interpolate_cells(field, coarse, cells, postprocess)
+    return interpolate_all(field, rows, columns, postprocess)
 
 
 def scores_from_logits(
-    logits: F32, size: Size, *, tail: TailSpec, region: Region | None = None, method: Method = "auto"
+    logits: F32, size: Size, *, postprocess: PostprocessSpec, region: Region | None = None, method: Method = "auto"
 ) -> tuple[LabelMap, F32]:
     """Labels as `labels_from_logits` gives them, and how sure the network is of each.
 
@@ -88,16 +88,16 @@ def scores_from_logits(
         Labels as `labels_from_logits` gives them, and scores, float32 (H, W) in 0..1: the softmax probability of the
         label, computed from the resized logits. One class: ``sigmoid(logit)`` where the label is 1, else one minus it.
     """
-    field, rows, columns = prepare(logits, size, tail, region)
+    field, rows, columns = prepare(logits, size, postprocess, region)
     scores = np.empty((len(rows.low), len(columns.low)), np.float32)
-    labels = interpolate_all(field, rows, columns, tail, scores)
+    labels = interpolate_all(field, rows, columns, postprocess, scores)
     if method != "dense" and method != "auto":
-        labels = labels_from_logits(logits, size, tail=tail, region=region, method=method)
+        labels = labels_from_logits(logits, size, postprocess=postprocess, region=region, method=method)
     return labels, scores
 
 
 def warm_up() -> str:
-    """Get the tail ready, so that the first picture takes no longer than the next: numba compiles, or reads its cache.
+    """Prepare, so that the first picture takes no longer than the next: numba compiles, or reads its cache.
 
     Returns:
         What `labels_from_logits` will use: ``numba`` or ``numpy``. Warns where numba is installed and broken.

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeseg.bench.duel import Contender, alternate, frame_ratio, pair_ratio, run_block, take_turns
+from edgeseg.bench.paired import Contender, alternate, frame_ratio, pair_ratio, run_block, take_turns
 from edgeseg.errors import EdgesegError
 
 ROOT = Path(__file__).resolve().parents[2]
-HERE = "tests.bench.test_duel"
+HERE = "tests.bench.test_paired"
 
 
 def waiting(seconds: float) -> Callable[[], None]:
@@ -46,7 +46,7 @@ def test_several_take_turns_in_one_process() -> None:
 
 
 def test_a_factory_that_fails_is_quoted() -> None:
-    with pytest.raises(EdgesegError, match=r"test_duel:broken failed: ValueError: no such graph$"):
+    with pytest.raises(EdgesegError, match=r"test_paired:broken failed: ValueError: no such graph$"):
         Contender(f"{HERE}:broken", {}, path=[ROOT])
 
 

@@ -1,6 +1,6 @@
-"""The tail against the graph: edgeseg's resize and argmax beside ONNX Runtime's, OpenVINO's and PyTorch's, in one run.
+"""edgeseg's resize and argmax beside ONNX Runtime's, OpenVINO's and PyTorch's, in one run.
 
-    python benchmarks/tail.py --classes 19 --logits 64x128 --size 512x1024 --threads 2 --json tail.json
+    python benchmarks/postprocess.py --classes 19 --logits 64x128 --size 512x1024 --threads 2 --json postprocess.json
 
 Every contender gets the same float32 logits and is checked against a float64 reference before it is timed: it may
 differ only where the two best classes are closer than float32 tells apart. Contenders take turns in blocks with an idle
@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.bench.duel import pair_ratio, run_block
-from edgeseg.specs import Size, TailSpec, parse_size
-from edgeseg.tail import Method, labels_from_logits
+from edgeseg.bench.paired import pair_ratio, run_block
+from edgeseg.postprocess import Method, labels_from_logits
+from edgeseg.specs import PostprocessSpec, Size, parse_size
 
 F32 = NDArray[np.float32]
 Contender = Callable[[F32], NDArray[Any]]
@@ -59,7 +59,7 @@ def graph(classes: int, logits: Size, size: Size, *, align_corners: bool, cast: 
         out, kind = "small", TensorProto.UINT8
     made = helper.make_graph(
         nodes,
-        "tail",
+        "postprocess",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, classes, *logits])],
         [helper.make_tensor_value_info(out, kind, [1, *size])],
         [helper.make_tensor("sizes", TensorProto.INT64, [4], [1, classes, *size])],
@@ -77,16 +77,16 @@ def bands(classes: int, logits: Size, size: Size, *, align_corners: bool) -> byt
     shape = [1, classes, *logits]
     made = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["logits"])],
-        "tail",
+        "postprocess",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    end = AppendLabels(size, TailSpec(align_corners), form="bands", keep_logits=False)
+    end = AppendLabels(size, PostprocessSpec(align_corners), form="bands", keep_logits=False)
     return bytes(end(model).model.SerializeToString())
 
 
-def onnxruntime_tail(model: bytes, threads: int) -> Contender:
+def onnxruntime_postprocess(model: bytes, threads: int) -> Contender:
     """ONNX Runtime's session over the graph, without spinning threads."""
     import onnxruntime
 
@@ -97,7 +97,7 @@ def onnxruntime_tail(model: bytes, threads: int) -> Contender:
     return lambda logits: session.run(None, {"x": logits[None]})[0][0]
 
 
-def openvino_tail(model: bytes, threads: int) -> Contender:
+def openvino_postprocess(model: bytes, threads: int) -> Contender:
     """OpenVINO's request over the same graph."""
     import openvino
 
@@ -107,7 +107,7 @@ def openvino_tail(model: bytes, threads: int) -> Contender:
     return lambda logits: request.infer({0: logits[None]})[0][0]
 
 
-def torch_tail(size: Size, align_corners: bool, threads: int) -> Contender:
+def torch_postprocess(size: Size, align_corners: bool, threads: int) -> Contender:
     """``interpolate`` and ``argmax``."""
     import torch
 
@@ -125,10 +125,10 @@ def torch_tail(size: Size, align_corners: bool, threads: int) -> Contender:
 
 def contenders(classes: int, logits: Size, size: Size, *, align_corners: bool, threads: int) -> dict[str, Contender]:
     """Name -> function from logits to labels; engines that are not installed are left out, saying so."""
-    tail = TailSpec(align_corners)
+    postprocess = PostprocessSpec(align_corners)
     methods: tuple[Method, ...] = ("auto", "dense", "sparse")
     found: dict[str, Contender] = {
-        f"edgeseg {method}": functools.partial(labels_from_logits, size=size, tail=tail, method=method)
+        f"edgeseg {method}": functools.partial(labels_from_logits, size=size, postprocess=postprocess, method=method)
         for method in methods
     }
 
@@ -137,12 +137,12 @@ def contenders(classes: int, logits: Size, size: Size, *, align_corners: bool, t
 
     sizes = (classes, logits, size)
     others: dict[str, Callable[[], Contender]] = {
-        "ONNX Runtime Resize+ArgMax": lambda: onnxruntime_tail(build(False), threads),
-        "ONNX Runtime Resize+ArgMax+Cast": lambda: onnxruntime_tail(build(True), threads),
-        "ONNX Runtime bands": lambda: onnxruntime_tail(bands(*sizes, align_corners=align_corners), threads),
-        "OpenVINO bands": lambda: openvino_tail(bands(*sizes, align_corners=align_corners), threads),
-        "OpenVINO Resize+ArgMax": lambda: openvino_tail(build(False), threads),
-        "torch interpolate+argmax": lambda: torch_tail(size, align_corners, threads),
+        "ONNX Runtime Resize+ArgMax": lambda: onnxruntime_postprocess(build(False), threads),
+        "ONNX Runtime Resize+ArgMax+Cast": lambda: onnxruntime_postprocess(build(True), threads),
+        "ONNX Runtime bands": lambda: onnxruntime_postprocess(bands(*sizes, align_corners=align_corners), threads),
+        "OpenVINO bands": lambda: openvino_postprocess(bands(*sizes, align_corners=align_corners), threads),
+        "OpenVINO Resize+ArgMax": lambda: openvino_postprocess(build(False), threads),
+        "torch interpolate+argmax": lambda: torch_postprocess(size, align_corners, threads),
     }
     for name, make in others.items():
         try:

@@ -16,17 +16,17 @@ from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.metrics import ConfusionMatrix, agreement
-from edgeseg.specs import TailSpec
-from edgeseg.tail import labels_from_logits
+from edgeseg.postprocess import labels_from_logits
+from edgeseg.specs import PostprocessSpec
 
-__all__ = ["Judge", "Verdict", "open_graph"]
+__all__ = ["Score", "Scorer", "open_graph"]
 
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """uint8 (H, W, 3) to logits (C, h, w)."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Score:
     """What a graph scored.
 
     Attributes:
@@ -40,13 +40,13 @@ class Verdict:
     error: float
 
 
-class Judge:
+class Scorer:
     """Scores graphs on held-out pictures.
 
     Args:
         pictures: The held-out pictures.
         expected: What fp32 PyTorch makes of them, in the same order.
-        tail: How logits become labels.
+        postprocess: How logits become labels.
         classes: Number of labels.
         batch: Of the graph.
         ignore: Label value of void in label maps.
@@ -56,13 +56,13 @@ class Judge:
         self,
         pictures: Sequence[Picture],
         expected: ParitySet,
-        tail: TailSpec,
+        postprocess: PostprocessSpec,
         classes: int,
         *,
         batch: int = 1,
         ignore: int | None = None,
     ) -> None:
-        self.pictures, self.expected, self.tail = pictures, expected, tail
+        self.pictures, self.expected, self.postprocess = pictures, expected, postprocess
         self._classes = classes - 1 if ignore == classes - 1 else classes
         self._batch, self._ignore = batch, ignore
         self.miou_fp32 = self._miou(expected.logits)
@@ -72,29 +72,31 @@ class Judge:
         """Whether there are label maps."""
         return all(picture.truth is not None for picture in self.pictures)
 
-    def graph(self, model: onnx.ModelProto) -> Verdict:
+    def graph(self, model: onnx.ModelProto) -> Score:
         """Score a graph, run by ONNX Runtime as a device runs it: with its int8 kernels."""
         return self.logits(open_graph(model, batch=self._batch))
 
-    def logits(self, run: Logits) -> Verdict:
+    def logits(self, run: Logits) -> Score:
         """Score anything that gives logits."""
         found = [run(picture.image) for picture in self.pictures]
         wrong = total = 0
         for logits, labels in zip(found, self.expected.labels, strict=True):
             height, width = labels.shape
-            differing, pixels = agreement(labels, labels_from_logits(logits, (height, width), tail=self.tail))
+            differing, pixels = agreement(
+                labels, labels_from_logits(logits, (height, width), postprocess=self.postprocess)
+            )
             wrong, total = wrong + differing, total + pixels
-        return Verdict(1.0 - wrong / total, self._miou(found), self._error(found))
+        return Score(1.0 - wrong / total, self._miou(found), self._error(found))
 
     def error(self, model: onnx.ModelProto, most: int) -> float:
-        """`Verdict.error` on the first pictures only."""
+        """`Score.error` on the first pictures only."""
         run = open_graph(model, batch=self._batch)
         return self._error([run(picture.image) for picture in self.pictures[:most]])
 
     def _error(self, found: Sequence[NDArray[np.float32]]) -> float:
         pairs = zip(found, self.expected.logits, strict=False)
         squares = [
-            np.mean(np.square(at_size_of(wanted, got[None].astype(np.float64), self.tail)[0].numpy() - wanted))
+            np.mean(np.square(at_size_of(wanted, got[None].astype(np.float64), self.postprocess)[0].numpy() - wanted))
             for got, wanted in pairs
         ]
         error = float(np.sqrt(np.mean(squares))) / (self.expected.logit_range or 1.0)
@@ -108,7 +110,7 @@ class Judge:
             if picture.truth is None:
                 continue
             height, width = picture.truth.shape
-            labels = labels_from_logits(logits, (height, width), tail=self.tail, region=picture.region)
+            labels = labels_from_logits(logits, (height, width), postprocess=self.postprocess, region=picture.region)
             try:
                 matrix.update(picture.truth, labels, ignore=self._ignore)
             except InputError as error:

@@ -1,4 +1,4 @@
-"""The sparse way of the tail, in numpy: only the cells whose corners disagree are interpolated."""
+"""The sparse way of the postprocessing, in numpy: only the cells whose corners disagree are interpolated."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.labels import LabelMap, label_dtype
-from edgeseg.specs import TailSpec
-from edgeseg.tail.axes import F32, Axis, Index, Runs, runs_of
+from edgeseg.postprocess.axes import F32, Axis, Index, Runs, runs_of
+from edgeseg.specs import PostprocessSpec
 
 _PIXELS = 1 << 16  # interpolated at once: 256 KiB of float32
 
@@ -23,11 +23,11 @@ _PIXELS = 1 << 16  # interpolated at once: 256 KiB of float32
 _DENSE = 0.55
 
 
-def coarse_argmax(field: F32, tail: TailSpec) -> LabelMap:
+def coarse_argmax(field: F32, postprocess: PostprocessSpec) -> LabelMap:
     """uint8 (h, w): argmax over the classes, a running maximum in pieces that stay in cache."""
     classes, h, w = field.shape
     if classes == 1:
-        above: NDArray[np.bool_] = field[0] > np.float32(tail.threshold)
+        above: NDArray[np.bool_] = field[0] > np.float32(postprocess.threshold)
         return above.view(np.uint8)
     flat = field.reshape(classes, -1)
     labels = np.zeros(h * w, label_dtype(classes))
@@ -106,11 +106,11 @@ class Cells:
         return int(self.rows.pixels.shape[0] * self.columns.pixels.shape[0])
 
 
-def interpolate_cells(field: F32, coarse: LabelMap, cells: Cells, tail: TailSpec) -> LabelMap:
+def interpolate_cells(field: F32, coarse: LabelMap, cells: Cells, postprocess: PostprocessSpec) -> LabelMap:
     """Labels of all pixels: those of the agreeing cells, and the disagreeing cells interpolated."""
     labels = cells.labels.repeat(cells.columns.lengths, axis=1).repeat(cells.rows.lengths, axis=0)
     if len(field) == 1:  # a constant second class turns the threshold into an argmax; ties go to label 0
-        field = np.concatenate((np.full_like(field, tail.threshold), field))
+        field = np.concatenate((np.full_like(field, postprocess.threshold), field))
     step = max(1, min(_PIXELS // cells.area, _PIXELS // len(field)))
     for start in range(0, len(cells.y), step):
         _fill(field, coarse, cells, slice(start, start + step), labels)

@@ -1,4 +1,4 @@
-"""The dense way of the tail, in numpy: every class at every pixel, in tiles that stay in cache."""
+"""The dense way of the postprocessing, in numpy: every class at every pixel, in tiles that stay in cache."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import itertools
 import numpy as np
 
 from edgeseg.labels import LabelMap, label_dtype
-from edgeseg.specs import TailSpec
-from edgeseg.tail.axes import F32, Axis, Band, bands
-from edgeseg.tail.sparse import run_maximum
+from edgeseg.postprocess.axes import F32, Axis, Band, bands
+from edgeseg.postprocess.sparse import run_maximum
+from edgeseg.specs import PostprocessSpec
 
 _GEMM = 250_000  # multiply-adds per product; OpenBLAS starts its own (spinning) threads above 262144
 _STRIP = 32  # output rows per tile; 8 where all classes are kept for the scores
 
 
-def interpolate_all(field: F32, rows: Axis, columns: Axis, tail: TailSpec, scores: F32 | None = None) -> LabelMap:
+def interpolate_all(
+    field: F32, rows: Axis, columns: Axis, postprocess: PostprocessSpec, scores: F32 | None = None
+) -> LabelMap:
     """Labels (rows, columns) of (C, h, w) logits; fills `scores` of the same size where given."""
     height, width = len(rows.low), len(columns.low)
     strip = _STRIP if scores is None else _STRIP // 4
@@ -28,7 +30,7 @@ def interpolate_all(field: F32, rows: Axis, columns: Axis, tail: TailSpec, score
     for across, (y, inputs, down) in itertools.product(acrosses, downs):
         x = slice(across[0][0].start, across[-1][0].stop)
         part = _Tile(np.ascontiguousarray(down.T), _across(field[:, inputs], across))
-        part.label(labels[y, x], tail, None if scores is None else scores[y, x])
+        part.label(labels[y, x], postprocess, None if scores is None else scores[y, x])
     return labels
 
 
@@ -48,12 +50,12 @@ class _Tile:
         value: F32 = np.matmul(self._down, self._across[label], out=out)
         return value
 
-    def label(self, labels: LabelMap, tail: TailSpec, scores: F32 | None) -> None:
+    def label(self, labels: LabelMap, postprocess: PostprocessSpec, scores: F32 | None) -> None:
         """Fill `labels` (zeros at first), and `scores` where wanted."""
         classes = len(self._across)
         best = self.value(0)
         if classes == 1:
-            np.greater(best, np.float32(tail.threshold), out=labels.view(bool))
+            np.greater(best, np.float32(postprocess.threshold), out=labels.view(bool))
             if scores is not None:
                 scores[:] = _sigmoid(np.where(labels, best, -best))
         elif scores is None:

@@ -1,4 +1,4 @@
-"""The tail against float64: exact on dyadic numbers, within rounding elsewhere, and against torch."""
+"""The postprocessing against float64: exact on dyadic numbers, within rounding elsewhere, and against torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import TargetUnavailableError, UsageError
 from edgeseg.labels import LabelMap
-from edgeseg.specs import Size, TailSpec
-from edgeseg.tail import Method, Region, compiled, labels_from_logits, scores_from_logits, warm_up
-from edgeseg.tail.compiled import is_usable
+from edgeseg.postprocess import Method, Region, compiled, labels_from_logits, scores_from_logits, warm_up
+from edgeseg.postprocess.compiled import is_usable
+from edgeseg.specs import PostprocessSpec, Size
 
 F64 = NDArray[np.float64]
 METHODS: tuple[Method, ...] = ("auto", "dense", "sparse")
@@ -100,7 +100,7 @@ def test_labels_are_those_of_the_float64_reference(
     logits = make(np.random.default_rng(seed), classes, logit_size, kind)
     exact = resized(logits, size, align_corners)
     for method in METHODS:
-        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners, 0.25), method=method)
+        labels = labels_from_logits(logits, size, postprocess=PostprocessSpec(align_corners, 0.25), method=method)
         check(labels, exact, float(np.abs(logits).max()), 0.25)
 
 
@@ -123,7 +123,7 @@ def test_ties_go_to_the_lowest_class_exactly(
     exact = resized(logits, size, align_corners)
     expected = exact[0] > 0.5 if classes == 1 else exact.argmax(axis=0)
     for method in METHODS:
-        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners, 0.5), method=method)
+        labels = labels_from_logits(logits, size, postprocess=PostprocessSpec(align_corners, 0.5), method=method)
         assert np.array_equal(labels, expected), method
 
 
@@ -145,7 +145,7 @@ def test_labels_are_those_of_torch(classes: int, logit_size: Size, size: Size, a
     batch = torch.from_numpy(logits).double()[None]
     exact = torch.nn.functional.interpolate(batch, size=size, mode="bilinear", align_corners=align_corners)[0].numpy()
     for method in METHODS:
-        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners), method=method)
+        labels = labels_from_logits(logits, size, postprocess=PostprocessSpec(align_corners), method=method)
         check(labels, exact, float(np.abs(logits).max()))
         assert (labels != exact.argmax(axis=0)).mean() < 1e-4
 
@@ -175,24 +175,28 @@ def test_a_region_is_looked_up_in_the_network_s_pixels(
     logits = make(np.random.default_rng(seed), classes, logit_size, "noise")
     exact = resized(logits, size, align_corners, region)
     for method in METHODS:
-        labels = labels_from_logits(logits, size, tail=TailSpec(align_corners), region=region, method=method)
+        labels = labels_from_logits(
+            logits, size, postprocess=PostprocessSpec(align_corners), region=region, method=method
+        )
         check(labels, exact, float(np.abs(logits).max()))
 
 
 def test_a_region_over_the_whole_input_changes_nothing() -> None:
     logits = make(np.random.default_rng(3), 7, (12, 20), "noise")
     region = Region((96, 160), 0.0, 0.0, 96.0, 160.0)
-    plain = labels_from_logits(logits, (50, 70), tail=TailSpec())
-    assert np.array_equal(plain, labels_from_logits(logits, (50, 70), tail=TailSpec(), region=region))
+    plain = labels_from_logits(logits, (50, 70), postprocess=PostprocessSpec())
+    assert np.array_equal(plain, labels_from_logits(logits, (50, 70), postprocess=PostprocessSpec(), region=region))
 
 
 def test_a_region_at_the_network_s_size_is_a_crop() -> None:
     logits = make(np.random.default_rng(4), 7, (12, 20), "noise")
     for align_corners in (False, True):
-        tail = TailSpec(align_corners)
-        whole = labels_from_logits(logits, (96, 160), tail=tail)
+        postprocess = PostprocessSpec(align_corners)
+        whole = labels_from_logits(logits, (96, 160), postprocess=postprocess)
         region = Region((96, 160), 10.0, 24.0, 60.0, 100.0)
-        assert np.array_equal(labels_from_logits(logits, (60, 100), tail=tail, region=region), whole[10:70, 24:124])
+        assert np.array_equal(
+            labels_from_logits(logits, (60, 100), postprocess=postprocess, region=region), whole[10:70, 24:124]
+        )
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -201,7 +205,7 @@ def test_equal_size_is_plain_argmax(classes: int, align_corners: bool) -> None:
     logits = make(np.random.default_rng(5), classes, (31, 300), "ties")
     expected = logits[0] > 0.5 if classes == 1 else logits.argmax(axis=0)
     for method in METHODS:
-        labels = labels_from_logits(logits, (31, 300), tail=TailSpec(align_corners, 0.5), method=method)
+        labels = labels_from_logits(logits, (31, 300), postprocess=PostprocessSpec(align_corners, 0.5), method=method)
         assert np.array_equal(labels, expected)
 
 
@@ -209,7 +213,7 @@ def test_large_strides_and_many_tiles() -> None:
     logits = make(np.random.default_rng(6), 4, (3, 5), "noise")
     exact = resized(logits, (400, 1100), False)
     for method in METHODS:
-        check(labels_from_logits(logits, (400, 1100), tail=TailSpec(), method=method), exact, 4.0)
+        check(labels_from_logits(logits, (400, 1100), postprocess=PostprocessSpec(), method=method), exact, 4.0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -226,7 +230,7 @@ def test_scores_are_the_probability_of_the_label(
     logits = 5 * make(np.random.default_rng(seed), classes, logit_size, "noise")
     exact = resized(logits, size, align_corners)
     for method in METHODS:
-        labels, scores = scores_from_logits(logits, size, tail=TailSpec(align_corners), method=method)
+        labels, scores = scores_from_logits(logits, size, postprocess=PostprocessSpec(align_corners), method=method)
         check(labels, exact, float(np.abs(logits).max()))
         if classes == 1:
             expected = 1 / (1 + np.exp(np.where(labels, -exact[0], exact[0])))
@@ -238,19 +242,21 @@ def test_scores_are_the_probability_of_the_label(
 
 
 def test_scores_below_a_high_threshold_are_those_of_the_other_label() -> None:
-    labels, scores = scores_from_logits(np.full((1, 2, 2), 1.0, np.float32), (2, 2), tail=TailSpec(threshold=2.0))
+    labels, scores = scores_from_logits(
+        np.full((1, 2, 2), 1.0, np.float32), (2, 2), postprocess=PostprocessSpec(threshold=2.0)
+    )
     assert not labels.any()
     np.testing.assert_allclose(scores, 1 - 1 / (1 + np.exp(-1)), rtol=1e-6)
 
 
 def test_calls_side_by_side_do_not_disturb_each_other() -> None:
     maps = [make(np.random.default_rng(i), 19, (32, 64), "smooth") for i in range(4)]
-    alone = [labels_from_logits(x, (256, 512), tail=TailSpec(), method="dense") for x in maps]
+    alone = [labels_from_logits(x, (256, 512), postprocess=PostprocessSpec(), method="dense") for x in maps]
     wrong: list[int] = []
 
     def work(index: int) -> None:
         for method in METHODS * 3:
-            labels = labels_from_logits(maps[index], (256, 512), tail=TailSpec(), method=method)
+            labels = labels_from_logits(maps[index], (256, 512), postprocess=PostprocessSpec(), method=method)
             wrong.append(int((labels != alone[index]).sum()))
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
@@ -264,20 +270,20 @@ def test_calls_side_by_side_do_not_disturb_each_other() -> None:
 
 def test_half_precision_and_strided_logits_are_taken() -> None:
     logits = make(np.random.default_rng(8), 5, (8, 8), "ties")
-    expected = labels_from_logits(logits, (32, 32), tail=TailSpec())
+    expected = labels_from_logits(logits, (32, 32), postprocess=PostprocessSpec())
     half: Any = logits.astype(np.float16)
     strided = np.repeat(logits, 2, axis=2)[:, :, ::2]
-    assert np.array_equal(labels_from_logits(half, (32, 32), tail=TailSpec()), expected)
-    assert np.array_equal(labels_from_logits(strided, (32, 32), tail=TailSpec()), expected)
+    assert np.array_equal(labels_from_logits(half, (32, 32), postprocess=PostprocessSpec()), expected)
+    assert np.array_equal(labels_from_logits(strided, (32, 32), postprocess=PostprocessSpec()), expected)
 
 
 def test_the_input_is_left_as_it_was() -> None:
     logits = make(np.random.default_rng(9), 5, (8, 8), "noise")
     before = logits.copy()
     for method in METHODS:
-        labels = labels_from_logits(logits, (8, 8), tail=TailSpec(), method=method)
+        labels = labels_from_logits(logits, (8, 8), postprocess=PostprocessSpec(), method=method)
         labels[:] = 9
-        scores_from_logits(logits, (30, 31), tail=TailSpec(), method=method)
+        scores_from_logits(logits, (30, 31), postprocess=PostprocessSpec(), method=method)
     assert np.array_equal(logits, before)
 
 
@@ -299,13 +305,13 @@ ONES = np.ones((2, 3, 4), np.float32)
 )
 def test_what_cannot_be_is_refused(logits: Any, size: Size, region: Region | None, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        labels_from_logits(logits, size, tail=TailSpec(), region=region)
+        labels_from_logits(logits, size, postprocess=PostprocessSpec(), region=region)
 
 
 def test_an_unknown_method_is_refused() -> None:
     unknown: Any = "fast"
     with pytest.raises(UsageError, match="none of auto, compiled, dense, sparse"):
-        labels_from_logits(ONES, (4, 4), tail=TailSpec(), method=unknown)
+        labels_from_logits(ONES, (4, 4), postprocess=PostprocessSpec(), method=unknown)
 
 
 @pytest.fixture
@@ -323,9 +329,9 @@ def test_without_numba_numpy_runs_the_tail_and_compiled_is_refused(no_numba: pyt
     no_numba.setattr(compiled, "is_installed", lambda module: False)
     logits = make(np.random.default_rng(1), 5, (8, 8), "noise")
     assert warm_up() == "numpy"
-    assert labels_from_logits(logits, (32, 32), tail=TailSpec()).shape == (32, 32)
+    assert labels_from_logits(logits, (32, 32), postprocess=PostprocessSpec()).shape == (32, 32)
     with pytest.raises(TargetUnavailableError, match=r"numba.*edgeseg\[numba\]"):
-        labels_from_logits(logits, (32, 32), tail=TailSpec(), method="compiled")
+        labels_from_logits(logits, (32, 32), postprocess=PostprocessSpec(), method="compiled")
 
 
 def test_a_numba_that_does_not_import_is_told_once(no_numba: pytest.MonkeyPatch) -> None:
@@ -368,7 +374,7 @@ def test_the_compiled_functions_are_right_as_plain_python(
     logits = make(np.random.default_rng(seed), classes, logit_size, kind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "load", lambda: compiled._fill_labels)
-        labels = labels_from_logits(logits, size, tail=TailSpec(threshold=0.25), method="compiled")
+        labels = labels_from_logits(logits, size, postprocess=PostprocessSpec(threshold=0.25), method="compiled")
     check(labels, resized(logits, size, False), float(np.abs(logits).max()), 0.25)
 
 
@@ -376,4 +382,4 @@ def test_more_open_cells_than_are_gathered_at_once_and_many_classes() -> None:
     logits = make(np.random.default_rng(2), 3000, (3, 40), "noise")
     exact = resized(logits, (9, 130), False)
     for method in METHODS:
-        check(labels_from_logits(logits, (9, 130), tail=TailSpec(), method=method), exact, 5.0)
+        check(labels_from_logits(logits, (9, 130), postprocess=PostprocessSpec(), method=method), exact, 5.0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
 from edgeseg.labels import MOST_CLASSES
-from edgeseg.specs import Size, TailSpec
+from edgeseg.specs import PostprocessSpec, Size
 
 F32 = NDArray[np.float32]
 Index = NDArray[np.intp]
@@ -67,8 +67,8 @@ class Runs:
     lengths: Index
 
 
-def prepare(logits: F32, size: Size, tail: TailSpec, region: Region | None) -> tuple[F32, Axis, Axis]:
-    """Checked float32 logits without what no output looks at, and the two axes over them; errors are the tail's."""
+def prepare(logits: F32, size: Size, postprocess: PostprocessSpec, region: Region | None) -> tuple[F32, Axis, Axis]:
+    """Check logits; return what outputs look at of them in float32, and the two axes over it."""
     field = _checked(logits)
     if min(size) < 1:
         raise UsageError(f"labels of {size[0]}x{size[1]} were asked for; height and width must be at least 1")
@@ -79,8 +79,8 @@ def prepare(logits: F32, size: Size, tail: TailSpec, region: Region | None) -> t
             raise UsageError(f"the region {region} is empty; its height and width must be above 0")
         net = region.net_size
         spans = (net[0], region.top, region.height), (net[1], region.left, region.width)
-    rows = _axis(_positions(h, size[0], tail.align_corners, spans[0]), h)
-    columns = _axis(_positions(w, size[1], tail.align_corners, spans[1]), w)
+    rows = _axis(_positions(h, size[0], postprocess.align_corners, spans[0]), h)
+    columns = _axis(_positions(w, size[1], postprocess.align_corners, spans[1]), w)
     return _used(field, rows, columns)
 
 
@@ -93,7 +93,7 @@ def _checked(logits: Any) -> F32:
     if logits.shape[0] > MOST_CLASSES:
         raise UsageError(f"labels are uint16, so at most {MOST_CLASSES} classes fit; the logits have {logits.shape[0]}")
     field = np.ascontiguousarray(logits, np.float32)
-    if not (np.isfinite(field.min()) and np.isfinite(field.max())):  # 1 % of the tail's time
+    if not (np.isfinite(field.min()) and np.isfinite(field.max())):  # 1 % of the postprocessing's time
         raise UsageError("the logits hold NaN or infinity; an fp16 network that overflows does this: use fp32")
     return field
 

@@ -1,4 +1,4 @@
-"""The guard: a precision that is slower, or below its budget, on a target it is for is refused."""
+"""Acceptance: refuse a precision that is slower, or below its budget, on a target it is for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.bench.duel import alternate, run_block
+from edgeseg.bench.paired import alternate, run_block
 from edgeseg.errors import EdgesegError, ExportError, ParityError
 from edgeseg.export.precision.config import PrecisionConfig
-from edgeseg.export.precision.judge import Verdict
 from edgeseg.export.precision.report import Latency, PrecisionReport, TargetFigures
+from edgeseg.export.precision.scoring import Score
 from edgeseg.runtimes import Session
 
 __all__ = ["aimed_targets", "budget_words", "hold", "holds", "measure_pair", "objections"]
@@ -28,7 +28,7 @@ def measure_pair(
 ) -> Latency:
     """Run two sessions in alternating blocks and compare their medians.
 
-    In this process, unlike `edgeseg.bench.duel`'s contenders: the sessions are open already, and the gap before each
+    In this process, unlike `edgeseg.bench.paired`'s contenders: the sessions are open already, and the gap before each
     block lets the other's spinning threads come to rest.
 
     Args:
@@ -53,18 +53,18 @@ def aimed_targets(config: PrecisionConfig, targets: Sequence[str]) -> tuple[str,
 
     fp16 is for the GPU targets where one is asked for, bf16 for OpenVINO.
     """
-    from edgeseg.targets import GRAPH_TAIL_TARGETS
+    from edgeseg.targets import GRAPH_LABEL_TARGETS
 
     asked = tuple(target for target in (config.aims or targets) if target != "torch")
     if config.precision == "bf16":
         return ("openvino",)
-    gpus = tuple(target for target in asked if target in GRAPH_TAIL_TARGETS)
+    gpus = tuple(target for target in asked if target in GRAPH_LABEL_TARGETS)
     return gpus if config.precision == "fp16" and gpus else asked
 
 
-def holds(config: PrecisionConfig, verdict: Verdict, miou_fp32: float | None) -> bool:
+def holds(config: PrecisionConfig, score: Score, miou_fp32: float | None) -> bool:
     """Whether a score holds the budget."""
-    return not _below(config, verdict.agreement, verdict.miou, miou_fp32)
+    return not _below(config, score.agreement, score.miou, miou_fp32)
 
 
 def objections(config: PrecisionConfig, report: PrecisionReport, targets: Sequence[str]) -> list[EdgesegError]:

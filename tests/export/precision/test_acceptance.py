@@ -1,4 +1,4 @@
-"""The guard's sentences, from figures; and its measurement, with a clock of the test's own."""
+"""Acceptance: its sentences, from figures, and its measurement, with a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import ExportError, ParityError
-from edgeseg.export.precision import Latency, PrecisionConfig, PrecisionReport, TargetFigures, guard
-from edgeseg.export.precision.guard import aimed_targets, hold, measure_pair, objections
+from edgeseg.export.precision import Latency, PrecisionConfig, PrecisionReport, TargetFigures, acceptance
+from edgeseg.export.precision.acceptance import aimed_targets, hold, measure_pair, objections
 
 INT8 = PrecisionConfig(precision="int8", calib=Path("c"))
 GOOD = TargetFigures("ort", "e", "int8", 0.99, latency=Latency(10.0, 5.0, 0, 5))
@@ -75,7 +75,7 @@ class _Fake:
 
 
 def test_medians_of_alternating_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_GAP_S", 0.0)
+    monkeypatch.setattr(acceptance, "_GAP_S", 0.0)
     now = [0.0]
     fp32: Any = _Fake(now, 0.010)
     low: Any = _Fake(now, 0.004)

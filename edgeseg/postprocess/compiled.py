@@ -1,4 +1,4 @@
-"""The sparse way of the tail compiled by numba, where numba is installed: two to four times as fast as numpy.
+"""The sparse way of the postprocessing compiled by numba, where numba is installed: two to four times as fast as numpy.
 
 The functions here are plain Python that numba compiles: `load` does so once (about two seconds, kept in numba's cache
 beside this file or in the user's), and every call after it lets go of the interpreter lock. Nothing of numba is
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from edgeseg._optional import is_installed, require
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.labels import LabelMap, label_dtype
-from edgeseg.specs import TailSpec
-from edgeseg.tail.axes import F32, Axis, runs_of
+from edgeseg.postprocess.axes import F32, Axis, runs_of
+from edgeseg.specs import PostprocessSpec
 
 Ints = NDArray[np.int64]
 Kernel = Callable[..., None]
@@ -37,12 +37,14 @@ def _usable() -> bool:
     try:
         load()
     except TargetUnavailableError as error:
-        warnings.warn(f"{error}; until then the tail runs in numpy, at a half to a quarter of the speed", stacklevel=2)
+        warnings.warn(
+            f"{error}; until then the postprocessing runs in numpy, at a half to a quarter of the speed", stacklevel=2
+        )
         return False
     return True
 
 
-def compiled_labels(field: F32, rows: Axis, columns: Axis, tail: TailSpec) -> LabelMap:
+def compiled_labels(field: F32, rows: Axis, columns: Axis, postprocess: PostprocessSpec) -> LabelMap:
     """Labels (rows, columns) of float32 (C, h, w) logits.
 
     Raises:
@@ -51,7 +53,7 @@ def compiled_labels(field: F32, rows: Axis, columns: Axis, tail: TailSpec) -> La
     fill = load()
     dtype = label_dtype(len(field))
     if len(field) == 1:  # a constant second class turns the threshold into an argmax; ties go to label 0
-        field = np.concatenate((np.full_like(field, tail.threshold), field))
+        field = np.concatenate((np.full_like(field, postprocess.threshold), field))
     down, across = runs_of(rows), runs_of(columns)
     labels = np.empty((len(rows.low), len(columns.low)), dtype)
     most = int(np.clip(_FLOATS // len(field), 8, _CELLS))
@@ -69,7 +71,7 @@ def load() -> Kernel:
     Raises:
         TargetUnavailableError: numba is missing or does not import.
     """
-    numba: Any = require("numba", extra="numba", why="the compiled tail")
+    numba: Any = require("numba", extra="numba", why="the compiled postprocessing")
     from numba.extending import register_jitable
 
     for helper in (_coarse_argmax, _gather, _find_losers, _label_cell):

@@ -76,7 +76,7 @@ class Contender:
         paths = [*map(str, path), *filter(None, [environment.get("PYTHONPATH")])]
         self._factory = factory
         self._process = subprocess.Popen(
-            [*python_module("edgeseg.bench.duel"), factory, json.dumps(dict(options))],
+            [*python_module("edgeseg.bench.paired"), factory, json.dumps(dict(options))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
