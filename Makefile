@@ -68,7 +68,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 wheel: $(STAMP)
 	$(FETCHED) PIP_CONSTRAINT="$(CURDIR)/constraints.txt" $(BIN)/python tests/probe_wheel.py

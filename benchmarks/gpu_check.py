@@ -27,8 +27,9 @@ from edgeseg.files import write_text
 from edgeseg.images import fit_image, read_image
 from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits
-from edgeseg.runtimes import RuntimeOptions, cuda, open_session
-from edgeseg.runtimes.trt_common import EngineSession
+from edgeseg.runtimes import RuntimeOptions, open_session
+from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.session import EngineSession
 
 __all__ = ["GpuCheck", "check_bundle", "main"]
 

@@ -304,7 +304,7 @@ def test_graph_labels_are_taken_only_where_they_fit(fake: Fake) -> None:
 def test_graph_labels_equal_the_host_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    from edgeseg.runtimes.ort import OrtSession
+    from edgeseg.runtimes.ort.session import OrtSession
 
     bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
     images = [picture(NET, seed) for seed in range(5)]

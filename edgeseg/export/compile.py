@@ -13,7 +13,7 @@ from edgeseg._optional import require
 from edgeseg.errors import ExportError
 from edgeseg.export.passes import AppendLabels
 from edgeseg.files import storage_errors
-from edgeseg.runtimes.trt_rtx import build_engine, rtx_module
+from edgeseg.runtimes.tensorrt.rtx import build_engine, rtx_module
 from edgeseg.specs import PostprocessSpec, Size
 from edgeseg.targets import GRAPH_LABEL_TARGETS
 
@@ -66,7 +66,7 @@ def write_standalone(
     Raises:
         ExportError: The graph cannot end in labels.
     """
-    from edgeseg.runtimes import openvino_
+    from edgeseg.runtimes.openvino import session as openvino
 
     end = AppendLabels(size, postprocess, form="bands", keep_logits=False)
     cpu = end(ort)
@@ -75,7 +75,7 @@ def write_standalone(
     if "openvino" in targets:
         save_onnx(end(model).model, folder / layout.LABELS_CPU)
         with storage_errors(folder):
-            openvino_.convert(folder / layout.LABELS_CPU, folder / layout.LABELS_OPENVINO)
+            openvino.convert(folder / layout.LABELS_CPU, folder / layout.LABELS_OPENVINO)
     save_onnx(cpu.model, folder / layout.LABELS_CPU)
     if GRAPH_LABEL_TARGETS & set(targets):
         save_onnx(AppendLabels(size, postprocess, keep_logits=False)(gpu).model, folder / layout.LABELS_GPU)
@@ -111,12 +111,12 @@ def write_target(target: str, folder: Path, network: nn.Module) -> None:
 
 
 def _write_openvino(folder: Path) -> None:
-    from edgeseg.runtimes import openvino_
+    from edgeseg.runtimes.openvino import session as openvino
 
     xml = folder / layout.OPENVINO_MODEL
     with storage_errors(xml):
         xml.parent.mkdir(exist_ok=True)
-        openvino_.convert(folder / layout.MODEL, xml)
+        openvino.convert(folder / layout.MODEL, xml)
 
 
 def _write_rtx(folder: Path) -> None:

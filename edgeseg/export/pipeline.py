@@ -27,7 +27,8 @@ from edgeseg.export.compile import require_packages, save_onnx, write_labels_gra
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
-from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes, run_graph, run_passes
+from edgeseg.export.graph.run import run_graph
+from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes, run_passes
 from edgeseg.export.passes._base import Exact
 from edgeseg.export.passes.peel import peel_trailing_resize
 from edgeseg.export.precision import PrecisionReport

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Parity
 from edgeseg.errors import TargetUnavailableError
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.reference import ParitySet, compare, compare_outputs
 from edgeseg.labels import as_label_map
 from edgeseg.metrics import agreement
@@ -74,7 +74,7 @@ def verify_standalone(
 def _runner(file: Path) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     """Labels of a graph that ends in them alone."""
     if file.suffix == ".xml":
-        from edgeseg.runtimes.openvino_ import shared_core
+        from edgeseg.runtimes.openvino.session import shared_core
 
         compiled = shared_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return lambda image: compiled({0: image})[0]

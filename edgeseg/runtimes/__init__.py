@@ -17,11 +17,11 @@ from edgeseg.targets import resolve_target
 __all__ = ["RuntimeOptions", "Session", "SessionInfo", "TensorInfo", "open_session"]
 
 _MODULES = {
-    "ort": "edgeseg.runtimes.ort",
-    "openvino": "edgeseg.runtimes.openvino_",
-    "trt": "edgeseg.runtimes.trt",
-    "trt-rtx": "edgeseg.runtimes.trt_rtx",
-    "torch": "edgeseg.runtimes.torch_reference",
+    "ort": "edgeseg.runtimes.ort.session",
+    "openvino": "edgeseg.runtimes.openvino.session",
+    "trt": "edgeseg.runtimes.tensorrt.trt",
+    "trt-rtx": "edgeseg.runtimes.tensorrt.rtx",
+    "torch": "edgeseg.runtimes.torch.session",
 }
 
 

@@ -14,7 +14,7 @@ from edgeseg._optional import is_installed, package_version, require
 from edgeseg._quiet import telemetry
 from edgeseg.bench.machine import describe_machine
 from edgeseg.errors import EdgesegError, TargetUnavailableError
-from edgeseg.runtimes import cuda
+from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.targets import TARGETS, registered_targets
 
 __all__ = ["MachineInfo", "TargetProbe", "probe_machine", "probe_targets"]
@@ -176,7 +176,7 @@ def _distributions(*names: str) -> tuple[str, ...]:
 
 
 def _probe_openvino() -> TargetProbe:
-    from edgeseg.runtimes.openvino_ import shared_core
+    from edgeseg.runtimes.openvino.session import shared_core
 
     ov = require("openvino", extra="openvino", why="the openvino target")
     devices = tuple(str(device) for device in shared_core().available_devices)
@@ -187,7 +187,7 @@ def _probe_openvino() -> TargetProbe:
 
 
 def _probe_trt() -> TargetProbe:
-    from edgeseg.runtimes.trt import ADVICE
+    from edgeseg.runtimes.tensorrt.trt import ADVICE
 
     version = package_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
     if not version or not is_installed("tensorrt"):  # without it, or where the version is known by the module only
@@ -198,7 +198,7 @@ def _probe_trt() -> TargetProbe:
 def _probe_rtx() -> TargetProbe:
     version = package_version("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx")
     if not version:
-        from edgeseg.runtimes.trt_rtx import rtx_module
+        from edgeseg.runtimes.tensorrt.rtx import rtx_module
 
         version = str(rtx_module().__version__)
     return _with_gpu("trt-rtx", f"tensorrt-rtx {version}")

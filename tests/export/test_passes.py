@@ -9,7 +9,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgeseg.export.passes import AppendLabels, MergeDuplicates, Pass, RemoveUnused, StripNotes, run_graph, run_passes
+from edgeseg.export.graph.run import run_graph
+from edgeseg.export.passes import AppendLabels, MergeDuplicates, Pass, RemoveUnused, StripNotes, run_passes
 from edgeseg.export.passes.peel import peel_trailing_resize
 from edgeseg.specs import PostprocessSpec
 from tests.export.graphs import parse

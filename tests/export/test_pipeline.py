@@ -31,7 +31,8 @@ from edgeseg.errors import (
     UsageError,
 )
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
-from edgeseg.export.passes import default_passes, run_graph
+from edgeseg.export.graph.run import run_graph
+from edgeseg.export.passes import default_passes
 from edgeseg.export.pipeline import ExportReport
 from edgeseg.export.to_onnx import simplify
 from edgeseg.export.verify import verify_target

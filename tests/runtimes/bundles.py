@@ -250,7 +250,7 @@ def _hashes(path: Path) -> dict[str, str]:
 
 
 def _write_openvino(path: Path) -> None:
-    from edgeseg.runtimes.openvino_ import convert
+    from edgeseg.runtimes.openvino.session import convert
 
     convert(path / bundles.MODEL, path / bundles.OPENVINO_MODEL)
 

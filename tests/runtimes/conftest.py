@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from edgeseg.errors import EdgesegError
-from edgeseg.runtimes import cuda, trt_common
+from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt import session as trt_common
 from tests.runtimes.fakes import FakeTensorRT, fake_tensorrt
 
 

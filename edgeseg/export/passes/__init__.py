@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from edgeseg.errors import UnknownNameError
-from edgeseg.export.passes._base import Pass, PassReport, PassResult, run_graph, run_passes
+from edgeseg.export.passes._base import Pass, PassReport, PassResult, run_passes
 from edgeseg.export.passes.activations import OrderGelu
 from edgeseg.export.passes.attention import ProjectValues
 from edgeseg.export.passes.border import ConvolveSpread
@@ -48,7 +48,6 @@ __all__ = [
     "default_passes",
     "ort_passes",
     "pass_names",
-    "run_graph",
     "run_passes",
 ]
 

@@ -21,10 +21,12 @@ import onnx
 from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError
-from edgeseg.export.passes.cost import graph_cost
+from edgeseg.export.graph.cost import graph_cost
+from edgeseg.export.graph.editor import GraphEditor
+from edgeseg.export.graph.run import run_graph
 from edgeseg.text import first_line
 
-__all__ = ["Pass", "PassReport", "PassResult", "run_graph", "run_passes"]
+__all__ = ["GraphPass", "Pass", "PassReport", "PassResult", "run_passes"]
 
 TOLERANCE = 1e-5
 """Largest change of an output by a pass, relative to the output's range."""
@@ -102,23 +104,18 @@ class Pass(ABC):
         return PassResult(rewritten, True, report)
 
 
-def run_graph(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-    """Run a graph once in ONNX Runtime on the CPU, without graph optimisation, and return its outputs.
+class GraphPass(Pass):
+    """A pass that works on a `GraphEditor`. Subclasses implement `apply`."""
 
-    Raises:
-        ExportError: ONNX Runtime refuses the graph.
-    """
-    import onnxruntime as ort
+    @abstractmethod
+    def apply(self, editor: GraphEditor) -> None:
+        """Rewrite the graph through drafts and the editor's methods; count what is not a draft in `editor.changes`."""
 
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outputs: list[NDArray[Any]] = session.run(None, dict(feeds))
-    except Exception as error:
-        raise ExportError(f"ONNX Runtime refuses the graph: {first_line(error)}") from error
-    return outputs
+    def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
+        editor = GraphEditor(model)
+        self.apply(editor)
+        self.declined = tuple(editor.declined)
+        return editor.to_proto() if editor.changes else None
 
 
 def run_passes(

@@ -11,7 +11,8 @@ from math import sqrt
 
 import onnx_ir as ir
 
-from edgeseg.export.passes.graph import GraphEditor, GraphPass
+from edgeseg.export.graph.editor import GraphEditor
+from edgeseg.export.passes._base import GraphPass
 
 __all__ = ["OrderGelu", "in_activation"]
 

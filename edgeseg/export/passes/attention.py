@@ -15,7 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.passes.graph import GraphEditor, GraphPass, attribute_float, attribute_int, attribute_ints
+from edgeseg.export.graph.editor import GraphEditor, attribute_float, attribute_int, attribute_ints
+from edgeseg.export.passes._base import GraphPass
 
 __all__ = ["ProjectValues", "matrix_of"]
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.passes.graph import Draft, GraphEditor, GraphPass, attribute_int, attribute_ints, attribute_string
-from edgeseg.export.passes.linear import ConvParts, conv_parts, draft_conv
+from edgeseg.export.graph.affine import ConvParts, conv_parts, draft_conv
+from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_int, attribute_ints, attribute_string
+from edgeseg.export.passes._base import GraphPass
 from edgeseg.export.passes.resize import resize_rule
 
 __all__ = ["ConvolveSpread"]

@@ -22,9 +22,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.passes.graph import GraphEditor, GraphPass, attribute_ints, attribute_string
-from edgeseg.export.passes.layouts import channels
-from edgeseg.export.passes.linear import affine_of, conv_parts
+from edgeseg.export.graph.affine import affine_of, conv_parts
+from edgeseg.export.graph.channel_order import channels
+from edgeseg.export.graph.editor import GraphEditor, attribute_ints, attribute_string
+from edgeseg.export.passes._base import GraphPass
 
 __all__ = ["SumBranches"]
 

@@ -1,6 +1,6 @@
 """Join a per-pixel linear map with the convolution after it, and move it behind an average.
 
-Identities, for z = A u + b at every pixel (`edgeseg.export.passes.linear`) and a convolution K:
+Identities, for z = A u + b at every pixel (`edgeseg.export.graph.affine`) and a convolution K:
     K * z + c         = (K A) * u + (sum of K over its taps) b + c    where no zeros are added at the border, or b = 0
     K * (s u + b) + c = (K s) * (u + b / s) + c                       with a diagonal s, whatever the padding
     mean(A u + b)     = A mean(u) + b                                 also for a resize, whose weights sum to one
@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.passes.graph import Draft, GraphEditor, GraphPass, attribute_string
-from edgeseg.export.passes.linear import Affine, ConvParts, affine_of, conv_parts, draft_affine, draft_conv
+from edgeseg.export.graph.affine import Affine, ConvParts, affine_of, conv_parts, draft_affine, draft_conv
+from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_string
+from edgeseg.export.passes._base import GraphPass
 from edgeseg.export.passes.push import is_mean
 from edgeseg.export.passes.resize import draft_resize, resize_rule
 

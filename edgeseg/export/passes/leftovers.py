@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeseg.export.passes.graph import GraphEditor, GraphPass, attribute_string
+from edgeseg.export.graph.editor import GraphEditor, attribute_string
+from edgeseg.export.passes._base import GraphPass
 
 __all__ = ["DropRepeatedRelu"]
 

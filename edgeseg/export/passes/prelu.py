@@ -25,8 +25,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.passes.graph import Draft, GraphEditor, GraphPass, attribute_float, attribute_int
-from edgeseg.export.passes.layouts import channels
+from edgeseg.export.graph.channel_order import channels
+from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_float, attribute_int
+from edgeseg.export.passes._base import GraphPass
 
 __all__ = ["SpreadPRelu"]
 

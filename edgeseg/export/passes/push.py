@@ -1,6 +1,6 @@
 """Move per-pixel linear maps towards the input, through resizes, averages, concats and sums, into what they can join.
 
-Identities, for y = W x + b at every pixel (`edgeseg.export.passes.linear`):
+Identities, for y = W x + b at every pixel (`edgeseg.export.graph.affine`):
     W resize(x) + b       = resize(W x + b)                weights of the resize sum to one; the same for averages
     W concat(x1, x2) + b  = W1 x1 + b + W2 x2              columns of W by part; a diagonal W gives a concat again
     W (x1 + x2) + b       = W x1 + b + W x2
@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.passes.cost import BANDWIDTH, cost_of, node_cost, numel
-from edgeseg.export.passes.graph import Draft, GraphEditor, GraphPass, attribute_int, attribute_ints
-from edgeseg.export.passes.linear import Affine, affine_of, conv_parts, draft_affine, draft_conv
+from edgeseg.export.graph.affine import Affine, affine_of, conv_parts, draft_affine, draft_conv
+from edgeseg.export.graph.cost import BANDWIDTH, cost_of, node_cost, numel
+from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_int, attribute_ints
+from edgeseg.export.passes._base import GraphPass
 from edgeseg.export.passes.resize import ResizeRule, draft_resize, resize_rule
 
 __all__ = ["PushLinear"]
@@ -103,7 +104,7 @@ class PushLinear(GraphPass):
     """Move 1x1 convolutions and per-channel scales and shifts to where they cost least (identities: module docstring).
 
     Requires fixed shapes and constant weights, in maps of rank 4. Declines per map, where no place found is cheaper by
-    `edgeseg.export.passes.cost`; what is read by others too stays and is counted as still being computed. Declines too
+    `edgeseg.export.graph.cost`; what is read by others too stays and is counted as still being computed. Declines too
     where a sum of uneven resizes would take a convolution's place and save less than the layout behind it is worth
     (`_layout_toll`).
     """

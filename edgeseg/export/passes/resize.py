@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.passes.graph import Draft, GraphEditor, GraphPass, attribute_int, attribute_string
+from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_int, attribute_string
+from edgeseg.export.passes._base import GraphPass
 
 __all__ = ["ResizeRule", "SimplifyResizes", "draft_resize", "resize_rule"]
 

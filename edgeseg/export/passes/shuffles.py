@@ -4,9 +4,9 @@ A shuffle y = x[:, s] (ShuffleNet, Zhang et al., CVPR 2018, arXiv 1707.01083: Re
 where channels lie. A convolution of y with weights W is sum_i W[:, i] y[:, i] = sum_i W[:, i] x[:, s[i]], which is the
 convolution of x with weights W[:, s^-1]; one that makes x can make it in the order s at once. Depthwise convolutions,
 activations, normalisations, pooling and resizing treat channels by themselves and pass an order on with their own
-constants permuted; `edgeseg.export.passes.layouts` has the rules. So a shuffle vanishes, with it two copies of a map,
-wherever every way out of it (or every way into it) ends in a convolution before something that needs the channels where
-they were. The flip from RGB to BGR in front of a network is the same, on a map of the image's size.
+constants permuted; `edgeseg.export.graph.channel_order` has the rules. So a shuffle vanishes, with it two copies of
+a map, wherever every way out of it (or every way into it) ends in a convolution before something that needs the
+channels where they were. The flip from RGB to BGR in front of a network is the same, on a map of the image's size.
 
 Exact: no number is computed anew. It always pays, since nothing is added. Free height and width are allowed.
 """
@@ -19,8 +19,9 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.passes.graph import GraphEditor, GraphPass, attribute_int, attribute_ints
-from edgeseg.export.passes.layouts import BlockedError, ChannelOrders, Move, Order, channels, same_dims
+from edgeseg.export.graph.channel_order import BlockedError, ChannelOrders, Move, Order, channels, same_dims
+from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints
+from edgeseg.export.passes._base import GraphPass
 
 __all__ = ["AbsorbShuffles", "channel_moves"]
 

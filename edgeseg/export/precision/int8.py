@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from edgeseg._optional import require
 from edgeseg.errors import ExportError
-from edgeseg.export.precision.qdq import check_symmetric, quantised_nodes, seven_bits, tidy
-from edgeseg.export.precision.roles import untouched_nodes
+from edgeseg.export.graph.qdq import check_symmetric, quantised_nodes, seven_bits, tidy
+from edgeseg.export.graph.roles import untouched_nodes
 from edgeseg.export.to_onnx import check_limits, first_reason
 
 __all__ = ["RECIPES", "Recipe", "quantise", "require_nncf"]

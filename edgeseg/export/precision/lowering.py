@@ -17,14 +17,14 @@ from edgeseg.bundle import Bundle, Manifest, Parity
 from edgeseg.errors import ParityError, TargetUnavailableError
 from edgeseg.export.compile import save_onnx, write_labels_graph, write_target
 from edgeseg.export.deploy import DeployNetwork
+from edgeseg.export.graph.qdq import as_int8, named, quantised_nodes, without_quantisers
+from edgeseg.export.graph.roles import MOVES
 from edgeseg.export.precision.acceptance import budget_words, holds, measure_pair
 from edgeseg.export.precision.calibration import Calibration, load_pictures
 from edgeseg.export.precision.config import PrecisionConfig
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
 from edgeseg.export.precision.int8 import RECIPES, Recipe, quantise
-from edgeseg.export.precision.qdq import as_int8, named, quantised_nodes, without_quantisers
 from edgeseg.export.precision.report import KeptFloat, Latency, PrecisionReport, TargetFigures
-from edgeseg.export.precision.roles import MOVES
 from edgeseg.export.precision.scoring import Score, Scorer
 from edgeseg.export.precision.sensitivity import Found, own_noise, rank, search
 from edgeseg.export.reference import ParitySet, parity_set

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.export.passes import default_passes, run_graph
+from edgeseg.export.graph.run import run_graph
+from edgeseg.export.passes import default_passes
 from edgeseg.export.passes.prelu import SpreadPRelu
 from tests.export.passes.drawn import drawn, kinds, left_alone, rewritten
 

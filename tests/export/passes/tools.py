@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from edgeseg.export.graph.cost import graph_cost
 from edgeseg.export.passes import Pass, PassReport, run_passes
-from edgeseg.export.passes.cost import graph_cost
 from tests.export.graphs import parse
 
 __all__ = ["build", "in_double", "kinds", "normal", "proved"]

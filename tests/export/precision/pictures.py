@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgeseg.export.deploy import DeployNetwork
-from edgeseg.export.precision.qdq import named
+from edgeseg.export.graph.qdq import named
 from edgeseg.export.reference import ParitySet
 from edgeseg.export.to_onnx import export_onnx, simplify
 from edgeseg.images import read_image

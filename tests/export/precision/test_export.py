@@ -15,9 +15,9 @@ import edgeseg
 from edgeseg.bundle import ORT_MODEL, Bundle, open_bundle
 from edgeseg.errors import InputError, ParityError, UsageError
 from edgeseg.export import pipeline
+from edgeseg.export.graph.qdq import check_symmetric
 from edgeseg.export.pipeline import ExportReport
 from edgeseg.export.precision import Latency, lowering
-from edgeseg.export.precision.qdq import check_symmetric
 from edgeseg.runtimes import RuntimeOptions
 from edgeseg.specs import InputSpec
 from tests.export.precision.pictures import SIZE, smooth, write_pictures

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeseg.errors import ExportError
-from edgeseg.export.passes import run_graph
-from edgeseg.export.precision.int8 import RECIPES, quantise
-from edgeseg.export.precision.qdq import (
+from edgeseg.export.graph.qdq import (
     as_int8,
     as_uint8,
     check_symmetric,
@@ -23,7 +21,9 @@ from edgeseg.export.precision.qdq import (
     seven_bits,
     without_quantisers,
 )
-from edgeseg.export.precision.roles import grid_nodes, normalisation_nodes
+from edgeseg.export.graph.roles import grid_nodes, normalisation_nodes
+from edgeseg.export.graph.run import run_graph
+from edgeseg.export.precision.int8 import RECIPES, quantise
 from edgeseg.export.precision.scoring import open_graph
 from edgeseg.export.to_onnx import check_limits
 from tests.export.graphs import parse

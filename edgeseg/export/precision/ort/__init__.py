@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import onnx
 
+from edgeseg.export.graph.qdq import as_uint8
 from edgeseg.export.passes.norms import SplitNorms
 from edgeseg.export.passes.prelu import SpreadPRelu
 from edgeseg.export.precision.ort.align import align_channels
@@ -36,7 +37,6 @@ from edgeseg.export.precision.ort.pixels import fold_stems, widen_shifts
 from edgeseg.export.precision.ort.prelu import split_prelus
 from edgeseg.export.precision.ort.products import classifiers_as_products
 from edgeseg.export.precision.ort.swish import multiply_swishes
-from edgeseg.export.precision.qdq import as_uint8
 
 __all__ = ["for_onnxruntime"]
 

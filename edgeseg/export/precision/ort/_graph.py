@@ -12,9 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edgeseg.export.passes.cost import with_shapes
-from edgeseg.export.precision.qdq import copied, tidy
-from edgeseg.export.precision.roles import MOVES
+from edgeseg.export.graph.cost import with_shapes
+from edgeseg.export.graph.qdq import copied, tidy
+from edgeseg.export.graph.roles import MOVES
 
 __all__ = [
     "DEQUANTISE",

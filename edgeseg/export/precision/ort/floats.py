@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgeseg.export.graph.qdq import tidy
 from edgeseg.export.precision.ort._graph import DEQUANTISE, QUANTISE, QuantisedGraph, attributes_of
-from edgeseg.export.precision.qdq import tidy
 
 __all__ = ["keep_floats"]
 

@@ -9,6 +9,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from edgeseg.export.graph.qdq import tidy
+from edgeseg.export.graph.roles import normalisation_nodes
 from edgeseg.export.precision.ort._graph import (
     DEQUANTISE,
     QUANTISE,
@@ -17,8 +19,6 @@ from edgeseg.export.precision.ort._graph import (
     attributes_of,
     integers,
 )
-from edgeseg.export.precision.qdq import tidy
-from edgeseg.export.precision.roles import normalisation_nodes
 
 __all__ = ["fold_stems", "widen_shifts"]
 

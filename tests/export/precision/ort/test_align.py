@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.ort.align import align_channels
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import constants, numbers, quantised, weights_of

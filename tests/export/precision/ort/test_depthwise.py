@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.ort.depthwise import full_for_grouped, pools_as_convolutions, repeat_for_depthwise
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import SCALE, ZERO, convolution, numbers, quantised, weights_of

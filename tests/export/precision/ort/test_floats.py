@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.ort.floats import keep_floats
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import constants, convolution, numbers, quantised

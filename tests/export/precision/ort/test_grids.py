@@ -10,9 +10,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.qdq import tidy
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.ort.grids import quantise_grids
-from edgeseg.export.precision.qdq import tidy
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import SCALE, ZERO, kernels, numbers, quantised
 

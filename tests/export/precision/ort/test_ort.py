@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.qdq import as_uint8
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.int8 import quantise
 from edgeseg.export.precision.ort import for_onnxruntime
-from edgeseg.export.precision.qdq import as_uint8
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import SCALE, ZERO, numbers, quantised
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.ort.pixels import fold_stems, widen_shifts
 from tests.export.passes.tools import build, kinds
 from tests.export.precision.ort.quantised import convolution, numbers, weights_of

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.precision.ort.prelu import split_prelus
 from tests.export.passes.tools import build, kinds

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeseg.export.passes import run_graph
+from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.ort.products import classifiers_as_products
 from tests.export.passes.tools import kinds
 from tests.export.precision.ort.quantised import convolution, numbers

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from edgeseg.bundle import MODEL, MODEL_LABELS, Bundle
 from edgeseg.errors import BundleError, EdgesegError, ExportError, InputError, UnknownNameError
-from edgeseg.runtimes import cuda
 from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
-from edgeseg.runtimes.plan_cache import PlanRefusedError
+from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.specs import Size
 from edgeseg.targets import GRAPH_LABEL_TARGETS
 from edgeseg.text import one_line

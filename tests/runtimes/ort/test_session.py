@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeseg.bundle import MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, InputError, TargetUnavailableError, UsageError
 from edgeseg.runtimes import RuntimeOptions, open_session
-from edgeseg.runtimes.ort import PROVIDERS, resolve_provider
+from edgeseg.runtimes.ort.session import PROVIDERS, resolve_provider
 from edgeseg.specs import InputSpec
 from tests.runtimes.bundles import STRIDE, make_tiny_bundle, picture, tiny_weights
 

@@ -15,8 +15,10 @@ from onnx import TensorProto, helper
 from edgeseg.bundle import MODEL_LABELS, Bundle, open_bundle, write_manifest
 from edgeseg.errors import BundleError, ExportError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.files import sha256_of
-from edgeseg.runtimes import RuntimeOptions, cuda, open_session, trt_rtx
-from edgeseg.runtimes.trt_common import EngineSession, Profile, logger_of
+from edgeseg.runtimes import RuntimeOptions, open_session
+from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt import rtx as trt_rtx
+from edgeseg.runtimes.tensorrt.session import EngineSession, Profile, logger_of
 from tests.runtimes.bundles import make_tiny_bundle, picture
 from tests.runtimes.fakes import PLAN, FakeTensorRT, fake_tensorrt
 

@@ -2,7 +2,7 @@
 
 OpenVINO picks bf16 or f16 arithmetic by itself where the device is faster with it; here f32 is asked for unless the
 user says otherwise, so that the masks are those of PyTorch. OpenVINO loads a damaged graph of its cache without a word
-(and labels are wrong), so the cache is checked before (`edgeseg.runtimes.blob_cache`).
+(and labels are wrong), so the cache is checked before (`edgeseg.runtimes.openvino.blob_cache`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgeseg.bundle import OPENVINO_MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, ExportError, TargetUnavailableError, UnknownNameError
 from edgeseg.files import storage_errors
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
-from edgeseg.runtimes.blob_cache import guarded_blobs
+from edgeseg.runtimes.openvino.blob_cache import guarded_blobs
 
 if TYPE_CHECKING:
     import openvino

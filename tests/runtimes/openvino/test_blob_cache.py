@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeseg.errors import StorageError
-from edgeseg.runtimes import blob_cache
-from edgeseg.runtimes.blob_cache import guarded_blobs
+from edgeseg.runtimes.openvino import blob_cache
+from edgeseg.runtimes.openvino.blob_cache import guarded_blobs
 from tests.runtimes.processes import works_in
 
 KEY: dict[str, object] = {"model": "a", "config": {"threads": 1}}

@@ -15,11 +15,10 @@ from types import ModuleType
 from edgeseg._optional import is_installed, require
 from edgeseg.bundle import Bundle
 from edgeseg.files import write_bytes
-from edgeseg.runtimes import cuda
 from edgeseg.runtimes._base import RuntimeOptions, SessionInfo, refuse_unused
-from edgeseg.runtimes.plan_cache import PlanRefusedError
-from edgeseg.runtimes.trt import open_cached, precision_in_words
-from edgeseg.runtimes.trt_common import (
+from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
+from edgeseg.runtimes.tensorrt.session import (
     BuildSettings,
     EngineSession,
     Profile,
@@ -28,6 +27,7 @@ from edgeseg.runtimes.trt_common import (
     open_guarded,
     settings_for,
 )
+from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words
 
 __all__ = ["EngineReport", "build_engine", "engine_name", "open_session", "rtx_module"]
 

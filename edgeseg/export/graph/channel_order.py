@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.passes.graph import GraphEditor, attribute_int
+from edgeseg.export.graph.editor import GraphEditor, attribute_int
 
 __all__ = ["BlockedError", "ChannelOrders", "Move", "Order", "channels", "same_dims"]
 

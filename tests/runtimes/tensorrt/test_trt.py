@@ -19,7 +19,7 @@ from edgeseg.errors import (
     UsageError,
 )
 from edgeseg.runtimes import RuntimeOptions, open_session
-from edgeseg.runtimes.trt_common import EngineSession, graph_file
+from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file
 from tests.runtimes.bundles import make_tiny_bundle, picture
 from tests.runtimes.fakes import BuilderFlag, FakeTensorRT, fake_tensorrt
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import EdgesegError, TargetUnavailableError, UsageError
-from edgeseg.runtimes import cuda
+from edgeseg.runtimes.tensorrt import cuda
 
 
 @pytest.mark.usefixtures("fake_gpu")

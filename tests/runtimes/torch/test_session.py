@@ -14,7 +14,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, CheckpointError, InputError, TargetUnavailableError, UsageError
 from edgeseg.models import create_model
 from edgeseg.runtimes import RuntimeOptions, open_session
-from edgeseg.runtimes.torch_reference import TorchSession, normalise
+from edgeseg.runtimes.torch.session import TorchSession, normalise
 from edgeseg.specs import InputSpec
 from tests.runtimes.bundles import make_tiny_bundle, picture, tiny_network, tiny_weights
 

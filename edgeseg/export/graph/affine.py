@@ -16,8 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.passes.activations import in_activation
-from edgeseg.export.passes.graph import (
+from edgeseg.export.graph.editor import (
     Draft,
     GraphEditor,
     attribute_float,
@@ -25,6 +24,7 @@ from edgeseg.export.passes.graph import (
     attribute_ints,
     attribute_string,
 )
+from edgeseg.export.passes.activations import in_activation
 
 __all__ = [
     "Affine",

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from edgeseg.errors import StorageError
-from edgeseg.runtimes import plan_cache
-from edgeseg.runtimes.plan_cache import CachedPlan, PlanKey, PlanRefusedError, default_folder, load_or_build
+from edgeseg.runtimes.tensorrt import plan_cache
+from edgeseg.runtimes.tensorrt.plan_cache import CachedPlan, PlanKey, PlanRefusedError, default_folder, load_or_build
 from tests.runtimes.processes import works_in
 
 KEY = PlanKey("model", "Orin", "8.7", "tensorrt 10.3.0", "12.6", "f32")

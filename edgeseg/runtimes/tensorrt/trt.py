@@ -1,7 +1,7 @@
 """The ``trt`` target: TensorRT 8.5 or newer on a Jetson or data-centre GPU.
 
 An engine fits one GPU, TensorRT and driver, so it is no part of the bundle: it is built on the device at first use and
-kept in a cache (`edgeseg.runtimes.plan_cache`).
+kept in a cache (`edgeseg.runtimes.tensorrt.plan_cache`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from types import ModuleType
 
 from edgeseg._optional import require
 from edgeseg.bundle import Bundle
-from edgeseg.runtimes import cuda
 from edgeseg.runtimes._base import RuntimeOptions, SessionInfo, refuse_unused
-from edgeseg.runtimes.plan_cache import PlanKey, default_folder, load_or_build
-from edgeseg.runtimes.trt_common import (
+from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.plan_cache import PlanKey, default_folder, load_or_build
+from edgeseg.runtimes.tensorrt.session import (
     BuildSettings,
     EngineSession,
     build_plan,

@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from edgeseg.errors import UnknownNameError
+from edgeseg.export.graph.cost import Cost, graph_cost
+from edgeseg.export.graph.editor import GraphEditor
 from edgeseg.export.passes import Pass, default_passes, pass_names, run_passes
-from edgeseg.export.passes.cost import Cost, graph_cost
-from edgeseg.export.passes.graph import GraphEditor
 from tests.export.passes.tools import build, feeds, kinds, normal
 
 

@@ -6,7 +6,6 @@ less than the nodes that fall away with them, and only then puts them in place. 
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
@@ -16,13 +15,11 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.passes._base import Pass
-from edgeseg.export.passes.cost import Cost, cost_of, static_shape, with_shapes
+from edgeseg.export.graph.cost import Cost, cost_of, static_shape, with_shapes
 
 __all__ = [
     "Draft",
     "GraphEditor",
-    "GraphPass",
     "attribute_float",
     "attribute_int",
     "attribute_ints",
@@ -343,20 +340,6 @@ class Draft:
         for old in replacements:
             editor.remove_with(old)
         editor.changes += 1
-
-
-class GraphPass(Pass):
-    """A pass that works on a `GraphEditor`. Subclasses implement `apply`."""
-
-    @abstractmethod
-    def apply(self, editor: GraphEditor) -> None:
-        """Rewrite the graph through drafts and the editor's methods; count what is not a draft in `editor.changes`."""
-
-    def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
-        editor = GraphEditor(model)
-        self.apply(editor)
-        self.declined = tuple(editor.declined)
-        return editor.to_proto() if editor.changes else None
 
 
 def constant_value(array: NDArray[Any], name: str) -> ir.Value:

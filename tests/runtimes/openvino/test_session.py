@@ -14,7 +14,7 @@ import pytest
 from edgeseg.bundle import OPENVINO_MODEL, Bundle
 from edgeseg.errors import BundleError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.runtimes import RuntimeOptions, Session, open_session
-from edgeseg.runtimes.openvino_ import convert, shared_core
+from edgeseg.runtimes.openvino.session import convert, shared_core
 from edgeseg.specs import InputSpec
 from tests.runtimes.bundles import make_tiny_bundle, picture
 

@@ -1,0 +1,1 @@
+"""The ONNX toolkit: read, change, run and cost a graph; affine maps, channel order, Q/DQ, node roles."""

@@ -1,0 +1,1 @@
+"""The `ort` target: ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""The `trt` and `trt-rtx` targets: TensorRT, and TensorRT for RTX."""

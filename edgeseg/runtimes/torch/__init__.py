@@ -1,0 +1,1 @@
+"""The `torch` target: plain PyTorch, the reference the others are compared with."""
