@@ -27,6 +27,7 @@ SCHEMA_VERSION = 3
 PRECISIONS = ("fp32", "fp16", "int8", "bf16")
 
 _SHA256 = "[0-9a-f]{64}"
+_PRECISION = "|".join(PRECISIONS)
 _COUNT = 2**53  # whole numbers that every JSON reader keeps
 _NOT_IN_GRAPHS = ("files", "sizes", "parity", "versions", "facts")
 
@@ -102,6 +103,8 @@ class Manifest:
         postprocess: How logits become labels.
         precision: ``fp32``, ``fp16`` or ``int8``: of the numbers in the graph; ``bf16``: an fp32 graph that OpenVINO
             runs in bf16. ``facts["precision"]`` holds what was measured against fp32.
+        precisions: Target -> its precision, where that is another than `precision` (it was slower or below its budget
+            there).
         targets: Canonical names exported for; at least one.
         parity: One entry per verified target.
         versions: Tool -> version at export.
@@ -127,12 +130,17 @@ class Manifest:
     dynamic: bool = False
     label_size: Size | None = None
     precision: str = "fp32"
+    precisions: dict[str, str] = field(default_factory=dict)
     parity: tuple[Parity, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    def precision_of(self, target: str) -> str:
+        """``fp32``, ``fp16``, ``int8`` or ``bf16``: what a target has in this bundle."""
+        return self.precisions.get(target, self.precision)
 
     @property
     def self_test(self) -> float:
@@ -226,6 +234,7 @@ def _manifest_from(fields: Fields) -> Manifest:
         dynamic=fields.flag("dynamic"),
         label_size=None if fields.value("label_size") is None else _size(fields, "label_size"),
         precision=fields.choice("precision", PRECISIONS),
+        precisions=fields.words("precisions", pattern=_PRECISION),
         parity=tuple(Parity.from_fields(Fields(entry, "parity")) for entry in fields.items("parity", 0, 100)),
         versions=fields.words("versions"),
         files=files,
@@ -243,6 +252,8 @@ def _check_whole(manifest: Manifest) -> None:
         raise FieldError(f"input_size {list(manifest.input_size)} is no multiple of divisor {manifest.divisor}")
     if len(set(manifest.targets)) != len(manifest.targets) or not all(manifest.targets):
         raise FieldError("targets holds a name twice, or an empty one")
+    if manifest.precisions.keys() - set(manifest.targets):
+        raise FieldError("precisions holds a target that targets does not")
     if manifest.sizes.keys() - manifest.files.keys():
         raise FieldError("sizes holds a path that files does not")
 

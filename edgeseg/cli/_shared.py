@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 from functools import lru_cache
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.text import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
@@ -25,6 +27,7 @@ __all__ = [
     "percent",
     "plain_console",
     "print_json",
+    "results_alone_on_stdout",
     "size_text",
     "split_targets",
     "table",
@@ -81,6 +84,19 @@ def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
     for title in titles:
         made.add_column(one_line(title, _CELL), justify="right" if title in right else "left")
     return made
+
+
+@contextlib.contextmanager
+def results_alone_on_stdout() -> Iterator[None]:
+    """Send what libraries of C++ print meanwhile to standard error: standard output is for results, such as JSON."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def json_text(data: object, *, indent: int | None = None, ascii_only: bool = False) -> str:

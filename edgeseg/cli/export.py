@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.cli._shared import console, errors, optional_size, percent, print_json, size_text, table
+from edgeseg.cli._shared import (
+    console,
+    errors,
+    optional_size,
+    percent,
+    print_json,
+    results_alone_on_stdout,
+    size_text,
+    table,
+)
+from edgeseg.export.config import ExportConfig, option_help
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
-    from edgeseg.export.pipeline import ExportReport
     from edgeseg.export.precision import PrecisionReport
-    from edgeseg.models import ModelSpec
+    from edgeseg.export.report import ExportReport
 
 __all__ = ["export"]
 
@@ -23,28 +33,27 @@ _Numbers = Annotated[
 ]
 
 
+def _help(name: str, ending: str = "") -> str:
+    """The help of an option: what `ExportConfig` says of it."""
+    return option_help(name) + ending
+
+
 def export(
     network: Annotated[str, typer.Argument(help="Registry name, or package.module:factory of your own.")],
     weights: Annotated[
         Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")
     ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="One or more of ort openvino trt trt-rtx torch.")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH of the graph's input; default the published size.")
-    ] = None,
+    target: Annotated[list[str] | None, typer.Option("--target", "-t", help=_help("targets"))] = None,
+    size: Annotated[str | None, typer.Option(help=_help("size"))] = None,
     out: Annotated[Path, typer.Option(help="Folder the bundle is written into.")] = Path(),
     name: Annotated[str | None, typer.Option(help="Name of the bundle; default the network's.")] = None,
     classes: Annotated[
         int | None, typer.Option(min=1, help="Output channels; default what the checkpoint holds.")
     ] = None,
-    fixed_batch: Annotated[int, typer.Option(min=1, help="Batch of the graph.")] = 1,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width free (ort, openvino).")] = False,
-    label_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the labels a graph ends in.")] = None,
-    output: Annotated[
-        str, typer.Option(help="logits; labels also writes graphs that end in labels, for programs without edgeseg.")
-    ] = "logits",
+    fixed_batch: Annotated[int, typer.Option(min=1, help=_help("batch"))] = 1,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help=_help("dynamic"))] = False,
+    label_size: Annotated[str | None, typer.Option(help=_help("label_size"))] = None,
+    output: Annotated[str, typer.Option(help=_help("output"))] = "logits",
     mean: _Numbers = None,
     std: _Numbers = None,
     scale: Annotated[
@@ -55,38 +64,24 @@ def export(
     resize_filter: Annotated[str | None, typer.Option(help="linear, area, cubic, nearest or pillow_bilinear.")] = None,
     align_corners: Annotated[bool | None, typer.Option(help="Of the trailing resize.")] = None,
     labels: Annotated[str | None, typer.Option(help="Label set: cityscapes, camvid, person, voc, generic.")] = None,
-    parity_images: Annotated[Path | None, typer.Option(help="Picture or folder to verify on as well.")] = None,
-    sample: Annotated[Path | None, typer.Option(help="Picture stored as the self test.")] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Share of labels equal to fp32 PyTorch's; default 0.999, bf16 0.99, int8 0.98.",
-        ),
-    ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16, int8, or bf16 (OpenVINO's arithmetic).")] = "fp32",
-    calib: Annotated[
-        Path | None, typer.Option(help="Folder of calibration pictures, needed for int8; every fourth is held out.")
-    ] = None,
-    calib_labels: Annotated[Path | None, typer.Option(help="Folder of label maps STEM.png for them.")] = None,
-    calib_ignore: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void.")] = None,
+    parity_images: Annotated[Path | None, typer.Option(help=_help("parity_images", " A file or a folder."))] = None,
+    sample: Annotated[Path | None, typer.Option(help=_help("sample"))] = None,
+    min_agreement: Annotated[float | None, typer.Option(min=0.0, max=1.0, help=_help("min_agreement"))] = None,
+    max_logit_error: Annotated[float | None, typer.Option(min=0.0, help=_help("max_logit_error"))] = None,
+    precision: Annotated[str, typer.Option(help=_help("precision"))] = "fp32",
+    calib: Annotated[Path | None, typer.Option(help=_help("calib"))] = None,
+    calib_labels: Annotated[Path | None, typer.Option(help=_help("calib_labels"))] = None,
+    calib_ignore: Annotated[int | None, typer.Option(min=0, max=65535, help=_help("calib_ignore"))] = None,
     calib_positive_label: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Label value that means class 1.")
+        int | None, typer.Option(min=0, max=65535, help=_help("calib_positive_label"))
     ] = None,
-    max_miou_drop: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Largest loss of mIoU against fp32; 0.005 is half a point.")
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Write a low precision that is slower than fp32 or below its budget.")
-    ] = False,
+    max_miou_drop: Annotated[float | None, typer.Option(min=0.0, max=1.0, help=_help("max_miou_drop"))] = None,
+    force: Annotated[bool, typer.Option("--force", help=_help("force"))] = False,
     no_fuse: Annotated[bool, typer.Option("--no-fuse", help="Leave batch norms and branches to the exporter.")] = False,
     no_rewrites: Annotated[
         bool, typer.Option("--no-rewrites", help="Leave what the graph computes as it was exported.")
     ] = False,
-    skip_pass: Annotated[
-        list[str] | None, typer.Option(help="Name of a pass on the graph to leave out; may be given again.")
-    ] = None,
+    skip_pass: Annotated[list[str] | None, typer.Option(help=_help("skip_passes", " May be given again."))] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what each pass on the graph did.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -94,46 +89,74 @@ def export(
     from edgeseg._optional import require
 
     require("torch", extra="export", why="export")
-    from edgeseg.export import export_model
-
-    def adjust(spec: ModelSpec) -> ModelSpec:
-        inputs = {"mean": mean, "std": std, "scale": scale, "channel_order": channel_order}
-        return _changed(spec, inputs, {"mode": resize, "filter": resize_filter}, align_corners)
-
-    with errors().status("starting torch") as status:
-        report = export_model(
-            network,
-            weights=weights,
-            num_classes=classes,
-            size=optional_size(size),
-            targets=target or ["ort"],
-            out=out,
-            name=name,
-            batch=fixed_batch,
-            dynamic=dynamic,
-            label_size=optional_size(label_size),
-            output=output,
-            fuse=not no_fuse,
-            labels=labels,
-            adjust=adjust,
-            parity_images=_pictures(parity_images),
-            sample=sample,
-            min_agreement=min_agreement,
-            precision=precision,
-            calib=calib,
-            calib_labels=calib_labels,
-            calib_ignore=calib_ignore,
-            calib_positive_label=calib_positive_label,
-            max_miou_drop=max_miou_drop,
-            force=force,
-            rewrites=not no_rewrites,
-            skip_passes=skip_pass or (),
-            progress=lambda step: _tell(status, step),
-        )
+    config = ExportConfig(
+        targets=tuple(target or ["ort"]),
+        size=optional_size(size),
+        batch=fixed_batch,
+        dynamic=dynamic,
+        label_size=optional_size(label_size),
+        output=output,
+        fuse=not no_fuse,
+        rewrites=not no_rewrites,
+        skip_passes=tuple(skip_pass or ()),
+        parity_images=_pictures(parity_images),
+        sample=sample,
+        min_agreement=min_agreement,
+        max_logit_error=max_logit_error,
+        precision=precision,
+        calib=calib,
+        calib_labels=calib_labels,
+        calib_ignore=calib_ignore,
+        calib_positive_label=calib_positive_label,
+        max_miou_drop=max_miou_drop,
+        force=force,
+    )
+    conventions = {
+        "input": _given(mean=mean, std=std, scale=scale, channel_order=channel_order),
+        "resize": _given(mode=resize, filter=resize_filter),
+        "postprocess": _given(align_corners=align_corners),
+    }
+    report = _run(network, weights, classes, config, conventions, labels, out, name)
     if as_json:
         _print_json(report)
     else:
         _print_report(report, network if weights is None and ":" not in network else "", verbose=verbose)
+
+
+def _given(**flags: Any) -> dict[str, Any]:
+    """Those flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _run(
+    network: str,
+    weights: Path | None,
+    classes: int | None,
+    config: ExportConfig,
+    conventions: dict[str, dict[str, Any]],
+    labels: str | None,
+    out: Path,
+    name: str | None,
+) -> ExportReport:
+    """Export, telling the steps on the terminal.
+
+    Args:
+        network: As on the command line.
+        weights: Likewise.
+        classes: Likewise.
+        config: The options.
+        conventions: Field of `ModelSpec` -> what the flags change of it.
+        labels: Label set that was asked for.
+        out: Folder of the bundle.
+        name: Of the bundle.
+    """
+    with errors().status("starting torch") as status, results_alone_on_stdout():
+        from edgeseg.export import export_model, network_source
+
+        source = network_source(network, weights=weights, num_classes=classes)
+        changed = {part: replace(getattr(source.spec, part), **flags) for part, flags in conventions.items() if flags}
+        source = source.but(**changed, **_given(labels=labels))
+        return export_model(source, config, out=out, name=name, progress=lambda step: _tell(status, step))
 
 
 def _tell(status: Any, step: str) -> None:
@@ -144,25 +167,10 @@ def _tell(status: Any, step: str) -> None:
         errors().print(one_line(step))
 
 
-def _pictures(path: Path | None) -> list[Path]:
+def _pictures(path: Path | None) -> tuple[Path, ...]:
     from edgeseg.sources import pictures_at
 
-    return [] if path is None else pictures_at(path)
-
-
-def _changed(spec: ModelSpec, inputs: dict[str, Any], rule: dict[str, Any], align_corners: bool | None) -> ModelSpec:
-    """The network's conventions with the flags' changes."""
-    from dataclasses import replace
-
-    changed = spec.but(
-        input=replace(spec.input, **{key: value for key, value in inputs.items() if value is not None}),
-        resize=replace(spec.resize, **{key: value for key, value in rule.items() if value is not None}),
-    )
-    return (
-        changed
-        if align_corners is None
-        else changed.but(postprocess=replace(spec.postprocess, align_corners=align_corners))
-    )
+    return () if path is None else tuple(pictures_at(path))
 
 
 def _print_report(report: ExportReport, random: str, *, verbose: bool) -> None:
@@ -219,7 +227,7 @@ def _print_precision(found: PrecisionReport) -> None:
     for row in rows:
         listed.add_row(*row.values())
     screen = console()
-    pictures = f"{found.calibration} calibration pictures, judged on {found.held_out} others"
+    pictures = f"{found.calibration} calibration pictures, scored on {found.held_out} others"
     screen.print(f"{found.precision}: {found.lowered} operators; {found.recipe}; {pictures}", soft_wrap=True)
     screen.print(listed)
     for entry in found.kept:

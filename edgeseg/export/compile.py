@@ -12,7 +12,7 @@ from edgeseg import bundle as layout
 from edgeseg._optional import require
 from edgeseg.errors import ExportError
 from edgeseg.export.passes import AppendLabels
-from edgeseg.files import storage_errors
+from edgeseg.files import scratch_folder, storage_errors
 from edgeseg.runtimes.tensorrt.rtx import build_engine, rtx_module
 from edgeseg.specs import PostprocessSpec, Size
 from edgeseg.targets import GRAPH_LABEL_TARGETS
@@ -95,28 +95,36 @@ def require_packages(targets: Sequence[str]) -> None:
         require("safetensors", extra="export", why="the torch target")
 
 
-def write_target(target: str, folder: Path, network: nn.Module) -> None:
+def write_target(target: str, folder: Path, network: nn.Module, graph: onnx.ModelProto) -> None:
     """Write one target's files beside ``model.onnx``; a target without files of its own needs nothing.
+
+    Args:
+        target: Canonical name.
+        folder: The bundle's.
+        network: fp32 PyTorch.
+        graph: As the target is given it.
 
     Raises:
         TargetUnavailableError: The package that compiles for the target is not installed.
         ExportError: It refused the graph; quotes its words.
     """
     if target == "openvino":
-        _write_openvino(folder)
+        _write_openvino(folder, graph)
     elif target == "trt-rtx":
         _write_rtx(folder)
     elif target == "torch":
         _write_torch(folder, network)
 
 
-def _write_openvino(folder: Path) -> None:
+def _write_openvino(folder: Path, graph: onnx.ModelProto) -> None:
     from edgeseg.runtimes.openvino import session as openvino
 
     xml = folder / layout.OPENVINO_MODEL
     with storage_errors(xml):
         xml.parent.mkdir(exist_ok=True)
-        openvino.convert(folder / layout.MODEL, xml)
+        with scratch_folder("edgeseg-openvino") as scratch:
+            save_onnx(graph, scratch / "model.onnx")
+            openvino.convert(scratch / "model.onnx", xml)
 
 
 def _write_rtx(folder: Path) -> None:

@@ -1,42 +1,54 @@
-"""What an export is asked to do, as one frozen value checked once."""
+"""What an export is asked to do: one frozen value, checked once. Every option is documented here and nowhere else."""
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from edgeseg.errors import UsageError
-from edgeseg.export.passes import default_passes
-from edgeseg.export.precision import PrecisionConfig
+from edgeseg.errors import UnknownNameError, UsageError
 from edgeseg.specs import Size
 from edgeseg.targets import GRAPH_LABEL_TARGETS, resolve_target
 
-__all__ = ["ExportConfig"]
+__all__ = ["PRECISIONS", "ExportConfig", "canonical_targets", "config_of", "option_help"]
+
+#: Precision -> smallest share of labels that must equal fp32 PyTorch's, where nothing is said.
+PRECISIONS: dict[str, float] = {"fp32": 0.999, "fp16": 0.999, "bf16": 0.99, "int8": 0.98}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """Options of one export.
+    """Options of one export. The command line's help is drawn from these lines.
 
     Attributes:
-        targets: Canonical target names; ``ort`` is always among them, since every bundle holds ``model.onnx``.
-        size: Height x width of the graph's input; None is the network's published size.
+        targets: Names or aliases of targets: ort, openvino, trt, trt-rtx, torch, or one that a package registered.
+        size: HEIGHTxWIDTH of the graph's input, in pixels; the published size where none is given.
         batch: Fixed batch of the graph.
-        dynamic: Leave height and width free. Refused for the TensorRT targets, whose graph ends in labels of one size.
-        label_size: Height x width of the labels a graph ends in; None is `size`.
-        output: ``labels`` also writes graphs that end in labels alone, for programs without edgeseg's Predictor.
-        fuse: Fold BN and branches on the module before export.
-        min_agreement: Smallest share of pixels, 0..1, whose label must equal fp32 PyTorch's on every verified target.
-        max_logit_error: Largest difference of a logit from fp32 PyTorch's, relative to the range of the logits;
-            None is the network's own tolerance (`ModelSpec.logit_tolerance`).
+        dynamic: Leave height and width free. Not for the TensorRT targets, whose graph ends in labels of one size.
+        label_size: HEIGHTxWIDTH of the labels a graph ends in; the size of its input where none is given.
+        output: logits, or labels: also write graphs from picture to labels alone, for programs without edgeseg.
+        fuse: Fold batch norms and branches on the module first.
+        rewrites: Rewrite the graph where the same numbers cost less; each rewrite is proven, and undone where it does
+            not hold.
+        skip_passes: Names of passes on the graph to leave out.
         parity_images: Pictures to verify on besides the sample and two synthetic edge cases.
-        labels: Label set that was asked for, which must fit the network's classes; None takes the network's own where
-            it fits, else generic names.
-        sample: Picture stored as the self test; None is the picture that ships with edgeseg.
-        precision: Of the numbers in the graph, and what it must hold.
-        rewrites: Let the passes change what the graph computes, exactly in real arithmetic (`edgeseg.export.passes`).
-        skip_passes: Names of passes left out.
+        sample: Picture stored as the self test; the one that ships with edgeseg where none is given.
+        min_agreement: Smallest share of labels, 0..1, that must equal fp32 PyTorch's. Without it 0.999 for fp32 and
+            fp16, 0.99 for bf16, 0.98 for int8; for a low precision it counts on held-out calibration pictures, and is
+            not asked for where max_miou_drop is.
+        max_logit_error: Largest difference of a logit from fp32 PyTorch's, relative to the range of the logits; the
+            network's own tolerance where none is given.
+        precision: fp32; fp16 or int8 in the graph; bf16, arithmetic of OpenVINO on an fp32 graph.
+        calib: Folder of calibration pictures, needed for int8; every fourth is held out to score by.
+        calib_labels: Folder of label maps STEM.png for the calibration pictures; mIoU is then measured too.
+        calib_ignore: Label value of void in the label maps.
+        calib_positive_label: Label value that means class 1, for masks of 0 and 255.
+        max_miou_drop: Largest loss of mIoU against fp32, 0..1 (0.005 is half a point); operators stay in fp32 until it
+            holds.
+        force: Write a low precision though it is below its budget or slower than fp32; the report says so.
     """
 
     targets: tuple[str, ...] = ("ort",)
@@ -46,28 +58,100 @@ class ExportConfig:
     label_size: Size | None = None
     output: str = "logits"
     fuse: bool = True
-    min_agreement: float = 0.999
-    max_logit_error: float | None = None
-    parity_images: tuple[Path, ...] = ()
-    sample: Path | None = None
-    labels: str | None = None
-    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     rewrites: bool = True
     skip_passes: tuple[str, ...] = ()
+    parity_images: tuple[Path, ...] = ()
+    sample: Path | None = None
+    min_agreement: float | None = None
+    max_logit_error: float | None = None
+    precision: str = "fp32"
+    calib: Path | None = None
+    calib_labels: Path | None = None
+    calib_ignore: int | None = None
+    calib_positive_label: int | None = None
+    max_miou_drop: float | None = None
+    force: bool = False
 
     def __post_init__(self) -> None:
+        self._set("targets", canonical_targets(_several(self.targets)))
+        self._set("skip_passes", _several(self.skip_passes))
+        self._set("parity_images", tuple(Path(path) for path in _several(self.parity_images)))
+        for name in ("sample", "calib", "calib_labels"):
+            value = getattr(self, name)
+            self._set(name, None if value is None else Path(value))
+        self._check_numbers()
+        self._check_precision()
+        self._check_targets()
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    @property
+    def all_targets(self) -> tuple[str, ...]:
+        """Targets the bundle holds: those asked for, and ``ort`` first, since every bundle holds ``model.onnx``."""
+        return tuple(dict.fromkeys(("ort", *self.targets)))
+
+    @property
+    def ends_in_labels(self) -> bool:
+        """Whether a target wants a graph that ends in labels."""
+        return any(target in GRAPH_LABEL_TARGETS for target in self.targets)
+
+    @property
+    def lowers(self) -> bool:
+        """Whether anything but fp32 is wanted."""
+        return self.precision != "fp32"
+
+    @property
+    def fp32_budget(self) -> float:
+        """Smallest share of equal labels that is accepted of a graph or engine in fp32."""
+        return PRECISIONS["fp32"] if self.lowers or self.min_agreement is None else self.min_agreement
+
+    def budget(self, precision: str) -> float:
+        """Smallest share of equal labels, 0..1, that is accepted of a precision on held-out pictures."""
+        if self.min_agreement is not None:
+            return self.min_agreement
+        return 0.0 if self.max_miou_drop is not None else PRECISIONS[precision]
+
+    def but(self, **changes: Any) -> ExportConfig:
+        """A copy with the given options changed.
+
+        Raises:
+            UsageError: No such option, or a value that cannot be.
+        """
+        _check_names(changes)
+        return replace(self, **changes)
+
+    def _check_numbers(self) -> None:
         if self.batch < 1:
             raise UsageError(f"batch is {self.batch}; it must be at least 1")
-        if not 0.0 <= self.min_agreement <= 1.0:
-            raise UsageError(f"min_agreement is {self.min_agreement}; it is a share between 0 and 1")
+        for name in ("min_agreement", "max_miou_drop"):
+            share = getattr(self, name)
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise UsageError(f"{name} is {share}; it is a share between 0 and 1 (0.005 is half a point)")
         if self.max_logit_error is not None and not self.max_logit_error >= 0.0:
             raise UsageError(f"max_logit_error is {self.max_logit_error}; it is a share of the range, 0 or more")
         for name, size in (("size", self.size), ("label_size", self.label_size)):
             if size is not None and min(size) < 1:
                 raise UsageError(f"{name} {size[0]}x{size[1]} is not positive; give HEIGHTxWIDTH in pixels")
-        if self.precision.precision == "bf16" and "openvino" not in self.targets:
+
+    def _check_precision(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError("precision", self.precision, PRECISIONS)
+        if self.precision == "int8" and self.calib is None:
+            raise UsageError(
+                "int8 needs calibration pictures, since ranges of random numbers would be those of no real picture; "
+                "give a folder of pictures like those the device will see (--calib FOLDER)"
+            )
+        if self.calib is not None and not self.lowers:
+            raise UsageError("calibration pictures (--calib) are for --precision int8, fp16 or bf16; got fp32")
+        if self.calib_labels is not None and self.calib is None:
+            raise UsageError("label maps (--calib-labels) belong to calibration pictures; give --calib FOLDER too")
+        if self.max_miou_drop is not None and self.calib_labels is None:
+            raise UsageError("max_miou_drop needs label maps to measure mIoU on; give --calib-labels FOLDER")
+
+    def _check_targets(self) -> None:
+        if self.precision == "bf16" and "openvino" not in self.targets:
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
-        default_passes(skip=self.skip_passes)  # an unknown name is told before the work
         gpu = [target for target in self.targets if target in GRAPH_LABEL_TARGETS]
         if self.dynamic and gpu:
             raise UsageError(
@@ -83,26 +167,48 @@ class ExportConfig:
                 "--label-size concerns graphs that end in labels; add --output labels, or the target trt or trt-rtx"
             )
 
-    @property
-    def graph_postprocess(self) -> bool:
-        """Whether a graph that ends in labels is wanted."""
-        return any(target in GRAPH_LABEL_TARGETS for target in self.targets)
+
+def config_of(config: ExportConfig | None, shorthands: dict[str, Any]) -> ExportConfig:
+    """One config of a config and options given by name.
+
+    Raises:
+        UsageError: No such option, or a value that cannot be.
+    """
+    _check_names(shorthands)
+    return ExportConfig(**shorthands) if config is None else config.but(**shorthands)
 
 
 def canonical_targets(words: Sequence[str]) -> tuple[str, ...]:
-    """Canonical, distinct target names, ``ort`` first.
+    """Canonical, distinct names of targets; a word may hold several, with commas.
 
     Raises:
         UnknownNameError: A word that names no target.
-    """
-    return tuple(dict.fromkeys(("ort", *asked_targets(words))))
-
-
-def asked_targets(words: Sequence[str]) -> tuple[str, ...]:
-    """Canonical, distinct names of the targets that were asked for.
-
-    Raises:
-        UnknownNameError: A word that names no target.
+        UsageError: No word at all.
     """
     names = [resolve_target(part) for word in words for part in word.split(",") if part.strip()]
+    if not names:
+        raise UsageError("no target is given; name one, such as ort")
     return tuple(dict.fromkeys(names))
+
+
+def option_help(name: str) -> str:
+    """What the docstring of `ExportConfig` says of an option, as one line.
+
+    >>> option_help("batch")
+    'Fixed batch of the graph.'
+    """
+    text = inspect.getdoc(ExportConfig) or ""
+    found = re.search(rf"^    {name}: (.*?)(?=^    \w+: |\Z)", text, re.MULTILINE | re.DOTALL)
+    return " ".join(found.group(1).split()) if found else ""
+
+
+def _several(values: Any) -> tuple[Any, ...]:
+    """A tuple of one or several values; a lone string or path is one."""
+    return (values,) if isinstance(values, (str, Path)) else tuple(values)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    known = [entry.name for entry in fields(ExportConfig)]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError("export option", name, known)

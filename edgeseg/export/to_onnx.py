@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 import torch
@@ -80,8 +80,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     if model.ByteSize() > _LIMIT:
         raise ExportError(f"the graph is {model.ByteSize() / 1e9:.1f} GB; a single ONNX file holds at most 2 GB")
     try:
-        with _silence_stdout():
-            simplified, same = onnxsim.simplify(model)
+        simplified, same = onnxsim.simplify(model)
     except Exception as error:
         raise ExportError(f"onnxsim failed: {first_reason(error)}") from error
     if not same:
@@ -148,16 +147,3 @@ def _compiler_cache(variable: str = "TORCHINDUCTOR_CACHE_DIR") -> Iterator[None]
             yield
         finally:
             os.environ.pop(variable, None)
-
-
-@contextlib.contextmanager
-def _silence_stdout(kind: Literal[1] = 1) -> Iterator[None]:
-    """Send what C++ code prints to stdout nowhere; progress belongs to us and JSON must stay clean."""
-    saved = os.dup(kind)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), kind)
-        try:
-            yield
-        finally:
-            os.dup2(saved, kind)
-            os.close(saved)

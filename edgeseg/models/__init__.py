@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeseg.models.factory import create_model
     from edgeseg.models.registry import list_models, model_spec, register
-    from edgeseg.models.spec import ModelSpec
+    from edgeseg.models.spec import ModelSpec, custom_spec
 
-__all__ = ["ModelSpec", "create_model", "list_models", "model_spec", "register"]
+__all__ = ["ModelSpec", "create_model", "custom_spec", "list_models", "model_spec", "register"]
 
 _HOMES = {
     "ModelSpec": "edgeseg.models.spec",
     "create_model": "edgeseg.models.factory",
+    "custom_spec": "edgeseg.models.spec",
     "list_models": "edgeseg.models.registry",
     "model_spec": "edgeseg.models.registry",
     "register": "edgeseg.models.registry",

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib
-import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 from edgeseg.errors import EdgesegError, ExportError, UsageError
-from edgeseg.models import ModelSpec, create_model, model_spec
+from edgeseg.models import ModelSpec, create_model, custom_spec, model_spec
 from edgeseg.models.checkpoints import load_state, read_checkpoint
-from edgeseg.specs import InputSpec, Size
 from edgeseg.text import first_line
 
 __all__ = ["NetworkSource", "resolve_network"]
@@ -34,12 +33,25 @@ class NetworkSource:
         spec: Its conventions; ``spec.num_classes`` is what it really returns.
         origin: Registry name, ``package.module:factory``, or the class of a module that was handed in.
         weights: Where the weights came from, in words.
+        by_name: Whether `origin` builds the network again.
+        labels_chosen: Whether the user chose the label set, which must then fit the network's classes.
     """
 
     module: nn.Module
     spec: ModelSpec
     origin: str
     weights: str
+    by_name: bool = True
+    labels_chosen: bool = False
+
+    def but(self, **conventions: Any) -> NetworkSource:
+        """The same network with other conventions.
+
+        Args:
+            conventions: Fields of `ModelSpec`, such as ``input``, ``resize``, ``postprocess``, ``labels``.
+        """
+        chosen = self.labels_chosen or "labels" in conventions
+        return replace(self, spec=self.spec.but(**conventions), labels_chosen=chosen)
 
 
 def resolve_network(
@@ -73,7 +85,7 @@ def resolve_network(
         torch.manual_seed(0)
         module = create_model(network, num_classes=num_classes, weights=weights).float()
     told = "random (seed 0)" if weights is None else Path(weights).name
-    return NetworkSource(module, spec or base, network, told)
+    return _with_spec(NetworkSource(module, base, network, told), spec)
 
 
 def _own(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
@@ -82,27 +94,15 @@ def _own(module: nn.Module, origin: str, weights: str | Path | None, spec: Model
         load_state(module, read_checkpoint(weights), what=origin)
     told = "as built" if weights is None else Path(weights).name
     carried = getattr(module, "edgeseg_spec", None)
-    chosen = spec or (carried if isinstance(carried, ModelSpec) else own_spec(origin))
-    return NetworkSource(module, chosen, origin, told)
+    base = carried if isinstance(carried, ModelSpec) else custom_spec(origin)
+    return _with_spec(NetworkSource(module, base, origin, told, by_name=":" in origin), spec)
 
 
-def own_spec(origin: str, *, input_size: Size = (512, 512)) -> ModelSpec:
-    """Conventions assumed for a network of the user's own: RGB, /255, ImageNet mean and std, stretched bilinearly."""
-    name = re.sub(r"\W+", "_", origin.rsplit(":", 1)[-1]).strip("_").lower() or "network"
-    return ModelSpec(
-        system=origin,
-        year=0,
-        paper="",
-        source="the user's own",
-        num_classes=0,
-        labels="generic",
-        input_size=input_size,
-        divisor=1,
-        input=InputSpec.imagenet(),
-        classes_key="",
-        params=0,
-        name=name,
-    )
+def _with_spec(source: NetworkSource, spec: ModelSpec | None) -> NetworkSource:
+    """The network with the conventions that were given, if any were."""
+    if spec is None:
+        return source
+    return replace(source, spec=spec, labels_chosen=spec.labels != source.spec.labels)
 
 
 def _call_factory(path: str) -> nn.Module:

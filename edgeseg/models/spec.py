@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
 
-__all__ = ["ModelSpec"]
+__all__ = ["ModelSpec", "custom_spec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,3 +65,32 @@ class ModelSpec:
     def but(self, **changes: Any) -> ModelSpec:
         """A copy with the given fields changed."""
         return replace(self, **changes)
+
+
+def custom_spec(name: str, **conventions: Any) -> ModelSpec:
+    """Describe a network that is not registered.
+
+    Args:
+        name: Of the network; characters that no file name takes become ``_``.
+        conventions: Fields of `ModelSpec` that differ from what most published weights use: RGB, pixels / 255,
+            ImageNet mean and std; pictures stretched bilinearly to 512x512 (height x width); generic label names.
+
+    >>> spec = custom_spec("mine", input_size=(256, 512), labels="cityscapes")
+    >>> spec.name, spec.input_size, spec.input.channel_order
+    ('mine', (256, 512), 'rgb')
+    """
+    base = ModelSpec(
+        system=name,
+        year=0,
+        paper="",
+        source="the user's own",
+        num_classes=0,
+        labels="generic",
+        input_size=(512, 512),
+        divisor=1,
+        input=InputSpec.imagenet(),
+        classes_key="",
+        params=0,
+        name=re.sub(r"\W+", "_", name.rsplit(":", 1)[-1]).strip("_").lower() or "network",
+    )
+    return base.but(**conventions)

@@ -167,7 +167,7 @@ def test_stopped_in_the_middle(
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("edgeseg.export.pipeline.cv2.imencode", fail)
+    monkeypatch.setattr("edgeseg.export.bundle_files.cv2.imencode", fail)
     done = edgeseg("export", TINY, *SIZE, "--out", tmp_path)
     assert done.code == code
     assert told in done.sentence

@@ -33,11 +33,11 @@ from edgeseg.errors import (
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.graph.run import run_graph
 from edgeseg.export.passes import default_passes
-from edgeseg.export.pipeline import ExportReport
+from edgeseg.export.report import ExportReport
 from edgeseg.export.to_onnx import simplify
 from edgeseg.export.verify import verify_target
 from edgeseg.files import sha256_of
-from edgeseg.models import create_model, list_models, model_spec
+from edgeseg.models import create_model, custom_spec, list_models, model_spec
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import open_session
 from edgeseg.specs import InputSpec, PostprocessSpec
@@ -176,7 +176,7 @@ def test_self_test_and_predictor_agree_with_pytorch(full: ExportReport) -> None:
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_a_trailing_resize_is_peeled_into_the_tail(align_corners: bool, tmp_path: Path) -> None:
+def test_a_trailing_resize_is_peeled_into_postprocessing(align_corners: bool, tmp_path: Path) -> None:
     network = Tiny(align_corners=align_corners)
     report = edgeseg.export_model(network, name="mine", size=SIZE, out=tmp_path)
     manifest = report.bundle.manifest
@@ -193,7 +193,8 @@ def test_a_trailing_resize_is_peeled_into_the_tail(align_corners: bool, tmp_path
 
 def test_normalisation_is_in_the_graph(tmp_path: Path) -> None:
     spec = InputSpec("bgr", (110.3, 108.4, 105.0), (72.1, 72.6, 69.9), 1 / 255)
-    report = edgeseg.export_model(Pixels(), size=SIZE, input=spec, out=tmp_path, targets=["openvino"])
+    conventions = custom_spec("pixels", input=spec)
+    report = edgeseg.export_model(Pixels(), spec=conventions, size=SIZE, out=tmp_path, targets=["openvino"])
     image = _picture(SIZE)
     bgr = image[..., ::-1].astype(np.float64)
     wanted = ((bgr - np.array(spec.mean)) / np.array(spec.std) * spec.scale).transpose(0, 3, 1, 2)
@@ -205,8 +206,9 @@ def test_normalisation_is_in_the_graph(tmp_path: Path) -> None:
     assert report.bundle.manifest.input == spec
 
 
-def test_conventions_come_from_the_spec_and_single_ones_change_it(tmp_path: Path) -> None:
-    report = edgeseg.export_model(Tiny(), spec=own_spec(), postprocess=PostprocessSpec(False), out=tmp_path)
+def test_conventions_come_from_the_spec(tmp_path: Path) -> None:
+    spec = own_spec().but(postprocess=PostprocessSpec(False))
+    report = edgeseg.export_model(Tiny(), spec=spec, out=tmp_path)
     manifest = report.bundle.manifest
     assert report.path.name == "mine.edgeseg"
     assert (manifest.input_size, manifest.divisor) == ((32, 48), 4)
@@ -400,7 +402,8 @@ def _refused(**options: Any) -> Callable[[Any, Path], None]:
         (TINY, {"min_agreement": 1.5}, UsageError, "min_agreement is 1.5"),
         (TINY, {"max_logit_error": float("nan")}, UsageError, "max_logit_error is nan"),
         (TINY, {"targets": ["openvin"]}, UnknownNameError, "did you mean 'openvino'"),
-        (TINY, {"labels": "cityscape"}, UnknownNameError, "did you mean 'cityscapes'"),
+        (TINY, {"spec": custom_spec("t", labels="cityscape")}, UnknownNameError, "did you mean 'cityscapes'"),
+        (TINY, {"labels": "cityscapes"}, UnknownNameError, "unknown export option 'labels'"),
         (TINY, {"num_classes": 3}, UsageError, "num_classes .* registered networks"),
         (TINY, {"name": "a/b"}, UsageError, "'a/b' cannot name a bundle"),
         (TINY, {"name": " "}, UsageError, "cannot name a bundle"),
@@ -496,7 +499,7 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[NDArray[np.float32
                 tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), tensor.name))
         return simple
 
-    monkeypatch.setattr("edgeseg.export.pipeline.simplify", spoiled)
+    monkeypatch.setattr("edgeseg.export.network_graph.simplify", spoiled)
 
 
 @pytest.mark.parametrize(
@@ -597,7 +600,7 @@ def test_a_label_set_that_does_not_fit_is_refused_where_it_was_asked_for(
     labels: str, channels: int, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=f"label set '{labels}' does not fit a network of {channels} output channels"):
-        edgeseg.export_model(TINY, size=SIZE, out=tmp_path, labels=labels)
+        edgeseg.export_model(TINY, size=SIZE, out=tmp_path, spec=custom_spec("tiny", labels=labels))
     assert list(tmp_path.iterdir()) == []
 
 

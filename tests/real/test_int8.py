@@ -9,7 +9,7 @@ import pytest
 
 import edgeseg
 from edgeseg.evaluation import evaluate_bundle, read_labels
-from edgeseg.export.pipeline import ExportReport
+from edgeseg.export.report import ExportReport
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
 CPU_TARGETS = ("ort", "openvino")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgeseg.export.precision.config import PRECISIONS, PrecisionConfig
 from edgeseg.export.precision.report import KeptFloat, Latency, PrecisionReport, TargetFigures
 
-__all__ = ["PRECISIONS", "KeptFloat", "Latency", "PrecisionConfig", "PrecisionReport", "TargetFigures"]
+__all__ = ["KeptFloat", "Latency", "PrecisionReport", "TargetFigures"]

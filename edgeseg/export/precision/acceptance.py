@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.bench.paired import alternate, run_block
 from edgeseg.errors import EdgesegError, ExportError, ParityError
-from edgeseg.export.precision.config import PrecisionConfig
+from edgeseg.export.config import ExportConfig
 from edgeseg.export.precision.report import Latency, PrecisionReport, TargetFigures
 from edgeseg.export.precision.scoring import Score
 from edgeseg.runtimes import Session
+from edgeseg.targets import GRAPH_LABEL_TARGETS
 
-__all__ = ["aimed_targets", "budget_words", "hold", "holds", "measure_pair", "objections"]
+__all__ = ["aimed_targets", "budget_words", "holds", "measure_pair", "next_precisions", "objections"]
 
 MARGIN = 0.03
 """A precision within three per cent of fp32's time is not called slower."""
@@ -48,87 +49,130 @@ def measure_pair(
     return Latency(before, after, slower, _BLOCKS)
 
 
-def aimed_targets(config: PrecisionConfig, targets: Sequence[str]) -> tuple[str, ...]:
-    """Targets that a precision is for: those asked for, less plain PyTorch, which is never lowered.
+def aimed_targets(config: ExportConfig) -> tuple[str, ...]:
+    """Targets that the precision is for: those asked for, less plain PyTorch, which is never lowered.
 
     fp16 is for the GPU targets where one is asked for, bf16 for OpenVINO.
     """
-    from edgeseg.targets import GRAPH_LABEL_TARGETS
-
-    asked = tuple(target for target in (config.aims or targets) if target != "torch")
+    asked = tuple(target for target in config.targets if target != "torch")
     if config.precision == "bf16":
         return ("openvino",)
     gpus = tuple(target for target in asked if target in GRAPH_LABEL_TARGETS)
     return gpus if config.precision == "fp16" and gpus else asked
 
 
-def holds(config: PrecisionConfig, score: Score, miou_fp32: float | None) -> bool:
-    """Whether a score holds the budget."""
-    return not _below(config, score.agreement, score.miou, miou_fp32)
+def holds(config: ExportConfig, score: Score, miou_fp32: float | None) -> bool:
+    """Whether a score holds the budget of the precision that was asked for."""
+    return not _below(config, config.precision, score.agreement, score.miou, miou_fp32)
 
 
-def objections(config: PrecisionConfig, report: PrecisionReport, targets: Sequence[str]) -> list[EdgesegError]:
-    """Why the precision is not to be used on the targets it is for, with the figures; empty where there is nothing."""
-    found: list[EdgesegError] = []
-    aims = aimed_targets(config, targets)
-    for entry in report.targets:
-        if entry.target not in aims:
-            continue
-        below = _below(config, entry.agreement, entry.miou, report.miou_fp32)
-        if below:
-            found.append(ParityError(f"{config.precision} is below its budget on {entry.target}: {below}"))
-        slow = _slower(config, entry)
-        if slow:
-            found.append(ExportError(slow))
-    return found
+def objections(config: ExportConfig, report: PrecisionReport) -> dict[str, list[EdgesegError]]:
+    """Find out why a low precision is not to be used on targets that it is for.
+
+    Returns:
+        Target -> reasons with their figures. Targets without a reason, and those that have fp32, are left out.
+    """
+    aims = aimed_targets(config)
+    entries = [entry for entry in report.targets if entry.target in aims and entry.precision != "fp32"]
+    found = {entry.target: _reasons(config, report, entry) for entry in entries}
+    return {target: reasons for target, reasons in found.items() if reasons}
 
 
-def hold(config: PrecisionConfig, report: PrecisionReport, targets: Sequence[str]) -> None:
-    """Refuse, or with ``force`` note, what `objections` finds.
+def _reasons(config: ExportConfig, report: PrecisionReport, entry: TargetFigures) -> list[EdgesegError]:
+    reasons: list[EdgesegError] = []
+    below = _below(config, entry.precision, entry.agreement, entry.miou, report.miou_fp32)
+    if below:
+        reasons.append(ParityError(f"{entry.precision} is below its budget on {entry.target}: {below}"))
+    slow = _slower(entry)
+    if slow:
+        reasons.append(ExportError(slow))
+    if entry.precision == "bf16" != config.precision and "bf16" not in entry.arithmetic:
+        reasons.append(ExportError(f"{entry.target} computes in {entry.arithmetic} here, not in bf16"))
+    return reasons
+
+
+def next_precisions(
+    config: ExportConfig, report: PrecisionReport, precisions: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Decide which precision each target gets, from what was measured of those it has.
+
+    Where the precision is slower than fp32 or below its budget on one of several targets it is for, that target gets
+    the next in the order of speed; where that is so on all of them, the export is refused.
+
+    Args:
+        config: The options.
+        report: Figures of every target.
+        precisions: Target -> precision, as measured.
+
+    Returns:
+        Target -> precision; equal to `precisions` where all is well. And the sentences that tell of changes.
 
     Raises:
-        ParityError: Below the budget.
-        ExportError: Slower than fp32.
+        ParityError: Below the budget on every target it is for.
+        ExportError: Slower than fp32 on every target it is for.
     """
-    found = objections(config, report, targets)
+    found = objections(config, report)
+    if not found:
+        return dict(precisions), ()
+    reasons = [reason for entry in found.values() for reason in entry]
     if config.force:
-        report.notes.extend(f"forced: {error}" for error in found)
-    elif found:
-        kind = ParityError if any(isinstance(error, ParityError) for error in found) else ExportError
-        told = "; ".join(map(str, found))
-        raise kind(f"{told}; the bundle was not written (export fp32, change the budget, or write it with --force)")
+        return dict(precisions), tuple(f"forced: {reason}" for reason in reasons)
+    if not any(precisions[target] != "fp32" for target in aimed_targets(config) if target not in found):
+        raise _refusal(reasons)
+    changed = {target: slower for target in found for target, slower in _next(target, precisions).items()}
+    told = tuple(
+        f"{target} has {changed[target]} in this bundle: {'; '.join(map(str, entry))}"
+        for target, entry in found.items()
+    )
+    return {**precisions, **changed}, told
 
 
-def budget_words(config: PrecisionConfig) -> str:
+def _next(target: str, precisions: Mapping[str, str]) -> dict[str, str]:
+    """The next slower precision for a target; targets whose graph ends in labels share one."""
+    slower = "bf16" if target == "openvino" and precisions[target] == "int8" else "fp32"
+    sharing = GRAPH_LABEL_TARGETS.intersection(precisions) if target in GRAPH_LABEL_TARGETS else {target}
+    return dict.fromkeys(sharing, slower)
+
+
+def _refusal(reasons: Sequence[EdgesegError]) -> EdgesegError:
+    kind = ParityError if any(isinstance(reason, ParityError) for reason in reasons) else ExportError
+    told = "; ".join(map(str, reasons))
+    return kind(f"{told}; the bundle was not written (export fp32, change the budget, or write it with --force)")
+
+
+def budget_words(config: ExportConfig) -> str:
     """The budget in words."""
     parts = []
     if config.max_miou_drop is not None:
         parts.append(f"mIoU at most {100 * config.max_miou_drop:g} points below fp32's")
-    if config.agreement_budget:
-        parts.append(f"at least {config.agreement_budget:.2%} of the labels equal to fp32's")
+    budget = config.budget(config.precision)
+    if budget:
+        parts.append(f"at least {budget:.2%} of the labels equal to fp32's")
     return " and ".join(parts)
 
 
-def _below(config: PrecisionConfig, share: float, miou: float | None, miou_fp32: float | None) -> str:
-    told = []
-    if share < config.agreement_budget:
-        told.append(f"{share:.3%} of the labels equal fp32 PyTorch's, at least {config.agreement_budget:.2%} must")
+def _below(config: ExportConfig, precision: str, share: float, miou: float | None, miou_fp32: float | None) -> str:
+    """What is below the budget of a precision, in words; empty where nothing is."""
+    lacking = []
+    budget = config.budget(precision)
+    if share < budget:
+        lacking.append(f"{share:.3%} of the labels equal fp32 PyTorch's, at least {budget:.2%} must")
     drop = config.max_miou_drop
     if drop is not None and miou is not None and miou_fp32 is not None and not miou_fp32 - miou <= drop:
         lost = 100 * (miou_fp32 - miou)
-        told.append(
+        lacking.append(
             f"mIoU is {miou:.2%} against fp32's {miou_fp32:.2%}, {lost:.2f} points lower, at most {100 * drop:g} may be"
         )
-    return " and ".join(told)
+    return " and ".join(lacking)
 
 
-def _slower(config: PrecisionConfig, entry: TargetFigures) -> str:
+def _slower(entry: TargetFigures) -> str:
     latency = entry.latency
     if latency is None or latency.low <= (1.0 + MARGIN) * latency.fp32:
         return ""
     if 2 * latency.slower_blocks <= latency.blocks:
         return ""
     return (
-        f"{config.precision} is slower than fp32 on {entry.target} here: {latency.low:.2f} against {latency.fp32:.2f} "
+        f"{entry.precision} is slower than fp32 on {entry.target} here: {latency.low:.2f} against {latency.fp32:.2f} "
         f"ms (medians; slower in {latency.slower_blocks} of {latency.blocks} alternating blocks)"
     )

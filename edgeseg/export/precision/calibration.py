@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,18 @@ from edgeseg.postprocess import Region
 from edgeseg.sources import list_images
 from edgeseg.specs import ResizeRule, Size
 
-__all__ = ["Calibration", "Picture", "load_calibration", "load_pictures", "spread"]
+T = TypeVar("T")
 
-MOST_CALIBRATED, MOST_HELD = 64, 16
-"""Pictures used at the most; more change the ranges little and cost their time at every measurement."""
+__all__ = ["Calibration", "Picture", "held_within", "load_calibration", "load_pictures", "spread"]
+
+MOST_CALIBRATED = 64
+"""Pictures calibrated on at the most: more change the ranges little."""
+
+MOST_HELD = 200
+"""Pictures scored on at the most: each is run at every measurement."""
+
+MOST_LOGIT_BYTES = 1 << 30
+"""Memory that fp32 PyTorch's logits of the held-out pictures may take: fewer are used where one picture's are large."""
 
 _EVERY = 4
 """One picture in so many is held out."""
@@ -105,8 +114,19 @@ def load_pictures(
     return tuple(found)
 
 
-def spread(files: Sequence[Path], most: int) -> list[Path]:
-    """At most `most` of the files, evenly spread, in order."""
+def held_within(pictures: Sequence[Picture], logits: int) -> tuple[Picture, ...]:
+    """Choose held-out pictures whose logits fit into memory, evenly spread, and 16 at least.
+
+    Args:
+        pictures: Held-out pictures.
+        logits: Numbers in the fp32 logits of one picture.
+    """
+    most = max(16, MOST_LOGIT_BYTES // (4 * logits))
+    return tuple(spread(pictures, most))
+
+
+def spread(files: Sequence[T], most: int) -> list[T]:
+    """Choose at most `most` of the files, evenly spread, in order."""
     if len(files) <= most:
         return list(files)
     return [files[index * len(files) // most] for index in range(most)]

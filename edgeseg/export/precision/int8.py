@@ -7,7 +7,6 @@ the mean error that quantised weights leave (NNCF's fast bias correction). Norma
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -114,12 +113,18 @@ def _parameters(nncf: Any, recipe: Recipe) -> Any:
 
 @contextlib.contextmanager
 def _quiet(nncf: Any) -> Iterator[None]:
-    """Keep NNCF's progress bars and notices out of the user's terminal."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
+    """Keep NNCF's progress bars and notices out of the user's terminal.
+
+    The bars go to rich's shared console, which alone is quiet meanwhile: standard output is everybody's, and stays.
+    """
+    import rich
+
+    logger, console = logging.getLogger("nncf"), rich.get_console()
+    level, quiet = logger.level, console.quiet
     nncf.set_log_level(logging.ERROR)
+    console.quiet = True
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
+        yield
     finally:
         logger.setLevel(level)
+        console.quiet = quiet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 __all__ = ["KeptFloat", "Latency", "PrecisionReport", "TargetFigures"]
@@ -37,9 +37,12 @@ class TargetFigures:
 
     Attributes:
         target: Canonical name.
+        precision: That the target has in the bundle.
         engine: Engine and version.
         arithmetic: What the engine says it computes in.
         agreement: Share of labels equal to fp32 PyTorch's on the held-out pictures, 0..1.
+        agreement_95: Ends of its 95 % interval, from resampling the pictures; None for a single picture, and where
+            the target does not run on this machine.
         miou: On the held-out labelled pictures, 0..1; None without labels.
         latency: None where the target does not run on this machine.
         size: Bytes of the target's files.
@@ -48,9 +51,11 @@ class TargetFigures:
     """
 
     target: str
+    precision: str
     engine: str
     arithmetic: str
     agreement: float
+    agreement_95: tuple[float, float] | None = None
     miou: float | None = None
     latency: Latency | None = None
     size: int = 0
@@ -73,7 +78,7 @@ class KeptFloat:
     why: str
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class PrecisionReport:
     """What was made of a precision.
 
@@ -99,7 +104,7 @@ class PrecisionReport:
     miou_fp32: float | None = None
     self_test: float = 0.0
     targets: tuple[TargetFigures, ...] = ()
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -113,9 +118,18 @@ class PrecisionReport:
         latency, size = entry.latency, f"{entry.size / 1e6:.2f} MB"
         return {
             "target": entry.target,
+            "precision": entry.precision,
             "computes in": entry.arithmetic,
-            "labels equal to fp32": f"{entry.agreement:.3%}" if entry.ran else "engine not run",
+            "labels equal to fp32": _share(entry) if entry.ran else "engine not run",
             "mIoU (fp32)": "-" if entry.miou is None else f"{entry.miou:.2%} ({self.miou_fp32 or 0.0:.2%})",
             "ms (fp32)": "-" if latency is None else f"{latency.low:.1f} ({latency.fp32:.1f})",
             "size (fp32)": size if entry.size_fp32 is None else f"{size} ({entry.size_fp32 / 1e6:.2f} MB)",
         }
+
+
+def _share(entry: TargetFigures) -> str:
+    """The agreement, with its interval where there is one."""
+    if entry.agreement_95 is None:
+        return f"{entry.agreement:.3%}"
+    low, high = entry.agreement_95
+    return f"{entry.agreement:.3%} ({low:.2%} to {high:.2%})"

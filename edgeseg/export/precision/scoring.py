@@ -15,6 +15,7 @@ from edgeseg.export.precision.calibration import Picture
 from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
+from edgeseg.labels import LabelMap
 from edgeseg.metrics import ConfusionMatrix, agreement
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.specs import PostprocessSpec
@@ -33,11 +34,13 @@ class Score:
         agreement: Share of labels equal to fp32 PyTorch's, 0..1.
         miou: 0..1; None without label maps.
         error: Root mean square of the logits' difference, relative to their range.
+        agreement_95: Ends of the 95 % interval of `agreement`; None for a single picture.
     """
 
     agreement: float
     miou: float | None
     error: float
+    agreement_95: tuple[float, float] | None = None
 
 
 class Scorer:
@@ -79,14 +82,14 @@ class Scorer:
     def logits(self, run: Logits) -> Score:
         """Score anything that gives logits."""
         found = [run(picture.image) for picture in self.pictures]
-        wrong = total = 0
-        for logits, labels in zip(found, self.expected.labels, strict=True):
-            height, width = labels.shape
-            differing, pixels = agreement(
-                labels, labels_from_logits(logits, (height, width), postprocess=self.postprocess)
-            )
-            wrong, total = wrong + differing, total + pixels
-        return Score(1.0 - wrong / total, self._miou(found), self._error(found))
+        counts = np.array([self._differing(*pair) for pair in zip(found, self.expected.labels, strict=True)])
+        wrong, total = counts.sum(axis=0)
+        return Score(1.0 - float(wrong / total), self._miou(found), self._error(found), _interval(counts))
+
+    def _differing(self, logits: NDArray[np.float32], labels: LabelMap) -> tuple[int, int]:
+        """Differing and compared pixels of one picture."""
+        size = (labels.shape[0], labels.shape[1])
+        return agreement(labels, labels_from_logits(logits, size, postprocess=self.postprocess))
 
     def error(self, model: onnx.ModelProto, most: int) -> float:
         """`Score.error` on the first pictures only."""
@@ -116,6 +119,23 @@ class Scorer:
             except InputError as error:
                 raise InputError(f"label map of '{picture.path}': {error} (--calib-ignore)") from error
         return float(matrix.miou)
+
+
+def _interval(counts: NDArray[np.int64]) -> tuple[float, float] | None:
+    """Give the 95 % interval of the share of equal labels, by resampling pictures, whose pixels are not independent.
+
+    Args:
+        counts: Differing and compared pixels, (pictures, 2).
+    """
+    if len(counts) < 2:
+        return None
+    drawn = np.random.default_rng(0).integers(0, len(counts), (_RESAMPLED, len(counts)))
+    sums = counts[drawn].sum(axis=1)
+    low, high = np.quantile(1.0 - sums[:, 0] / sums[:, 1], (0.025, 0.975))
+    return float(low), float(high)
+
+
+_RESAMPLED = 1000
 
 
 def open_graph(model: onnx.ModelProto, *, batch: int = 1) -> Logits:

@@ -47,7 +47,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
         UsageError: An option OpenVINO has no use for, or a value it does not know.
     """
     refuse_unused(options, "openvino", "threads", "device", "hint", "precision", "cache_dir")
-    config = _config(options, "bf16" if bundle.manifest.precision == "bf16" else "f32")
+    precision = bundle.manifest.precision_of("openvino")
+    config = _config(options, "bf16" if precision == "bf16" else "f32")
     graph = bundle.file(OPENVINO_MODEL)
     weights = bundle.file(_WEIGHTS)
     ov = require("openvino", extra="openvino", why="the openvino target")
@@ -60,11 +61,11 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
             f"OpenVINO cannot read '{graph}' ({_cause(error)}); copy or export the bundle again"
         ) from error
     if options.cache_dir is None:
-        return OpenVinoSession(_compile(core, model, device, config), bundle.manifest.precision, _version(ov))
+        return OpenVinoSession(_compile(core, model, device, config), precision, _version(ov))
     with guarded_blobs(_key(bundle, ov, core, device, config), Path(options.cache_dir)) as blobs:
         cached = {**config, "CACHE_DIR": str(blobs.folder.absolute())} if blobs.folder else config
         compiled = _compile(core, model, device, cached)
-    return OpenVinoSession(compiled, bundle.manifest.precision, _version(ov), tuple(blobs.notes))
+    return OpenVinoSession(compiled, precision, _version(ov), tuple(blobs.notes))
 
 
 @functools.lru_cache(maxsize=1)

@@ -77,7 +77,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OrtSession:
     ort = require("onnxruntime", extra="", why="the ort target")
     provider = resolve_provider(options.device, tuple(ort.get_available_providers()))
     session = _create(ort, bundle, provider, options)
-    return OrtSession(session, bundle.manifest.precision, str(ort.__version__), options.threads)
+    return OrtSession(session, bundle.manifest.precision_of("ort"), str(ort.__version__), options.threads)
 
 
 def resolve_provider(device: str | None, available: tuple[str, ...]) -> str:

@@ -103,7 +103,8 @@ def settings_for(bundle: Bundle, options: RuntimeOptions) -> BuildSettings:
         raise UnknownNameError("TensorRT precision", word, ("f32", "tf32"))
     manifest = bundle.manifest
     profile = profile_for(manifest.input_size, manifest.divisor, manifest.batch) if manifest.dynamic else None
-    precision = "fp32" if manifest.precision == "bf16" else manifest.precision  # bf16 is OpenVINO's
+    asked = next((manifest.precision_of(t) for t in manifest.targets if t in GRAPH_LABEL_TARGETS), "fp32")
+    precision = "fp32" if asked == "bf16" else asked  # bf16 is OpenVINO's
     return BuildSettings(profile=profile, tf32=word == "tf32", precision=precision)
 
 

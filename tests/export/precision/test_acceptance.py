@@ -10,57 +10,99 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import ExportError, ParityError
-from edgeseg.export.precision import Latency, PrecisionConfig, PrecisionReport, TargetFigures, acceptance
-from edgeseg.export.precision.acceptance import aimed_targets, hold, measure_pair, objections
+from edgeseg.export.config import ExportConfig
+from edgeseg.export.precision import Latency, PrecisionReport, TargetFigures, acceptance
+from edgeseg.export.precision.acceptance import aimed_targets, measure_pair, next_precisions, objections
 
-INT8 = PrecisionConfig(precision="int8", calib=Path("c"))
-GOOD = TargetFigures("ort", "e", "int8", 0.99, latency=Latency(10.0, 5.0, 0, 5))
+INT8 = ExportConfig(precision="int8", calib=Path("c"))
+BOTH = INT8.but(targets=("ort", "openvino"))
+GOOD = TargetFigures("ort", "int8", "e", "int8", 0.99, latency=Latency(10.0, 5.0, 0, 5))
+SLOW = Latency(10.0, 12.5, 5, 5)
 
 
 def _report(*rows: TargetFigures) -> PrecisionReport:
-    return PrecisionReport("int8", miou_fp32=0.57, targets=rows)
+    return PrecisionReport(precision="int8", miou_fp32=0.57, targets=rows)
+
+
+def _decided(config: ExportConfig, *rows: TargetFigures) -> tuple[dict[str, str], tuple[str, ...]]:
+    return next_precisions(config, _report(*rows), {row.target: row.precision for row in rows})
 
 
 def test_good_figures_pass() -> None:
-    report = _report(GOOD)
-    hold(INT8, report, ("ort",))
-    assert not report.notes
+    assert _decided(INT8, GOOD) == ({"ort": "int8"}, ())
     assert Latency(10.0, 5.0, 0, 5).speedup == 2.0
 
 
 def test_too_few_equal_labels() -> None:
     with pytest.raises(ParityError, match=r"97\.000% of the labels equal .* at least 98\.00% must"):
-        hold(INT8, _report(replace(GOOD, agreement=0.97)), ("ort",))
+        _decided(INT8, replace(GOOD, agreement=0.97))
 
 
 def test_too_large_a_drop_of_miou() -> None:
-    config = PrecisionConfig(precision="int8", calib=Path("c"), calib_labels=Path("l"), max_miou_drop=0.005)
-    hold(config, _report(replace(GOOD, miou=0.566)), ("ort",))
+    config = INT8.but(calib_labels=Path("l"), max_miou_drop=0.005)
+    assert _decided(config, replace(GOOD, miou=0.566)) == ({"ort": "int8"}, ())
     with pytest.raises(ParityError, match=r"mIoU is 56\.00% against fp32's 57\.00%, 1\.00 points lower, at most 0\.5"):
-        hold(config, _report(replace(GOOD, miou=0.56)), ("ort",))
+        _decided(config, replace(GOOD, miou=0.56))
     with pytest.raises(ParityError):
-        hold(config, _report(replace(GOOD, miou=float("nan"))), ("ort",))
+        _decided(config, replace(GOOD, miou=float("nan")))
 
 
 def test_slower_is_refused_with_the_figures_and_forced_with_a_note() -> None:
-    report = _report(replace(GOOD, latency=Latency(10.0, 12.5, 5, 5)))
+    slow = replace(GOOD, latency=SLOW)
     with pytest.raises(ExportError, match=r"slower than fp32 on ort here: 12\.50 against 10\.00 ms .*5 of 5.*--force"):
-        hold(INT8, report, ("ort",))
-    hold(replace(INT8, force=True), report, ("ort",))
-    assert "forced: int8 is slower" in report.notes[0]
+        _decided(INT8, slow)
+    precisions, notes = _decided(INT8.but(force=True), slow)
+    assert precisions == {"ort": "int8"}
+    assert "forced: int8 is slower" in notes[0]
 
 
 @pytest.mark.parametrize("latency", [Latency(10.0, 10.2, 5, 5), Latency(10.0, 12.0, 2, 5), None])
 def test_not_called_slower(latency: Latency | None) -> None:
-    assert not objections(INT8, _report(replace(GOOD, latency=latency)), ("ort",))
+    assert not objections(INT8, _report(replace(GOOD, latency=latency)))
 
 
-def test_only_the_targets_it_is_for_are_judged() -> None:
-    slow = replace(GOOD, latency=Latency(10.0, 20.0, 5, 5))
-    assert not objections(replace(INT8, aims=("openvino",)), _report(slow), ("ort", "openvino"))
-    assert aimed_targets(PrecisionConfig(precision="fp16"), ("ort", "trt", "torch")) == ("trt",)
-    assert aimed_targets(PrecisionConfig(precision="fp16"), ("ort", "openvino")) == ("ort", "openvino")
-    assert aimed_targets(PrecisionConfig(precision="bf16"), ("ort", "openvino")) == ("openvino",)
+def test_only_the_targets_it_is_for_are_looked_at() -> None:
+    assert not objections(INT8.but(targets=("openvino",)), _report(replace(GOOD, latency=SLOW)))
+    fp16 = ExportConfig(precision="fp16", targets=("ort", "trt", "torch"))
+    assert aimed_targets(fp16) == ("trt",)
+    assert aimed_targets(fp16.but(targets=("ort", "openvino"))) == ("ort", "openvino")
+    assert aimed_targets(ExportConfig(precision="bf16", targets=("ort", "openvino"))) == ("openvino",)
+
+
+def test_one_of_several_targets_gets_the_fastest_precision_that_holds() -> None:
+    openvino = replace(GOOD, target="openvino")
+    precisions, notes = _decided(BOTH, replace(GOOD, latency=SLOW), openvino)
+    assert precisions == {"ort": "fp32", "openvino": "int8"}
+    assert notes == (
+        "ort has fp32 in this bundle: " + str(objections(BOTH, _report(replace(GOOD, latency=SLOW)))["ort"][0]),
+    )
+    precisions, _ = _decided(BOTH, GOOD, replace(openvino, agreement=0.5))
+    assert precisions == {"ort": "int8", "openvino": "bf16"}
+    emulated = replace(openvino, precision="bf16", arithmetic="fp32")
+    precisions, notes = _decided(BOTH, GOOD, emulated)
+    assert precisions == {"ort": "int8", "openvino": "fp32"}
+    assert "openvino computes in fp32 here, not in bf16" in notes[0]
+    held = replace(openvino, precision="bf16", arithmetic="bf16", agreement=0.995)
+    assert _decided(BOTH, GOOD, held) == ({"ort": "int8", "openvino": "bf16"}, ())
+
+
+def test_below_the_budget_of_bf16_it_becomes_fp32() -> None:
+    openvino = replace(GOOD, target="openvino", precision="bf16", arithmetic="bf16", agreement=0.985)
+    precisions, notes = _decided(BOTH, GOOD, openvino)
+    assert precisions["openvino"] == "fp32"
+    assert "at least 99.00% must" in notes[0]
+
+
+def test_where_no_target_accepts_it_the_export_is_refused() -> None:
+    rows = (replace(GOOD, latency=SLOW), replace(GOOD, target="openvino", agreement=0.5))
+    with pytest.raises(ParityError, match=r"slower than fp32 on ort .*below its budget on openvino"):
+        _decided(BOTH, *rows)
+
+
+def test_targets_that_share_a_graph_change_together() -> None:
+    config = INT8.but(targets=("ort", "trt", "trt-rtx"))
+    rows = (GOOD, replace(GOOD, target="trt", latency=SLOW), replace(GOOD, target="trt-rtx", latency=None))
+    assert _decided(config, *rows)[0] == {"ort": "int8", "trt": "fp32", "trt-rtx": "fp32"}
 
 
 class _Fake:

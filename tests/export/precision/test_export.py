@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from edgeseg.bundle import ORT_MODEL, Bundle, open_bundle
 from edgeseg.errors import InputError, ParityError, UsageError
 from edgeseg.export import pipeline
 from edgeseg.export.graph.qdq import check_symmetric
-from edgeseg.export.pipeline import ExportReport
-from edgeseg.export.precision import Latency, lowering
-from edgeseg.runtimes import RuntimeOptions
-from edgeseg.specs import InputSpec
+from edgeseg.export.precision import Latency, figures, lowering
+from edgeseg.export.precision.report import TargetFigures
+from edgeseg.export.report import ExportReport
+from edgeseg.runtimes import RuntimeOptions, Session
 from tests.export.precision.pictures import SIZE, smooth, write_pictures
 
 TINY = "tests.export.networks:tiny"
@@ -30,7 +31,7 @@ FASTER = Latency(2.0, 1.0, 0, 5)
 @pytest.fixture(autouse=True)
 def _no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network this small is no faster in int8; what acceptance measures is not what these tests are about."""
-    monkeypatch.setattr(lowering, "measure_pair", lambda *arguments, **options: FASTER)
+    monkeypatch.setattr(figures, "measure_pair", lambda *arguments, **options: FASTER)
 
 
 @pytest.fixture(scope="module")
@@ -95,15 +96,15 @@ def test_int8_is_weighed_against_the_graph_that_fp32_would_ship(
 ) -> None:
     network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.PReLU(16), nn.Conv2d(16, 3, 1))
     made: dict[str, bool] = {}
-    whole = lowering._Fp32Baseline.bundle
+    whole = figures.fp32_bundle
 
-    def bundle(self: lowering._Fp32Baseline, target: str) -> Bundle:
-        found = whole(self, target)
+    def bundle(folder: Path, target: str, *arguments: Any) -> Bundle:
+        found = whole(folder, target, *arguments)
         made[target] = found.has(ORT_MODEL)
         return found
 
-    monkeypatch.setattr(lowering._Fp32Baseline, "bundle", bundle)
-    options: dict[str, Any] = {"name": "own", "size": SIZE, "input": InputSpec.imagenet(), "out": tmp_path}
+    monkeypatch.setattr(figures, "fp32_bundle", bundle)
+    options: dict[str, Any] = {"name": "own", "size": SIZE, "out": tmp_path}
     edgeseg.export_model(network, targets=["ort"], precision="int8", calib=calib, force=True, **options)
     assert made == {"ort": True}
 
@@ -181,13 +182,77 @@ def _arithmetic(bundle: Bundle, target: str, **options: Any) -> str:
 
 
 def test_slower_is_refused_and_leaves_nothing(calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lowering, "measure_pair", lambda *arguments, **options: Latency(1.0, 2.0, 5, 5))
+    monkeypatch.setattr(figures, "measure_pair", lambda *arguments, **options: Latency(1.0, 2.0, 5, 5))
     with pytest.raises(edgeseg.EdgesegError, match=r"int8 is slower than fp32 on ort here: 2\.00 against 1\.00 ms"):
         _export(tmp_path, "int8", calib=calib, min_agreement=0.5)
     assert not list(tmp_path.iterdir())
     report = _export(tmp_path, "int8", calib=calib, min_agreement=0.5, force=True)
     assert report.precision is not None
     assert len(report.precision.notes) == 2
+
+
+def test_a_target_on_which_int8_is_slower_has_fp32_beside_one_that_has_int8(
+    calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+
+    def measure(fp32: Session, low: Session, image: Any) -> Latency:
+        measured.append(low.info.target)
+        return Latency(1.0, 2.0, 5, 5) if low.info.target == "ort" else FASTER
+
+    monkeypatch.setattr(figures, "measure_pair", measure)
+    targets = ["ort", "openvino", "trt", "torch"]
+    report = _export(tmp_path, "int8", calib=calib, min_agreement=0.9, targets=targets, output="labels")
+    bundle = open_bundle(report.path)
+    manifest = bundle.manifest
+    assert (manifest.precision, manifest.precisions) == ("int8", {"ort": "fp32", "torch": "fp32"})
+    assert [manifest.precision_of(target) for target in manifest.targets] == ["fp32", "int8", "int8", "fp32"]
+    assert measured == ["ort", "openvino", "ort"], "what did not change is not measured again"
+    assert [_arithmetic(bundle, target) for target in ("ort", "openvino")] == ["fp32", "int8, the rest fp32"]
+    assert report.precision is not None
+    assert [row.precision for row in report.precision.targets] == ["fp32", "int8", "int8"]
+    assert any(note.startswith("ort has fp32 in this bundle: int8 is slower") for note in report.precision.notes)
+    exact = next(entry for entry in manifest.parity if entry.target == "ort")
+    assert exact.max_logit_error <= 1e-4 * exact.logit_range
+    kinds = {file: _kinds(bundle, file) for file in ("model.onnx", ORT_MODEL, "labels/cpu.onnx", "labels/gpu.onnx")}
+    assert ["QuantizeLinear" in kinds[file] for file in kinds] == [True, False, False, True]
+    with edgeseg.Predictor(bundle, "ort") as predictor:
+        assert predictor.self_test().agreement >= 0.999
+
+
+def test_openvino_below_its_budget_has_bf16_or_fp32_beside_int8(
+    calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = figures._measured
+
+    def measured(row: TargetFigures, fp32: Session, low: Session, lowered: Any) -> TargetFigures:
+        found = measure(row, fp32, low, lowered)
+        return replace(found, agreement=0.5) if (row.target, row.precision) == ("openvino", "int8") else found
+
+    monkeypatch.setattr(figures, "_measured", measured)
+    report = _export(tmp_path, "int8", calib=calib, min_agreement=0.9)
+    bundle = open_bundle(report.path)
+    chosen = bundle.manifest.precision_of("openvino")
+    assert chosen in ("bf16", "fp32")  # fp32 on a processor without bf16
+    assert _arithmetic(bundle, "openvino") == chosen
+    assert "FakeQuantize" not in (bundle.path / "openvino" / "model.xml").read_text()
+    assert bundle.manifest.precision_of("ort") == "int8"
+
+
+def _kinds(bundle: Bundle, file: str) -> set[str]:
+    return {node.op_type for node in onnx.load(bundle.path / file).graph.node}
+
+
+def test_all_of_every_fourth_picture_is_scored_on_with_an_interval(tmp_path: Path) -> None:
+    report = _export(tmp_path, "int8", calib=write_pictures(tmp_path / "many", 72), min_agreement=0.5)
+    found = report.precision
+    assert found is not None
+    assert (found.calibration, found.held_out) == (54, 18)
+    for row in found.targets:
+        assert row.agreement_95 is not None
+        low, high = row.agreement_95
+        assert 0.0 <= low <= row.agreement <= high <= 1.0
+    assert " to " in found.rows()[0]["labels equal to fp32"]
 
 
 def test_below_budget_is_refused(calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +186,23 @@ def test_coordinates_are_not_touched() -> None:
 def test_a_judge_runs_any_batch(made: Made) -> None:
     run = open_graph(made[1])
     assert run(smooth(3)).shape == (5, 8, 12)
+
+
+def test_quantising_leaves_standard_output_to_everybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What another thread prints meanwhile arrives; NNCF's bars do not."""
+    done = threading.Event()
+
+    def talk() -> None:
+        while not done.wait(0.01):
+            print("another thread")
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        before = sys.stdout
+        quantise(tiny_graph()[0], [smooth(seed) for seed in range(2)])
+        assert sys.stdout is before
+    finally:
+        done.set()
+        thread.join()
+    assert set(capsys.readouterr().out.splitlines()) == {"another thread"}

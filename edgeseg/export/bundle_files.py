@@ -1,0 +1,177 @@
+"""Write the files of a bundle: graphs, engines, the self test, and the manifest that describes them."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+
+from edgeseg import bundle as layout
+from edgeseg.bundle import Manifest
+from edgeseg.export.compile import save_onnx, write_labels_graph, write_standalone, write_target
+from edgeseg.export.graph.run import run_graph
+from edgeseg.export.job import ExportJob
+from edgeseg.export.reference import self_test_pair
+from edgeseg.export.steps import step
+from edgeseg.export.target_graphs import TargetGraphs
+from edgeseg.files import sha256_of, storage_errors
+from edgeseg.specs import Size
+from edgeseg.targets import GRAPH_LABEL_TARGETS
+
+__all__ = ["hashed", "write_files", "write_graphs"]
+
+
+def write_files(folder: Path, job: ExportJob, graphs: TargetGraphs, precisions: Mapping[str, str]) -> Manifest:
+    """Write everything but the manifest into an empty or earlier written folder.
+
+    Args:
+        folder: The bundle's.
+        job: The export.
+        graphs: Of every target.
+        precisions: Target -> precision.
+
+    Returns:
+        The manifest, with the hashes of the files, still without what is proven.
+
+    Raises:
+        ExportError: An engine refuses a graph, or the graph cannot end in labels.
+        StorageError: Writing failed.
+    """
+    _empty(folder)
+    manifest = _manifest(job, graphs, precisions)
+    write_graphs(folder, job, graphs, manifest)
+    if job.config.output == "labels":
+        with step("ending graphs in labels"):
+            _write_label_graphs(folder, job, graphs, manifest)
+    _write_sample(folder, job)
+    return replace(manifest, files=hashed(folder))
+
+
+def hashed(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def _empty(folder: Path) -> None:
+    with storage_errors(folder):
+        for entry in list(folder.iterdir()):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def write_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, manifest: Manifest) -> None:
+    """Write the graphs of a manifest's targets, and what each target compiles from its own."""
+    plain, ort = graphs.plain(manifest.precision), graphs.of("ort", manifest.precision_of("ort"))
+    save_onnx(_described(plain, manifest), folder / layout.MODEL)
+    if ort is not plain:
+        save_onnx(_described(ort, manifest), folder / layout.ORT_MODEL)
+    gpu = [target for target in manifest.targets if target in GRAPH_LABEL_TARGETS]
+    if gpu and manifest.label_size is not None:
+        graph = _described(graphs.of(gpu[0], manifest.precision_of(gpu[0])), manifest)
+        write_labels_graph(graph, folder, manifest.label_size, manifest.postprocess)
+    for target in manifest.targets:
+        if target != "ort":
+            graph = _described(graphs.of(target, manifest.precision_of(target)), manifest)
+            with step(f"compiling for {target}"):
+                write_target(target, folder, job.source.module, graph)
+
+
+def _write_label_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, manifest: Manifest) -> None:
+    def graph(target: str) -> onnx.ModelProto:
+        return _described(graphs.of(target, manifest.precision_of(target)), manifest)
+
+    write_standalone(
+        folder,
+        manifest.targets,
+        job.label_size,
+        manifest.postprocess,
+        model=graph("openvino"),
+        ort=graph("ort"),
+        gpu=graph("trt"),
+    )
+
+
+def _described(model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
+    """A graph with the manifest's contract in it: it describes itself, and belongs to no other manifest."""
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {layout.METADATA_KEY: manifest.contract()})
+    model.producer_name = "edgeseg"
+    model.producer_version = manifest.versions.get("edgeseg", "")
+    return model
+
+
+def _write_sample(folder: Path, job: ExportJob) -> None:
+    """Write the self test: a picture, and the labels that fp32 PyTorch gives it at its own size."""
+    picture, labels = self_test_pair(job.reference, job.size, job.spec.resize, job.spec.postprocess, job.pictures[0])
+    with storage_errors(folder):
+        for file, data in (
+            (Path(layout.SAMPLE), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)),
+            (Path(layout.SAMPLE_LABELS), labels),
+        ):
+            (folder / file).write_bytes(cv2.imencode(".png", data)[1].tobytes())
+
+
+def _manifest(job: ExportJob, graphs: TargetGraphs, precisions: Mapping[str, str]) -> Manifest:
+    spec, config = job.spec, job.config
+    plain = graphs.plain(config.precision)
+    return Manifest(
+        name=job.name,
+        network=job.source.origin,
+        num_classes=job.channels,
+        labels=job.labels.names,
+        palette=job.labels.palette,
+        input_size=job.size,
+        logit_size=_logit_size(plain, job),
+        divisor=spec.divisor,
+        input=spec.input,
+        resize=spec.resize,
+        postprocess=spec.postprocess,
+        targets=config.all_targets,
+        batch=job.batch,
+        dynamic=config.dynamic,
+        label_size=job.label_size if config.ends_in_labels else None,
+        precision=config.precision,
+        precisions={target: kind for target, kind in precisions.items() if kind != config.precision},
+        versions=_versions(job),
+        facts={
+            "system": spec.system,
+            "paper": spec.paper,
+            "source": spec.source,
+            "weights": job.source.weights,
+            "weights_licence": spec.weights_licence if "random" not in job.source.weights else "",
+            "parameters": job.parameters,
+            "macs": job.macs,
+            "nodes": len(plain.graph.node),
+        },
+    )
+
+
+def _logit_size(model: onnx.ModelProto, job: ExportJob) -> Size:
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    if dims[2].dim_value and dims[3].dim_value:
+        return int(dims[2].dim_value), int(dims[3].dim_value)
+    shape = run_graph(model, {"image": np.zeros((job.batch, *job.size, 3), np.uint8)})[0].shape
+    return int(shape[2]), int(shape[3])
+
+
+def _versions(job: ExportJob) -> dict[str, str]:
+    """Versions of the tools that made the bundle."""
+    targets = job.config.targets
+    packages = ["edgeseg", "torch", "onnx", "onnxsim", "onnxruntime", "opencv-python", "numpy"]
+    packages += ["openvino"] if "openvino" in targets else []
+    packages += ["nncf"] if job.config.precision == "int8" else []
+    packages += ["tensorrt-rtx-cu13-bindings"] if "trt-rtx" in targets else []
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,157 @@
+"""From a module to the ONNX graph of the network in fp32: fold, export, simplify, rewrite."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgeseg.errors import ExportError
+from edgeseg.export.deploy import DeployNetwork, first_logits
+from edgeseg.export.fusion import FusionReport, fuse
+from edgeseg.export.graph.run import run_graph
+from edgeseg.export.job import ExportJob
+from edgeseg.export.passes import ROUNDS, PassReport, default_passes, run_passes
+from edgeseg.export.passes._base import Exact
+from edgeseg.export.passes.peel import peel_trailing_resize
+from edgeseg.export.steps import step
+from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
+from edgeseg.specs import Size
+
+__all__ = ["NetworkGraph", "exact_logits", "network_graph"]
+
+_FUSION_SIZE = (128, 192)
+"""Largest height x width at which folding is checked: it does not depend on the size, and float64 takes long."""
+
+_PEELED = "the network's last resize was peeled off; the exact postprocessing does it"
+
+
+@dataclass(frozen=True)
+class NetworkGraph:
+    """A network's graph in fp32.
+
+    Attributes:
+        model: uint8 (N, H, W, 3) in, float logits (N, C, h, w) out.
+        job: The job; its postprocessing is other than it was where the network's last resize was peeled off.
+        fusion: What was folded on the module; None where nothing was to be.
+        passes: One report per pass.
+        notes: Sentences the user must see.
+    """
+
+    model: onnx.ModelProto
+    job: ExportJob
+    fusion: FusionReport | None = None
+    passes: tuple[PassReport, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def network_graph(job: ExportJob) -> NetworkGraph:
+    """Make the fp32 graph of a job's network.
+
+    Raises:
+        ExportError: It cannot be exported, or is right at one size only where height and width are to be free.
+        UnknownNameError: A pass to skip that does not exist.
+    """
+    passes = default_passes(rewrites=job.config.rewrites, skip=job.config.skip_passes)
+    module, fusion = _folded(job)
+    model = _exported(module, job)
+    peeled = None if job.config.dynamic else peel_trailing_resize(model, job.size)
+    if peeled is not None:
+        model, align_corners = peeled
+        job = job.with_postprocess(replace(job.spec.postprocess, align_corners=align_corners))
+    with step("rewriting"):
+        model, reports = run_passes(model, passes, {"image": job.noise}, rounds=ROUNDS, exact=exact_logits(job))
+    check_limits(model)
+    if job.config.dynamic:
+        with step("checking another size"):
+            _check_another_size(model, job)
+    return NetworkGraph(model, job, fusion, tuple(reports), () if peeled is None else (_PEELED,))
+
+
+def exact_logits(job: ExportJob) -> Exact:
+    """A function that gives the logits of the job's noise in float64, computed once and only where they are needed.
+
+    It gives None where the module does not run in float64.
+    """
+    return functools.cache(lambda: _in_float64(job))
+
+
+def _in_float64(job: ExportJob) -> NDArray[np.float64] | None:
+    network = copy.deepcopy(job.source.module).double()
+    normalise = DeployNetwork(network, job.spec.input).normalise
+    try:
+        with torch.inference_mode():
+            logits = first_logits(network(normalise(torch.from_numpy(job.noise)).double()))
+    except Exception:  # a module of the user's own may make float32 constants
+        return None
+    return np.asarray(logits, np.float64)
+
+
+def _folded(job: ExportJob) -> tuple[nn.Module, FusionReport | None]:
+    """The module with its batch norms and branches folded, where that is asked for."""
+    if not job.config.fuse:
+        return job.source.module, None
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(1, 3, *_fusion_size(job), generator=generator)
+    with step("folding batch norms"):
+        return fuse(_FirstLogits(job.source.module), probe)
+
+
+def _fusion_size(job: ExportJob) -> Size:
+    """A small size that the network takes."""
+    divisor = job.spec.divisor
+    if ":" in job.source.origin or divisor == 1:
+        return job.size
+    height, width = (
+        min(side, max(divisor, most // divisor * divisor)) for side, most in zip(job.size, _FUSION_SIZE, strict=True)
+    )
+    return height, width
+
+
+class _FirstLogits(nn.Module):
+    """A module that returns logits only."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return first_logits(self.network(image))
+
+
+def _exported(module: nn.Module, job: ExportJob) -> onnx.ModelProto:
+    deployed = DeployNetwork(module, job.spec.input).eval()
+    with step("exporting to ONNX"):
+        exported = export_onnx(
+            deployed, job.size, batch=job.batch, dynamic=job.config.dynamic, divisor=job.spec.divisor
+        )
+    with step("simplifying"):
+        return simplify(exported)
+
+
+def _check_another_size(model: onnx.ModelProto, job: ExportJob) -> None:
+    """Compare the graph with PyTorch at another size: sizes that a module computes with in Python stay in the graph.
+
+    Raises:
+        ExportError: The graph works at its example's size only.
+    """
+    multiple = -(-32 // job.spec.divisor) * job.spec.divisor
+    other = (job.size[0] + multiple, job.size[1] + 2 * multiple)
+    image = np.random.default_rng(0).integers(0, 256, (job.batch, *other, 3), dtype=np.uint8)
+    advice = f"export {job.source.origin} at a fixed --size instead"
+    try:
+        with torch.inference_mode():
+            wanted = job.reference(torch.from_numpy(image)).numpy()
+        got = run_graph(model, {"image": image})[0]
+    except Exception as error:
+        raise ExportError(
+            f"with free height and width the graph fails at {other[0]}x{other[1]} ({first_reason(error)}); {advice}"
+        ) from error
+    if got.shape != wanted.shape or not np.abs(got - wanted).max() <= 1e-3 * np.ptp(wanted):
+        raise ExportError(f"with free height and width the graph is wrong at {other[0]}x{other[1]}; {advice}")

@@ -1,0 +1,61 @@
+"""A network's graph as each target is given it: in the target's precision, in the form its kernels want."""
+
+from __future__ import annotations
+
+import onnx
+
+from edgeseg.export.graph.qdq import as_int8
+from edgeseg.export.job import ExportJob
+from edgeseg.export.network_graph import exact_logits
+from edgeseg.export.passes import PassReport, ort_passes, run_passes
+from edgeseg.export.precision.ort import for_onnxruntime
+from edgeseg.targets import GRAPH_LABEL_TARGETS
+
+__all__ = ["TargetGraphs"]
+
+_FP32_GRAPHS = ("fp32", "bf16")
+"""Precisions whose graph is the fp32 one; bf16 is arithmetic that OpenVINO chooses when it opens it."""
+
+
+class TargetGraphs:
+    """The graphs of one export, each made once, when it is first asked for.
+
+    Args:
+        job: The export.
+        fp32: The network's graph in fp32.
+        lowered: The same in the precision that was asked for; `fp32` itself where that is fp32 or bf16.
+    """
+
+    def __init__(self, job: ExportJob, fp32: onnx.ModelProto, lowered: onnx.ModelProto) -> None:
+        self._job, self._fp32, self._lowered = job, fp32, lowered
+        self._forms: dict[tuple[str, str], onnx.ModelProto] = {}
+        self._reports: dict[tuple[str, str], tuple[PassReport, ...]] = {}
+
+    def plain(self, precision: str) -> onnx.ModelProto:
+        """The graph in a precision, in no engine's own form: ``model.onnx``."""
+        return self._fp32 if precision in _FP32_GRAPHS else self._lowered
+
+    def of(self, target: str, precision: str) -> onnx.ModelProto:
+        """The graph in a precision as a target is given it; `plain` itself where the target wants no other."""
+        key = (target, "fp32" if precision in _FP32_GRAPHS else precision)
+        if key not in self._forms:
+            self._forms[key], self._reports[key] = self._formed(*key)
+        return self._forms[key]
+
+    @property
+    def reports(self) -> tuple[PassReport, ...]:
+        """One report per pass that wrote a graph for one engine."""
+        return tuple(report for reports in self._reports.values() for report in reports)
+
+    def _formed(self, target: str, precision: str) -> tuple[onnx.ModelProto, tuple[PassReport, ...]]:
+        plain = self.plain(precision)
+        if target in GRAPH_LABEL_TARGETS:
+            return (as_int8(plain) if precision == "int8" else plain), ()
+        if target != "ort" or precision == "fp16":
+            return plain, ()
+        if precision == "int8":
+            return for_onnxruntime(plain), ()
+        passes = ort_passes(rewrites=self._job.config.rewrites, skip=self._job.config.skip_passes)
+        feeds = {"image": self._job.noise}
+        formed, reports = run_passes(plain, passes, feeds, exact=exact_logits(self._job))
+        return (formed if any(report.modified for report in reports) else plain), tuple(reports)
