@@ -87,6 +87,10 @@ def export(
     skip_pass: Annotated[
         list[str] | None, typer.Option(help="Name of a pass on the graph to leave out; may be given again.")
     ] = None,
+    machine_profile: Annotated[
+        str | None,
+        typer.Option(help="Class of machines, or file of `benchmark profile`, to rewrite for; default x86-avx512."),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what each pass on the graph did.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -95,12 +99,14 @@ def export(
 
     require("torch", extra="export", why="export")
     from edgeseg.export import export_model
+    from edgeseg.export.graph.profile import DEFAULT_PROFILE, load_profile, using_profile
 
     def adjust(spec: ModelSpec) -> ModelSpec:
         inputs = {"mean": mean, "std": std, "scale": scale, "channel_order": channel_order}
         return _changed(spec, inputs, {"mode": resize, "filter": resize_filter}, align_corners)
 
-    with errors().status("starting torch") as status:
+    machine = load_profile(DEFAULT_PROFILE if machine_profile is None else machine_profile)
+    with using_profile(machine), errors().status("starting torch") as status:
         report = export_model(
             network,
             weights=weights,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeseg.errors import UsageError
+from edgeseg.export.graph.profile import MachineProfile, active_profile, load_profile
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision import PrecisionConfig
 from edgeseg.specs import Size
@@ -37,6 +38,8 @@ class ExportConfig:
         precision: Of the numbers in the graph, and what it must hold.
         rewrites: Let the passes change what the graph computes, exactly in real arithmetic (`edgeseg.export.passes`).
         skip_passes: Names of passes left out.
+        machine: Machine profile that the passes decide by: a shipped name or a file (`load_profile`). None is the one
+            of the enclosing `using_profile`, and ``x86-avx512`` outside of any, whatever machine exports.
     """
 
     targets: tuple[str, ...] = ("ort",)
@@ -54,6 +57,7 @@ class ExportConfig:
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     rewrites: bool = True
     skip_passes: tuple[str, ...] = ()
+    machine: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -68,6 +72,8 @@ class ExportConfig:
         if self.precision.precision == "bf16" and "openvino" not in self.targets:
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
         default_passes(skip=self.skip_passes)  # an unknown name is told before the work
+        if self.machine is not None:
+            load_profile(self.machine)  # likewise
         gpu = [target for target in self.targets if target in GRAPH_LABEL_TARGETS]
         if self.dynamic and gpu:
             raise UsageError(
@@ -82,6 +88,11 @@ class ExportConfig:
             raise UsageError(
                 "--label-size concerns graphs that end in labels; add --output labels, or the target trt or trt-rtx"
             )
+
+    @property
+    def machine_profile(self) -> MachineProfile:
+        """The profile that `machine` names."""
+        return active_profile() if self.machine is None else load_profile(self.machine)
 
     @property
     def graph_postprocess(self) -> bool:

@@ -27,6 +27,7 @@ from edgeseg.export.compile import require_packages, save_onnx, write_labels_gra
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
+from edgeseg.export.graph.profile import active_profile, using_profile
 from edgeseg.export.graph.run import run_graph
 from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes, run_passes
 from edgeseg.export.passes._base import Exact
@@ -128,7 +129,8 @@ def run_export(
     calibration = _calibration(source, config, size)
     report = ExportReport(target, parameters=count_parameters(source.module))
     steps = _Steps(progress, report.seconds)
-    with atomic_folder(report.path, replaces=_refuse_foreign, settles=True) as folder:
+    placed = atomic_folder(report.path, replaces=_refuse_foreign, settles=True)
+    with using_profile(config.machine_profile), placed as folder:
         _export_into(folder, source, config, size, pictures, calibration, name, report, steps)
     return report
 
@@ -536,6 +538,7 @@ def _manifest(
             "parameters": report.parameters,
             "macs": report.macs,
             "nodes": report.nodes,
+            "machine_profile": active_profile().to_json(),
         },
     )
 

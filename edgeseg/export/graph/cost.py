@@ -6,34 +6,30 @@ visual performance model for multicore architectures", Communications of the ACM
 since engines rarely overlap the two within a node).
 
 Peak, bandwidth and price per node are the machine's. They come from a `MachineProfile`, which each function takes as
-its last argument. Where none is given it is the one of the enclosing ``with using_profile(...)``, and `DEFAULT_PROFILE`
-outside of any. The export enters that block once around all passes: prices are asked for deep inside the passes, and an
-argument through every one of their functions would be there for this alone.
+its last argument. Where none is given it is `active_profile`: the one of the enclosing ``with using_profile(...)``, and
+`DEFAULT_PROFILE` outside of any. The export enters that block once around all passes: prices are asked for deep inside
+the passes, and an argument through every one of their functions would be there for this alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 
 import onnx
 import onnx_ir as ir
 
-from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
+from edgeseg.export.graph.profile import MachineProfile, active_profile
 
 __all__ = [
     "ZERO",
     "Cost",
-    "active_profile",
     "cost_of",
     "graph_cost",
     "node_cost",
     "numel",
     "static_shape",
-    "using_profile",
     "with_shapes",
 ]
 
@@ -43,24 +39,6 @@ _SHAPE_NUMBERS = 1024
 _FREE = {"Constant", "Flatten", "Identity", "Reshape", "Shape", "Squeeze", "Unsqueeze"}
 _SELECT = {"Expand", "Gather", "GatherElements", "GatherND", "Slice", "Split"}
 _CHEAP = {"Abs", "Add", "Cast", "Clip", "Concat", "Mul", "Neg", "Pad", "Relu", "Sub", "Transpose"} | _SELECT
-
-
-_ACTIVE: ContextVar[MachineProfile | None] = ContextVar("machine profile", default=None)
-
-
-def active_profile() -> MachineProfile:
-    """Return the profile of the enclosing `using_profile`, or the default one outside of any."""
-    return _ACTIVE.get() or load_profile(DEFAULT_PROFILE)
-
-
-@contextmanager
-def using_profile(profile: MachineProfile) -> Iterator[None]:
-    """Price nodes by this profile within the block, in this thread."""
-    token = _ACTIVE.set(profile)
-    try:
-        yield
-    finally:
-        _ACTIVE.reset(token)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ fp16 or int8 is faster is measured, not estimated. Bytes are counted by the widt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,16 @@ from edgeseg.errors import InputError, UnknownNameError
 from edgeseg.fields import FieldError, Fields, parse_object
 from edgeseg.text import one_line
 
-__all__ = ["DEFAULT_PROFILE", "KIND", "SCHEMA_VERSION", "MachineProfile", "load_profile", "profile_names"]
+__all__ = [
+    "DEFAULT_PROFILE",
+    "KIND",
+    "SCHEMA_VERSION",
+    "MachineProfile",
+    "active_profile",
+    "load_profile",
+    "profile_names",
+    "using_profile",
+]
 
 DEFAULT_PROFILE = "x86-avx512"
 """Name of the profile an export uses where nothing is said, whatever machine it runs on: bundles are reproducible."""
@@ -87,6 +98,21 @@ class MachineProfile:
         )
 
 
+def active_profile() -> MachineProfile:
+    """Return the profile of the enclosing `using_profile`, or the default one outside of any."""
+    return _ACTIVE.get() or load_profile(DEFAULT_PROFILE)
+
+
+@contextmanager
+def using_profile(profile: MachineProfile) -> Iterator[None]:
+    """Price nodes by this profile within the block, in this thread."""
+    token = _ACTIVE.set(profile)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
 @cache
 def profile_names() -> tuple[str, ...]:
     """Return the names of the profiles that ship with edgeseg, in alphabetical order."""
@@ -112,6 +138,9 @@ def load_profile(profile: str | Path) -> MachineProfile:
     if not path.exists() and path.name == str(profile) and not path.suffix:
         raise UnknownNameError("machine profile", str(profile), profile_names())
     return _read(path)
+
+
+_ACTIVE: ContextVar[MachineProfile | None] = ContextVar("machine profile", default=None)
 
 
 @cache

@@ -19,8 +19,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeseg.export.graph.affine import Affine, affine_of, conv_parts, draft_affine, draft_conv
-from edgeseg.export.graph.cost import active_profile, cost_of, node_cost, numel
+from edgeseg.export.graph.cost import cost_of, node_cost, numel
 from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_int, attribute_ints
+from edgeseg.export.graph.profile import active_profile
 from edgeseg.export.passes._base import GraphPass
 from edgeseg.export.passes.resize import ResizeRule, draft_resize, resize_rule
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import onnx
 import pytest
 
-from edgeseg.export.graph.cost import active_profile, graph_cost, using_profile
+from edgeseg.export.graph.cost import graph_cost
 from edgeseg.export.graph.editor import GraphEditor
-from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
+from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, active_profile, load_profile, using_profile
 from edgeseg.export.passes import run_passes
 from edgeseg.export.passes.compose import ComposeConvs
 from tests.export.passes.tools import build, feeds, kinds, normal
