@@ -36,7 +36,7 @@ __all__ = [
 DEFAULT_PROFILE = "x86-avx512"
 """Name of the profile an export uses where nothing is said, whatever machine it runs on: bundles are reproducible."""
 
-KIND = "edgeseg machine profile"
+KIND = "edgeseg-machine-profile"
 """What the field ``kind`` of a profile file says."""
 
 SCHEMA_VERSION = 1

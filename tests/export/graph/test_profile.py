@@ -62,7 +62,7 @@ def _changed(**changes: Any) -> str:
         ("{}", "kind is missing"),
         ('{"kind": 1, "kind": 2}', "gives a name twice"),
         ("\ud800", "not UTF-8"),
-        (_changed(kind="edgeseg benchmark"), 'kind is "edgeseg benchmark"; it must be one of edgeseg machine profile'),
+        (_changed(kind="edgeseg-benchmark"), 'kind is "edgeseg-benchmark"; it must be one of edgeseg-machine-profile'),
         (_changed(schema_version=2), "schema_version is 2; it must be a whole number from 1 to 1"),
         (_changed(dense=0), "dense is 0; it must be a finite number from 1e"),
         (_changed(bandwidth="10e9"), 'bandwidth is "10e9"; it must be a finite number'),
