@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from edgeseg._optional import package_version, require
 from edgeseg.bench.machine import Machine, describe_machine, device_state
 from edgeseg.errors import UsageError
+from edgeseg.fields import FieldError
 from edgeseg.files import write_text
 from edgeseg.text import one_line
 
@@ -76,7 +77,7 @@ class Measurement:
 
     @property
     def dense(self) -> float:
-        """The rate of as many multiply-accumulates in 3x3 as in 1x1 convolutions."""
+        """Rate over as many multiply-accumulates in 3x3 as in 1x1 convolutions."""
         return 2.0 / sum(1.0 / self.figures[name].median for name in ("dense_3x3", "dense_1x1"))
 
 
@@ -155,13 +156,15 @@ def measure_profile(
         progress: Called with a few words before each part.
 
     Raises:
-        UsageError: A number that is not positive.
+        UsageError: A name or number that a profile cannot hold.
         TargetUnavailableError: onnx or onnxruntime is not installed.
     """
     machine, load = describe_machine(), device_state().load_average
     most = machine.usable_cores or 1 if threads is None else threads
-    if most < 1 or map_mib < 1 or seconds < 0.0:
-        raise UsageError(f"threads {most}, map_mib {map_mib}, seconds {seconds:g}: threads and map must be 1 or more")
+    name = f"{machine_class()}, {_threads(most)}" if name is None else name
+    _check(name, most)
+    if map_mib < 1 or seconds < 0.0:
+        raise UsageError(f"map_mib is {map_mib} and seconds {seconds:g}; they must be at least 1 and 0")
     counts = sorted({1, most})
     models = [(workload, _model(workload)) for workload in _workloads(map_mib)]
     share = seconds / (len(models) * len(counts))
@@ -197,17 +200,29 @@ def machine_class(root: Path = Path("/")) -> str:
     if architecture not in ("x86_64", "amd64"):
         return architecture or "unknown"
     try:
-        words = set(re.findall(r"^flags\s*:(.*)$", (root / "proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
+        words = set(
+            re.findall(r"^flags\s*:(.*)$", (root / "proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)[0].split()
+        )
     except (OSError, IndexError):
         words = set()
     return "x86-avx512" if "avx512f" in words else "x86-avx2" if "avx2" in words else "x86"
+
+
+def _check(name: str, threads: int) -> None:
+    """Refuse before the work what could not be read back."""
+    from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
+
+    try:
+        MachineProfile.from_json({**load_profile(DEFAULT_PROFILE).to_json(), "name": name, "threads": threads})
+    except FieldError as error:
+        raise UsageError(f"the profile's {error}") from error
 
 
 def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def _profile(found: Measurement, name: str | None, machine: Machine, created: str) -> MachineProfile:
+def _profile(found: Measurement, name: str, machine: Machine, created: str) -> MachineProfile:
     from edgeseg.export.graph.profile import MachineProfile
 
     many = _threads(found.threads)
@@ -215,7 +230,7 @@ def _profile(found: Measurement, name: str | None, machine: Machine, created: st
     source = f"Measured by `edgeseg benchmark profile` ({versions}, {many}) on {machine.line()}, {created}."
     rates = {key: found.figures[key].median for key in ("channelwise", "interpolation", "bandwidth", "node_seconds")}
     return MachineProfile(
-        name=f"{machine_class()}, {many}" if name is None else name,
+        name=name,
         threads=found.threads,
         dense=_rounded(found.dense),
         source=one_line(source, 1000),
@@ -223,25 +238,25 @@ def _profile(found: Measurement, name: str | None, machine: Machine, created: st
     )
 
 
-def _workloads(map_mib: int) -> Iterator[_Workload]:
+def _workloads(map_mib: int) -> tuple[_Workload, ...]:
     height, width = _SIZE
-    narrow, wide = (1, _NARROW, height, width), (1, _WIDE, height, width)
+    plane = height * width
+    narrow, wide, tiny = (1, _NARROW, height, width), (1, _WIDE, height, width), (1, 16, 4, 4)
     twice = (1, _NARROW, 2 * height, 2 * width)
     large = (map_mib, 512, 512)  # a MiB each of fp32
-    plane = height * width
-    full, point = _weights(_NARROW, _NARROW, 3, 3), _weights(_WIDE, _WIDE, 1, 1)
-    thin, scales = _weights(_NARROW, 1, 3, 3), np.array([1, 1, 2, 2], np.float32)
-    per_channel = f"Conv<pads=[1,1,1,1], group={_NARROW}>"
-    chain = _chain(_CHAIN, "Conv<pads=[1,1,1,1]>", ", w")
-    yield _Workload("dense_3x3", chain, (narrow, narrow), _CHAIN * plane * full.size, full)
-    yield _Workload("dense_1x1", _chain(_CHAIN, "Conv", ", w"), (wide, wide), _CHAIN * plane * point.size, point)
-    chain = _chain(_CHAIN, per_channel, ", w")
-    yield _Workload("channelwise", chain, (narrow, narrow), _CHAIN * plane * thin.size, thin)
-    chain = _chain(1, 'Resize<mode="linear">', ", , w")
-    yield _Workload("interpolation", chain, (narrow, twice), 4 * prod(twice), scales)
-    yield _Workload("bandwidth", _chain(1, "Relu"), (large, large), 2 * 4 * prod(large))
-    tiny = (1, 16, 4, 4)
-    yield _Workload("node_seconds", _chain(_NODES, "Conv", ", w"), (tiny, tiny), _NODES, _weights(16, 16, 1, 1))
+    full, point, thin = _weights(_NARROW, _NARROW, 3, 3), _weights(_WIDE, _WIDE, 1, 1), _weights(_NARROW, 1, 3, 3)
+    square, through = _chain(_CHAIN, "Conv<pads=[1,1,1,1]>", ", w"), _chain(_CHAIN, "Conv", ", w")
+    depthwise = _chain(_CHAIN, f"Conv<pads=[1,1,1,1], group={_NARROW}>", ", w")
+    resize, scales = _chain(1, 'Resize<mode="linear">', ", , w"), np.array([1, 1, 2, 2], np.float32)
+    starts = _chain(_NODES, "Conv", ", w")
+    return (
+        _Workload("dense_3x3", square, (narrow, narrow), _CHAIN * plane * full.size, full),
+        _Workload("dense_1x1", through, (wide, wide), _CHAIN * plane * point.size, point),
+        _Workload("channelwise", depthwise, (narrow, narrow), _CHAIN * plane * thin.size, thin),
+        _Workload("interpolation", resize, (narrow, twice), 4 * prod(twice), scales),
+        _Workload("bandwidth", _chain(1, "Relu"), (large, large), 2 * 4 * prod(large)),
+        _Workload("node_seconds", starts, (tiny, tiny), _NODES, _weights(16, 16, 1, 1)),
+    )
 
 
 def _chain(count: int, operator: str, more: str = "") -> str:
@@ -273,7 +288,8 @@ def _model(workload: _Workload) -> bytes:
 def _measured(workload: _Workload, model: bytes, threads: int, seconds: float) -> Figure:
     """Run a workload again and again with so many threads for so long."""
     run = _runner(workload, model, threads)
-    run(), run()  # the first ones allocate
+    for _ in range(2):  # the first ones allocate
+        run()
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while len(taken) < _LEAST or (time.perf_counter() < end and len(taken) < _MOST):

@@ -6,6 +6,7 @@ import platform
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,10 +66,15 @@ def test_what_may_not_repeat_is_warned_of(measured: MeasuredProfile) -> None:
     )
 
 
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"map_mib": 0}, {"seconds": -1.0}])
-def test_numbers_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="must be"):
-        measure_profile(**wrong)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threads": 0}, {"threads": 5000}, {"map_mib": 0}, {"seconds": -1.0}, {"name": ""}, {"name": "a\nb"}],
+    ids=str,
+)
+def test_what_a_profile_cannot_hold_is_refused(wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # before anything is measured
+    with pytest.raises(UsageError, match=rf"{next(iter(wrong))} .*must be"):
+        measure_profile(**wrong)
 
 
 def test_without_onnx_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
