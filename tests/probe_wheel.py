@@ -51,7 +51,8 @@ def check_content(wheel: Path) -> None:
     extra = {top for top in tops if top != "edgeseg" and not top.endswith(".dist-info")}
     if extra:
         raise SystemExit(f"the wheel has {sorted(extra)} at its top; expected edgeseg alone")
-    for needed in ("edgeseg/py.typed", "edgeseg/data/astronaut.png", "edgeseg/models/families/espnet.py"):
+    profile = "edgeseg/data/profiles/x86-avx512.json"
+    for needed in ("edgeseg/py.typed", "edgeseg/data/astronaut.png", profile, "edgeseg/models/families/espnet.py"):
         if names.count(needed) != 1:
             raise SystemExit(f"the wheel holds {needed} {names.count(needed)} times; expected once")
 

@@ -1,5 +1,7 @@
 """``edgeseg benchmark BUNDLE``: latency per stage and target; ``edgeseg benchmark compare``: did it change?
 
+``edgeseg benchmark profile FILE`` measures the machine itself, for `edgeseg export --machine-profile`.
+
 `benchmark_app` is the command to mount. It is a group whose command ``run`` may be left out.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,10 +21,11 @@ from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.bench.compare import Comparison, StageChange
+    from edgeseg.bench.profile import Figure, MeasuredProfile
     from edgeseg.bench.report import BenchmarkReport
     from edgeseg.bench.stats import Summary
 
-__all__ = ["benchmark", "benchmark_app", "compare"]
+__all__ = ["benchmark", "benchmark_app", "compare", "profile"]
 
 _VERDICT_STYLES = {"slower": "bold red", "faster": "bold green", "unclear": "yellow", "no difference": ""}
 _LINE = 1000  # characters of a printed line at most
@@ -77,7 +81,8 @@ def benchmark(
 ) -> None:
     """Measure a bundle's latency, from picture file to labels at the picture's size.
 
-    `edgeseg benchmark compare BEFORE.json AFTER.json` compares two measurements.
+    `edgeseg benchmark compare BEFORE.json AFTER.json` compares two measurements; `edgeseg benchmark profile FILE`
+    measures the machine for `edgeseg export --machine-profile`.
     """
     from edgeseg.bench.report import save_reports, to_json
     from edgeseg.sources import pictures_at
@@ -129,6 +134,24 @@ def compare(
     elif not quiet:
         _print_comparison(found)
     found.check()
+
+
+@benchmark_app.command("profile")
+def profile(
+    file: Annotated[Path, typer.Argument(help="File for the profile, which export --machine-profile takes.")],
+    name: Annotated[str | None, typer.Option(help="Name of the profile; default the class of the processor.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default every core, beside one.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough repeats.")] = 10.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Measure what ONNX Runtime computes and moves per second on this machine's CPU, for exports meant for it."""
+    from edgeseg.bench.profile import measure_profile, save_profile
+
+    tell = None if quiet else lambda step: errors().print(f"{step} ...", soft_wrap=True)
+    measured = measure_profile(name=name, threads=threads, seconds=seconds, progress=tell)
+    save_profile(file, measured)
+    if not quiet:
+        _print_profile(measured, file)
 
 
 def _measure_all(
@@ -197,6 +220,23 @@ def _lines(report: BenchmarkReport) -> tuple[str, ...]:
         f"load {report.load_ms:.0f} ms, first frame {report.first_ms:.1f} ms (infer {report.first_infer_ms:.1f} ms)",
         f"memory: {_mib(memory.before_mib)} before, {_mib(memory.loaded_mib)} loaded, {_mib(memory.peak_mib)} peak",
     )
+
+
+def _print_profile(measured: MeasuredProfile, file: Path) -> None:
+    columns = [f"{taken.threads} thread(s)" for taken in measured.measurements]
+    listed = table("median, spread of the quartiles", *columns, right=tuple(columns))
+    for figure in measured.measurements[0].figures:
+        listed.add_row(figure, *(_rate(figure, taken.figures[figure]) for taken in measured.measurements))
+    console().print(listed)
+    for warning in measured.warnings:
+        _print_line(f"warning: {warning}", "yellow")
+    _print_line(f"machine: {measured.machine.line()}")
+    _print_line(f"profile '{measured.profile.name}', for: edgeseg export NAME --machine-profile {quote(str(file))}")
+
+
+def _rate(name: str, figure: Figure) -> str:
+    shown = f"{figure.median * 1e6:.2f} us" if name == "node_seconds" else f"{figure.median / 1e9:.2f} G/s"
+    return f"{shown}, {100 * figure.spread:.0f} %"
 
 
 def _mib(value: float | None) -> str:

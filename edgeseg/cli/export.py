@@ -20,6 +20,7 @@ from edgeseg.cli._shared import (
     table,
 )
 from edgeseg.export.config import ExportConfig, option_help
+from edgeseg.export.graph.profile import DEFAULT_PROFILE
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def export(
     no_rewrites: Annotated[
         bool, typer.Option("--no-rewrites", help="Leave what the graph computes as it was exported.")
     ] = False,
+    machine_profile: Annotated[str, typer.Option(help=_help("machine"))] = DEFAULT_PROFILE,
     skip_pass: Annotated[list[str] | None, typer.Option(help=_help("skip_passes", " May be given again."))] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what each pass on the graph did.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -99,6 +101,7 @@ def export(
         fuse=not no_fuse,
         rewrites=not no_rewrites,
         skip_passes=tuple(skip_pass or ()),
+        machine=machine_profile,
         parity_images=_pictures(parity_images),
         sample=sample,
         min_agreement=min_agreement,

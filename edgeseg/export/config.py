@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.errors import UnknownNameError, UsageError
+from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
 from edgeseg.specs import Size
 from edgeseg.targets import GRAPH_LABEL_TARGETS, resolve_target
 
@@ -34,6 +35,8 @@ class ExportConfig:
         rewrites: Rewrite the graph where the same numbers cost less; each rewrite is proven, and undone where it does
             not hold.
         skip_passes: Names of passes on the graph to leave out.
+        machine: Machine profile that rewrites are decided by: x86-avx512, x86-avx2, arm-neon, or a file of
+            `edgeseg benchmark profile`.
         parity_images: Pictures to verify on besides the sample and two synthetic edge cases.
         sample: Picture stored as the self test; the one that ships with edgeseg where none is given.
         min_agreement: Smallest share of labels, 0..1, that must equal fp32 PyTorch's. Without it 0.999 for fp32 and
@@ -60,6 +63,7 @@ class ExportConfig:
     fuse: bool = True
     rewrites: bool = True
     skip_passes: tuple[str, ...] = ()
+    machine: str | Path = DEFAULT_PROFILE
     parity_images: tuple[Path, ...] = ()
     sample: Path | None = None
     min_agreement: float | None = None
@@ -79,6 +83,7 @@ class ExportConfig:
         for name in ("sample", "calib", "calib_labels"):
             value = getattr(self, name)
             self._set(name, None if value is None else Path(value))
+        load_profile(self.machine)  # one that cannot be read is told before the work
         self._check_numbers()
         self._check_precision()
         self._check_targets()
@@ -95,6 +100,11 @@ class ExportConfig:
     def ends_in_labels(self) -> bool:
         """Whether a target wants a graph that ends in labels."""
         return any(target in GRAPH_LABEL_TARGETS for target in self.targets)
+
+    @property
+    def machine_profile(self) -> MachineProfile:
+        """The profile that `machine` names."""
+        return load_profile(self.machine)
 
     @property
     def lowers(self) -> bool:

@@ -17,6 +17,7 @@ from edgeseg.bundle import Bundle, Manifest, Parity, write_manifest
 from edgeseg.errors import ParityError, UsageError
 from edgeseg.export.bundle_files import write_files
 from edgeseg.export.compile import require_packages
+from edgeseg.export.graph.profile import using_profile
 from edgeseg.export.graph.run import run_graph
 from edgeseg.export.job import ExportJob
 from edgeseg.export.network_graph import network_graph
@@ -54,7 +55,8 @@ def run_export(job: ExportJob, *, out: Path, progress: Progress | None = None) -
     path = out / f"{job.name}{layout.SUFFIX}"
     if os.path.lexists(path):
         _refuse_foreign(path)  # before the work; looked at again before it is replaced
-    with recorded(progress) as seconds, atomic_folder(path, replaces=_refuse_foreign, settles=True) as folder:
+    placed = atomic_folder(path, replaces=_refuse_foreign, settles=True)
+    with recorded(progress) as seconds, using_profile(job.config.machine_profile), placed as folder:
         report = _export_into(folder, job)
     return replace(report, path=path, seconds=seconds)
 

@@ -12,8 +12,8 @@ float32. There are two ways to it:
 
 All differ from exact arithmetic by float32 rounding alone. Every buffer belongs to its call, so calls may run side by
 side. One thread per call: numpy's pieces small enough for the cache are calls so short that a second thread waits for
-the interpreter lock (dense, 19 classes to 512x1024: 5.6 ms with one, 15 ms with two), and the compiled way is done in
-less time than it takes to wake a second one where maps are smooth (0.7 ms with one, 0.85 with two).
+the interpreter lock and the dense way takes about three times as long; the compiled way is done in less time than it
+takes to wake a second one where maps are smooth (docs/export.md has the times).
 """
 
 from __future__ import annotations

@@ -14,13 +14,11 @@ from edgeseg.specs import PostprocessSpec
 
 _PIXELS = 1 << 16  # interpolated at once: 256 KiB of float32
 
-# What `auto` goes by: nanoseconds of one thread, fitted to CPU times on an AVX-512 Xeon (2 cores, 2.6 GHz) over maps of
-# rising disagreement. Dense, per pixel and class (plus two): 19 classes to 512x1024 take 5.3 ms, 150 to 512x512 24 ms.
-# Sparse, per disagreeing cell: 40 per class, 9.5 per pixel, 250 besides. They meet where 45 % of the cells disagree at
-# 19 classes and stride 8 (measured 4.7 ms sparse against 5.3 dense at 39 %, 6.6 against 5.8 at 53 %), at 16 % with
-# stride 4 (5.2 against 8.8 at 16 %, 8.3 against 8.7 at 27 %), at 76 % with 150 classes (15.9 against 24.7 at 67 %, 43
-# against 27 at 96 %) and at 7 % with 2 classes and stride 4 (1.0 against 1.4 at 5.5 %, 1.8 against 1.3 at 8.8 %).
+# What `auto` goes by: relative prices of one thread, fitted to CPU times over maps of rising disagreement
+# (docs/export.md has the times, and where the two ways meet). The dense way pays `_DENSE` per pixel and class plus two;
+# the sparse one pays for every class and every pixel of a disagreeing cell, and for the cell.
 _DENSE = 0.55
+_CELL_CLASS, _CELL_PIXEL, _CELL = 40.0, 9.5, 250.0
 
 
 def coarse_argmax(field: F32, postprocess: PostprocessSpec) -> LabelMap:
@@ -91,14 +89,14 @@ class Cells:
         y, x = np.divmod(np.flatnonzero(differ), len(columns.low))
         return cls(rows, columns, labels, y, x)
 
-    def nanoseconds(self, classes: int) -> float:
-        """Estimated cost of interpolating the disagreeing cells."""
-        return len(self.y) * (40.0 * classes + 9.5 * self.area + 250.0)
+    def price(self, classes: int) -> float:
+        """Estimate the cost of interpolating the disagreeing cells, in units of the prices above."""
+        return len(self.y) * (_CELL_CLASS * classes + _CELL_PIXEL * self.area + _CELL)
 
     def cheaper(self, classes: int) -> bool:
-        """Whether the sparse way is expected to beat the dense one; coefficients are `_DENSE` and `nanoseconds`."""
+        """Tell whether the sparse way is expected to beat the dense one."""
         pixels = int(self.rows.lengths.sum()) * int(self.columns.lengths.sum())
-        return self.nanoseconds(classes) < _DENSE * pixels * (classes + 2)
+        return self.price(classes) < _DENSE * pixels * (classes + 2)
 
     @property
     def area(self) -> int:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "verify": ("verify", "tiny.edgeseg", "--images", "frames"),
     "eval": ("eval", "tiny.edgeseg", "--images", "frames", "--labels", "labels"),
     "benchmark": ("benchmark", "tiny.edgeseg", "--seconds", "1", "--save", "out/report.json"),
+    "benchmark profile": ("benchmark", "profile", "out/profile.json", "--seconds", "1"),
     "export": ("export", "tests.export.networks:tiny", "--size", "32x48", "--out", "out", "-t", "ort", "openvino"),
 }
 

@@ -1,9 +1,14 @@
-"""What a node costs: multiply-accumulates, bytes moved, and a roofline estimate that decides between two forms.
+"""Price nodes: multiply-accumulates, bytes moved, and a roofline estimate that decides between two forms.
 
-The estimate only ever compares two ways to compute the same numbers, so ratios matter, not milliseconds: seconds =
-multiply-accumulates / peak + bytes / bandwidth + a fixed price per node (S. Williams, A. Waterman and D. Patterson,
-"Roofline: an insightful visual performance model for multicore architectures", Communications of the ACM, 2009; the sum
-instead of the maximum, since engines rarely overlap the two within a node).
+The estimate only ever compares two ways to compute the same numbers, so ratios matter: seconds = multiply-accumulates /
+peak + bytes / bandwidth + a fixed price per node (S. Williams, A. Waterman and D. Patterson, "Roofline: an insightful
+visual performance model for multicore architectures", Communications of the ACM, 2009; the sum instead of the maximum,
+since engines rarely overlap the two within a node).
+
+Peak, bandwidth and price per node are the machine's. They come from a `MachineProfile`, which each function takes as
+its last argument. Where none is given it is `active_profile`: the one of the enclosing ``with using_profile(...)``, and
+`DEFAULT_PROFILE` outside of any. The export enters that block once around all passes: prices are asked for deep inside
+the passes, and an argument through every one of their functions would be there for this alone.
 """
 
 from __future__ import annotations
@@ -15,25 +20,18 @@ from math import prod
 import onnx
 import onnx_ir as ir
 
-__all__ = ["ZERO", "Cost", "cost_of", "graph_cost", "node_cost", "numel", "static_shape", "with_shapes"]
+from edgeseg.export.graph.profile import MachineProfile, active_profile
 
-PEAK = 60e9
-"""Multiply-accumulates per second of a dense convolution: ONNX Runtime on two AVX-512 cores, 3x3 convolutions of
-PIDNet-S at 512x1024. Small boards have less of it and of `BANDWIDTH`; a Jetson's GPU has about ten of these per byte,
-this has six."""
-
-VECTOR = 12e9
-"""The same for what works per channel (depthwise convolutions, pooling): a fifth of the dense rate on that machine."""
-
-SCALAR = 4e9
-"""The same for interpolation and what else is not vectorised well: ONNX Runtime's linear Resize takes about 1 ns per
-output element there, whose four neighbours count as four."""
-
-BANDWIDTH = 10e9
-"""Bytes per second of one stream through memory on that machine."""
-
-OVERHEAD = 3e-6
-"""Seconds to start a node."""
+__all__ = [
+    "ZERO",
+    "Cost",
+    "cost_of",
+    "graph_cost",
+    "node_cost",
+    "numel",
+    "static_shape",
+    "with_shapes",
+]
 
 _SHAPE_NUMBERS = 1024
 """Constants up to this size may say a shape; larger ones are not needed for inference."""
@@ -67,16 +65,16 @@ class Cost:
             self.seconds + other.seconds,
         )
 
-    def cheaper_than(self, other: Cost, *, toll: float = 0.0) -> bool:
-        """Whether this is faster than `other` by more than `toll` seconds, by the estimate."""
-        return self.seconds + toll < other.seconds
+    def cheaper_than(self, other: Cost, *, margin: float = 0.0) -> bool:
+        """Tell whether this is faster than `other` by more than `margin` seconds, by the estimate."""
+        return self.seconds + margin < other.seconds
 
 
 ZERO = Cost()
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The value's shape where every dimension is a known number, else None."""
+    """Return the value's shape where every dimension is a known number, else None."""
     if value is None or value.shape is None:
         return None
     dims = [dim if isinstance(dim, int) else None for dim in value.shape]
@@ -84,33 +82,40 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def numel(value: ir.Value | None) -> int:
-    """Elements of the value; 0 where its shape is not known."""
+    """Count the elements of the value; 0 where its shape is not known."""
     shape = static_shape(value)
     return 0 if shape is None else prod(shape)
 
 
-def node_cost(node: ir.Node) -> Cost:
-    """What one node costs; parts whose shapes are not known count as nothing."""
+def node_cost(node: ir.Node, profile: MachineProfile | None = None) -> Cost:
+    """Price one node; parts whose shapes are not known count as nothing.
+
+    Args:
+        node: With the shapes of its inputs and outputs.
+        profile: Of the machine; None is `active_profile`.
+    """
     if node.op_type in ("Constant", "Identity"):
         return ZERO
-    macs, work = _macs(node), _work(node)
+    machine = profile or active_profile()
+    macs, work = _macs(node), _work(node, machine)
     moved = 0 if node.op_type in _FREE else _bytes(node)
-    return Cost(1, macs, moved, work + moved / BANDWIDTH + OVERHEAD)
+    return Cost(1, macs, moved, work + moved / machine.bandwidth + machine.node_seconds)
 
 
-def cost_of(nodes: Iterable[ir.Node]) -> Cost:
-    """What the nodes cost together."""
-    return sum((node_cost(node) for node in nodes), ZERO)
+def cost_of(nodes: Iterable[ir.Node], profile: MachineProfile | None = None) -> Cost:
+    """Price several nodes together."""
+    machine = profile or active_profile()
+    return sum((node_cost(node, machine) for node in nodes), ZERO)
 
 
-def graph_cost(model: onnx.ModelProto) -> Cost:
-    """What a whole graph costs, by its inferred shapes; nodes count as in the file, `Constant` included."""
-    cost = cost_of(ir.serde.deserialize_model(with_shapes(model)).graph)
+def graph_cost(model: onnx.ModelProto, profile: MachineProfile | None = None) -> Cost:
+    """Price a whole graph by its inferred shapes; nodes count as in the file, `Constant` included."""
+    cost = cost_of(ir.serde.deserialize_model(with_shapes(model)).graph, profile)
     return Cost(len(model.graph.node), cost.macs, cost.bytes, cost.seconds)
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of the graph with inferred shapes of all values, in which large constants are inputs without numbers.
+    """Copy the graph with inferred shapes of all values; large constants become inputs without numbers.
 
     Shapes that inner values already had are left out: a rewrite may have made them wrong.
     """
@@ -149,13 +154,13 @@ def _macs(node: ir.Node) -> int:
 
 
 def _conv_macs(node: ir.Node) -> int:
-    """Output elements times input channels of a group times taps."""
+    """Multiply output elements by input channels of a group and taps."""
     weight = static_shape(node.inputs[1])
     return 0 if weight is None else numel(node.outputs[0]) * prod(weight[1:])
 
 
 def _deconv_macs(node: ir.Node) -> int:
-    """Input elements times output channels of a group times taps."""
+    """Multiply input elements by output channels of a group and taps."""
     weight = static_shape(node.inputs[1])
     return 0 if weight is None else numel(node.inputs[0]) * prod(weight[1:])
 
@@ -176,21 +181,21 @@ _MACS: dict[str, Callable[[ir.Node], int]] = {
 }
 
 
-def _work(node: ir.Node) -> float:
-    """Seconds of arithmetic."""
+def _work(node: ir.Node, machine: MachineProfile) -> float:
+    """Estimate the seconds of arithmetic."""
     if node.op_type in _FREE or node.op_type in _CHEAP:
         return 0.0
     if node.op_type in _MACS:
-        return _macs(node) / (VECTOR if _is_thin(node) else PEAK)
+        return _macs(node) / (machine.channelwise if _is_thin(node) else machine.dense)
     if node.op_type == "Resize":
-        return _resize_taps(node) * numel(node.outputs[0]) / SCALAR
+        return _resize_taps(node) * numel(node.outputs[0]) / machine.interpolation
     if node.op_type in ("AveragePool", "MaxPool"):
-        return numel(node.outputs[0]) * prod(_ints(node, "kernel_shape")) / VECTOR
-    return max(numel(node.inputs[0]) if node.inputs else 0, numel(node.outputs[0])) / VECTOR
+        return numel(node.outputs[0]) * prod(_ints(node, "kernel_shape")) / machine.channelwise
+    return max(numel(node.inputs[0]) if node.inputs else 0, numel(node.outputs[0])) / machine.channelwise
 
 
 def _is_thin(node: ir.Node) -> bool:
-    """Whether a convolution's groups are too narrow for the dense rate."""
+    """Tell whether a convolution's groups are too narrow for the dense rate."""
     weight = static_shape(node.inputs[1])
     return weight is not None and _int(node, "group", 1) > 1 and weight[1] < 8
 

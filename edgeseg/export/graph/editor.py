@@ -303,7 +303,7 @@ class Draft:
     def pays(self, replaced: Iterable[ir.Value], *, toll: float = 0.0) -> bool:
         """Whether the draft costs less than what it makes superfluous, by `toll` seconds and `_LEAST_GAIN` of that."""
         saved = self.saved(replaced)
-        return self.cost.cheaper_than(saved, toll=toll + _LEAST_GAIN * saved.seconds)
+        return self.cost.cheaper_than(saved, margin=toll + _LEAST_GAIN * saved.seconds)
 
     def discard(self) -> None:
         """Throw the draft away."""

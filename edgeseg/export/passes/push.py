@@ -19,8 +19,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeseg.export.graph.affine import Affine, affine_of, conv_parts, draft_affine, draft_conv
-from edgeseg.export.graph.cost import BANDWIDTH, cost_of, node_cost, numel
+from edgeseg.export.graph.cost import cost_of, node_cost, numel
 from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_int, attribute_ints
+from edgeseg.export.graph.profile import active_profile
 from edgeseg.export.passes._base import GraphPass
 from edgeseg.export.passes.resize import ResizeRule, draft_resize, resize_rule
 
@@ -157,7 +158,7 @@ def _layout_toll(editor: GraphEditor, root: ir.Node, total: _Sum) -> float:
     readers = editor.consumers(root.outputs[0])
     readers += [after for node in readers if node.op_type == "Relu" for after in editor.consumers(node.outputs[0])]
     plain = [reader.outputs[0] for reader in readers if reader.op_type in _KEEPS_LAYOUT]
-    return sum(2 * _FLOAT_BYTES * numel(value) for value in plain) / BANDWIDTH
+    return sum(2 * _FLOAT_BYTES * numel(value) for value in plain) / active_profile().bandwidth
 
 
 def _stem(node: ir.Node) -> str:

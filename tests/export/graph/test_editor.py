@@ -56,7 +56,7 @@ def test_costs_add_and_compare() -> None:
     one, two = Cost(1, 2, 3, 0.5), Cost(1, 1, 1, 0.6)
     assert one + two == Cost(2, 3, 4, 1.1)
     assert one.cheaper_than(two)
-    assert not one.cheaper_than(two, toll=two.seconds)
+    assert not one.cheaper_than(two, margin=two.seconds)
 
 
 def test_what_falls_away_is_what_nobody_else_reads() -> None:
