@@ -47,9 +47,7 @@ __all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Bundle", "Manifest", "Parity", "op
 SUFFIX = ".edgeseg"
 ORT_MODEL = "ort/model.onnx"
 MANIFEST, MODEL, MODEL_LABELS = "manifest.json", "model.onnx", "model_labels.onnx"
-OPENVINO_MODEL = "openvino/model.xml"
-TORCH_WEIGHTS = "torch/weights.safetensors"
-LABELS_CPU, LABELS_GPU, LABELS_OPENVINO = "labels/cpu.onnx", "labels/gpu.onnx", "labels/openvino.xml"
+LABELS_CPU, LABELS_GPU = "labels/cpu.onnx", "labels/gpu.onnx"
 SAMPLE, SAMPLE_LABELS = "sample.png", "sample_labels.png"
 
 MOST_MANIFEST_BYTES = 16 << 20

@@ -9,8 +9,8 @@ from pathlib import Path
 from edgeseg.errors import UsageError
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision import PrecisionConfig
+from edgeseg.runtimes import engine, resolve_target
 from edgeseg.specs import Size
-from edgeseg.targets import GRAPH_LABEL_TARGETS, resolve_target
 
 __all__ = ["ExportConfig"]
 
@@ -65,10 +65,12 @@ class ExportConfig:
         for name, size in (("size", self.size), ("label_size", self.label_size)):
             if size is not None and min(size) < 1:
                 raise UsageError(f"{name} {size[0]}x{size[1]} is not positive; give HEIGHTxWIDTH in pixels")
-        if self.precision.precision == "bf16" and "openvino" not in self.targets:
+        if self.precision.precision == "bf16" and not any(
+            "bf16" in engine(target).lowers_to for target in self.targets
+        ):
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
         default_passes(skip=self.skip_passes)  # an unknown name is told before the work
-        gpu = [target for target in self.targets if target in GRAPH_LABEL_TARGETS]
+        gpu = [target for target in self.targets if engine(target).ends_in_labels]
         if self.dynamic and gpu:
             raise UsageError(
                 f"--dynamic was asked for with {', '.join(gpu)}, whose graph ends in labels of one size; "
@@ -86,7 +88,7 @@ class ExportConfig:
     @property
     def graph_postprocess(self) -> bool:
         """Whether a graph that ends in labels is wanted."""
-        return any(target in GRAPH_LABEL_TARGETS for target in self.targets)
+        return any(engine(target).ends_in_labels for target in self.targets)
 
 
 def canonical_targets(words: Sequence[str]) -> tuple[str, ...]:

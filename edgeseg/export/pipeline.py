@@ -45,6 +45,7 @@ from edgeseg.images import read_image
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.source import NetworkSource
+from edgeseg.runtimes import engine, engines
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 
@@ -245,8 +246,8 @@ def _write_graphs(folder: Path, graphs: _Graphs, manifest: Manifest, source: Net
     if manifest.label_size is not None:
         write_labels_graph(graphs.gpu, folder, manifest.label_size, manifest.postprocess)
     for target in manifest.targets:
-        if target != "ort":
-            steps(f"compiling for {target}", partial(write_target, target, folder, source.module))
+        if engine(target).build is not None:
+            steps(f"compiling for {target}", partial(write_target, target, folder, manifest, source.module))
 
 
 def _verified(
@@ -261,7 +262,7 @@ def _verified(
     """Every target against fp32 PyTorch, a low precision on `judged`, accepted or refused later."""
     parity = []
     for target in manifest.targets:
-        exact = target == "torch" or not config.precision.lowers
+        exact = not engine(target).lowers_to or not config.precision.lowers
         wanted, network = expected if exact else judged, source.origin if ":" in source.origin else None
         check = partial(verify_target, target, Bundle(folder, manifest), wanted, network=network)
         parity.append(steps(f"verifying {target}", check))
@@ -541,11 +542,9 @@ def _manifest(
 
 
 def _versions(config: ExportConfig) -> dict[str, str]:
-    targets = config.targets
     packages = ["edgeseg", "torch", "onnx", "onnxsim", "onnxruntime", "opencv-python", "numpy"]
-    packages += ["openvino"] if "openvino" in targets else []
+    packages += [package for record in engines() if record.name in config.targets for package in record.packages]
     packages += ["nncf"] if config.precision.precision == "int8" else []
-    packages += ["tensorrt-rtx-cu13-bindings"] if "trt-rtx" in targets else []
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -13,7 +13,7 @@ from edgeseg.errors import EdgesegError, ExportError, ParityError
 from edgeseg.export.precision.config import PrecisionConfig
 from edgeseg.export.precision.report import Latency, PrecisionReport, TargetFigures
 from edgeseg.export.precision.scoring import Score
-from edgeseg.runtimes import Session
+from edgeseg.runtimes import Session, engine
 
 __all__ = ["aimed_targets", "budget_words", "hold", "holds", "measure_pair", "objections"]
 
@@ -49,17 +49,13 @@ def measure_pair(
 
 
 def aimed_targets(config: PrecisionConfig, targets: Sequence[str]) -> tuple[str, ...]:
-    """Targets that a precision is for: those asked for, less plain PyTorch, which is never lowered.
+    """Targets that a precision is for: those asked for that gain from it, less those that are never lowered.
 
-    fp16 is for the GPU targets where one is asked for, bf16 for OpenVINO.
+    A precision that none of them gains from (fp16 without a GPU target) is for all of them.
     """
-    from edgeseg.targets import GRAPH_LABEL_TARGETS
-
-    asked = tuple(target for target in (config.aims or targets) if target != "torch")
-    if config.precision == "bf16":
-        return ("openvino",)
-    gpus = tuple(target for target in asked if target in GRAPH_LABEL_TARGETS)
-    return gpus if config.precision == "fp16" and gpus else asked
+    asked = tuple(target for target in (config.aims or targets) if engine(target).lowers_to)
+    gaining = tuple(target for target in asked if config.precision in engine(target).lowers_to)
+    return gaining or asked
 
 
 def holds(config: PrecisionConfig, score: Score, miou_fp32: float | None) -> bool:

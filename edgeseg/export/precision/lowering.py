@@ -30,9 +30,8 @@ from edgeseg.export.precision.sensitivity import Found, own_noise, rank, search
 from edgeseg.export.reference import ParitySet, parity_set
 from edgeseg.files import scratch_folder, sha256_of
 from edgeseg.predictor import Predictor
-from edgeseg.runtimes import Session, open_session
+from edgeseg.runtimes import Session, engine, open_session
 from edgeseg.specs import PostprocessSpec, ResizeRule, Size
-from edgeseg.targets import GRAPH_LABEL_TARGETS
 
 __all__ = ["Fp32", "Lowered", "Setup", "figures", "gpu_graph", "lower"]
 
@@ -260,7 +259,7 @@ def figures(
     with scratch_folder("edgeseg-fp32") as temporary:
         baseline = _Fp32Baseline(temporary, fp32, manifest, module)
         for entry in parity:
-            if entry.target != "torch":
+            if engine(entry.target).lowers_to:
                 row, sample = _target_figures(entry, bundle, baseline, lowered)
                 rows.append(row)
                 least = min(least, sample)
@@ -280,10 +279,10 @@ class _Fp32Baseline:
 
     def bundle(self, target: str) -> Bundle:
         """The baseline, ready for a target."""
-        if target in GRAPH_LABEL_TARGETS:
+        if engine(target).ends_in_labels:
             size = self._manifest.label_size or self._manifest.input_size
             write_labels_graph(self._model, self._folder, size, self._manifest.postprocess)
-        write_target(target, self._folder, self._module)
+        write_target(target, self._folder, replace(self._manifest, precision="fp32"), self._module)
         files = [path for path in self._folder.rglob("*") if path.is_file()]
         hashes = {path.relative_to(self._folder).as_posix(): sha256_of(path) for path in files}
         return Bundle(self._folder, replace(self._manifest, precision="fp32", files=hashes))
@@ -293,7 +292,7 @@ def _target_figures(
     entry: Parity, bundle: Bundle, baseline: _Fp32Baseline, lowered: Lowered
 ) -> tuple[TargetFigures, float]:
     """One target's row, and the share of the sample's labels that are fp32 PyTorch's."""
-    size = _size(bundle, entry.target)
+    size = engine(entry.target).size_in(bundle)
     row = TargetFigures(entry.target, entry.engine, lowered.report.precision, entry.agreement, size=size, ran=entry.ran)
     try:
         low = open_session(bundle, entry.target)
@@ -311,7 +310,7 @@ def _target_figures(
         low.close()
     with Predictor(bundle, entry.target, keep_image=False) as predictor:
         sample = predictor.self_test().agreement
-    size_fp32 = _size(fp32_bundle, entry.target)
+    size_fp32 = engine(entry.target).size_in(fp32_bundle)
     return replace(row, arithmetic=arithmetic, miou=miou, latency=latency, size_fp32=size_fp32), sample
 
 
@@ -323,11 +322,3 @@ def _measured(fp32: Session, low: Session, lowered: Lowered) -> tuple[Latency, f
     if not scorer.labelled:
         return latency, None
     return latency, scorer.logits(lambda one: low.run(np.stack([one] * batch), ("logits",))["logits"][0]).miou
-
-
-def _size(bundle: Bundle, target: str) -> int:
-    """Bytes of the files a target opens."""
-    folders = {"openvino": "openvino/", "trt-rtx": "tensorrt/", "trt": layout.MODEL_LABELS}
-    own = layout.ORT_MODEL if target == "ort" and bundle.has(layout.ORT_MODEL) else layout.MODEL
-    start = folders.get(target, own)
-    return sum((bundle.path / name).stat().st_size for name in bundle.manifest.files if name.startswith(start))

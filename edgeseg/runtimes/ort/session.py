@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeseg._optional import require
 from edgeseg.bundle import MODEL, ORT_MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, TargetUnavailableError, UsageError
-from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo
 from edgeseg.text import first_line
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OrtSession:
     Raises:
         TargetUnavailableError: The provider is not in the installed onnxruntime, or does not start on this machine.
         BundleError: The graph cannot be read.
-        UsageError: An option that ONNX Runtime has no use for.
+        UsageError: A device that means no provider.
     """
-    refuse_unused(options, "ort", "threads", "device", "provider_options")
     ort = require("onnxruntime", extra="", why="the ort target")
     provider = resolve_provider(options.device, tuple(ort.get_available_providers()))
     session = _create(ort, bundle, provider, options)
