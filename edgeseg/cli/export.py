@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeseg.cli._shared import console, errors, optional_size, percent, print_json, size_text, table
+from edgeseg.cli._shared import console, errors, optional_size, percent, print_json, size_text, table, target_names
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
+_DYNAMIC = f"Leave height and width free ({target_names(ending_in_labels=False)})."
 _Numbers = Annotated[
     tuple[float, float, float] | None, typer.Option(help="Three numbers in the network's channel order.")
 ]
@@ -29,7 +30,7 @@ def export(
         Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="One or more of ort openvino trt trt-rtx torch.")
+        list[str] | None, typer.Option("--target", "-t", help=f"One or more of {target_names(last=' and ')}.")
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="HEIGHTxWIDTH of the graph's input; default the published size.")
@@ -40,7 +41,7 @@ def export(
         int | None, typer.Option(min=1, help="Output channels; default what the checkpoint holds.")
     ] = None,
     fixed_batch: Annotated[int, typer.Option(min=1, help="Batch of the graph.")] = 1,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width free (ort, openvino).")] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help=_DYNAMIC)] = False,
     label_size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH of the labels a graph ends in.")] = None,
     output: Annotated[
         str, typer.Option(help="logits; labels also writes graphs that end in labels, for programs without edgeseg.")
