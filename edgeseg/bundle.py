@@ -11,6 +11,7 @@
         labels/               cpu.onnx, openvino.xml, gpu.onnx: uint8 picture to labels alone, for programs without
                               edgeseg's Predictor; present with ``--output labels``
         torch/                weights.safetensors for the PyTorch reference; present when it was asked for
+        ...                   a folder for each engine of another package that it was exported for
         sample.png            a picture of another size than the network's (where it may have one), and
         sample_labels.png     its labels by fp32 PyTorch, at the picture's size: the self test
         signature.sig         over all of it; present after ``edgeseg sign``

@@ -61,6 +61,7 @@ def test_only_the_targets_it_is_for_are_judged() -> None:
     assert aimed_targets(PrecisionConfig(precision="fp16"), ("ort", "trt", "torch")) == ("trt",)
     assert aimed_targets(PrecisionConfig(precision="fp16"), ("ort", "openvino")) == ("ort", "openvino")
     assert aimed_targets(PrecisionConfig(precision="bf16"), ("ort", "openvino")) == ("openvino",)
+    assert aimed_targets(INT8, ("ort", "openvino", "trt", "trt-rtx", "torch")) == ("ort", "openvino", "trt", "trt-rtx")
 
 
 class _Fake:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from edgeseg.bundle import Bundle
 from edgeseg.runtimes.tensorrt import engine as tensorrt_engine
 from edgeseg.runtimes.tensorrt.engine import TRT, TRT_RTX
+from tests.runtimes.bundles import make_tiny_bundle
 from tests.runtimes.fakes import FakeTensorRT
 
 
@@ -32,3 +36,12 @@ def test_rtx_is_asked_for_its_version_without_its_module(monkeypatch: pytest.Mon
         monkeypatch.setitem(sys.modules, module, None)
     found = TRT_RTX.look()
     assert (found.usable, found.engine, found.devices) == (True, "tensorrt-rtx 1.7.1", ("Fake A, sm_87",))
+
+
+def test_their_files_in_a_bundle(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("trt", "trt-rtx"))
+    assert TRT.files_in(bundle) == ("model_labels.onnx",)
+    assert TRT_RTX.files_in(bundle) == ()  # of a bundle written by hand
+    files = {**bundle.manifest.files, "tensorrt/rtx-1.7.1.engine": "0" * 64, "tensorrt-notes.txt": "0" * 64}
+    built = Bundle(bundle.path, replace(bundle.manifest, files=files))
+    assert TRT_RTX.files_in(built) == ("tensorrt/rtx-1.7.1.engine",)
