@@ -11,6 +11,7 @@
         labels/               cpu.onnx, openvino.xml, gpu.onnx: uint8 picture to labels alone, for programs without
                               edgeseg's Predictor; present with ``--output labels``
         torch/                weights.safetensors for the PyTorch reference; present when it was asked for
+        ...                   a folder for each engine of another package that it was exported for
         sample.png            a picture of another size than the network's (where it may have one), and
         sample_labels.png     its labels by fp32 PyTorch, at the picture's size: the self test
         signature.sig         over all of it; present after ``edgeseg sign``
@@ -47,9 +48,7 @@ __all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Bundle", "Manifest", "Parity", "op
 SUFFIX = ".edgeseg"
 ORT_MODEL = "ort/model.onnx"
 MANIFEST, MODEL, MODEL_LABELS = "manifest.json", "model.onnx", "model_labels.onnx"
-OPENVINO_MODEL = "openvino/model.xml"
-TORCH_WEIGHTS = "torch/weights.safetensors"
-LABELS_CPU, LABELS_GPU, LABELS_OPENVINO = "labels/cpu.onnx", "labels/gpu.onnx", "labels/openvino.xml"
+LABELS_CPU, LABELS_GPU = "labels/cpu.onnx", "labels/gpu.onnx"
 SAMPLE, SAMPLE_LABELS = "sample.png", "sample_labels.png"
 
 MOST_MANIFEST_BYTES = 16 << 20

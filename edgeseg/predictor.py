@@ -29,12 +29,11 @@ from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, fit_image, load
 from edgeseg.labels import as_label_map
 from edgeseg.postprocess import Region, labels_from_logits, scores_from_logits, warm_up
 from edgeseg.results import Result
-from edgeseg.runtimes import RuntimeOptions, Session, SessionInfo, open_session
+from edgeseg.runtimes import RuntimeOptions, Session, SessionInfo, open_session, resolve_target
 from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.specs import Size, check_divisor
 from edgeseg.stream import Stage, Stream
-from edgeseg.targets import resolve_target
 from edgeseg.text import one_line
 
 __all__ = ["Failure", "Predictor"]

@@ -32,10 +32,17 @@ def one_line(text: object, limit: int = LINE) -> str:
     return words if len(words) <= limit else f"{words[: limit - 1]}…"
 
 
-def first_line(error: BaseException, limit: int = LINE) -> str:
-    """Give the first line of an error that says something, or the error's kind where it says nothing."""
-    lines = (line for line in str(error)[: 64 * limit].splitlines() if line.strip())
-    return one_line(next(lines, type(error).__name__), limit)
+def first_line(error: BaseException, limit: int = LINE, *, skip: tuple[str, ...] = ()) -> str:
+    """Give the first line of an error that says something, or the error's kind where it says nothing.
+
+    Args:
+        error: The error.
+        limit: Characters at most.
+        skip: Beginnings of lines that are left out where any other says something.
+    """
+    lines = [line.strip() for line in str(error)[: 64 * limit].splitlines() if line.strip()]
+    telling = (line for line in lines if not line.startswith(skip)) if skip else iter(lines)
+    return one_line(next(telling, lines[0] if lines else type(error).__name__), limit)
 
 
 def natural_key(text: str) -> tuple[list[tuple[int, str]], str]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from edgeseg.runtimes import Engine, engine
+from edgeseg.runtimes.registry import forget_engines
+from tests.packages import TOY_ENGINE, install_project
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -24,3 +30,25 @@ def real_weights(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no published checkpoints beside the checkout")
     return folder
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the import path that `tests.packages.install` installs into; engines are looked for there anew."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    forget_engines()
+    yield folder
+    forget_engines()
+    for name in set(sys.modules) - before:  # the next test installs a package of that name again, elsewhere
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def toy_engine(site: Path) -> Engine:
+    """The engine of ``tests/toy_engine``, a package of its own, installed."""
+    install_project(site, TOY_ENGINE)
+    return engine("Toy")

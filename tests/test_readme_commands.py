@@ -294,7 +294,7 @@ def _check_files(folder: Path) -> None:
 def _usable() -> set[str]:
     from edgeseg.runtimes.probe import probe_targets
 
-    return {target.target for target in probe_targets() if target.usable}
+    return {name for name, probe in probe_targets().items() if probe.usable}
 
 
 @pytest.mark.slow

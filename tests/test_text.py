@@ -36,3 +36,10 @@ def test_what_is_cut_is_marked() -> None:
 def test_the_first_line_that_says_something() -> None:
     assert first_line(ValueError("\n\n  what it is \nmore")) == "what it is"
     assert first_line(KeyError()) == "KeyError"
+
+
+def test_beginnings_that_say_nothing_are_skipped_where_a_line_is_left() -> None:
+    told = ValueError("Exception from core.cpp\n  Check 'false' failed\n the cause \n more")
+    assert first_line(told, skip=("Exception from", "Check '")) == "the cause"
+    assert first_line(ValueError("\nCheck 'false' failed"), skip=("Check '",)) == "Check 'false' failed"
+    assert first_line(KeyError(), skip=("Check '",)) == "KeyError"

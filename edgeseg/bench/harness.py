@@ -25,9 +25,8 @@ from edgeseg.bundle import MANIFEST, SAMPLE, Bundle, open_bundle
 from edgeseg.errors import InputError, UnknownNameError, UsageError
 from edgeseg.files import sha256_of
 from edgeseg.results import Result
-from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
+from edgeseg.runtimes import RuntimeOptions, SessionInfo, resolve_target
 from edgeseg.specs import Size
-from edgeseg.targets import resolve_target
 
 __all__ = ["Image", "Measurable", "benchmark", "collect", "measure", "run_benchmark", "warm_up"]
 

@@ -168,9 +168,10 @@ def _looks_like_target(word: str) -> bool:
     import difflib
     from pathlib import Path
 
-    from edgeseg.targets import ALIASES, TARGETS, registered_targets
+    from edgeseg.runtimes.registry import engines, refused_engines
 
-    known = [*TARGETS, *ALIASES, *map(str.lower, registered_targets())]
+    known = [known.lower() for record in engines() for known in record.words]
+    known += map(str.lower, refused_engines())  # so that what is wrong with one is said
     if word.lower() in known:
         return True
     return bool(difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.75)) and not Path(word).exists()

@@ -9,6 +9,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from edgeseg.runtimes.registry import BUILT_IN, resolve_target
 from edgeseg.text import one_line, printable
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "size_text",
     "split_targets",
     "table",
+    "target_names",
 ]
 
 _CELL = 1000  # characters of a table's cell at most
@@ -138,7 +140,16 @@ def percent(share: float) -> str:
 
 def split_targets(words: list[str]) -> list[str]:
     """Canonical target names of repeated and comma-separated words, each once."""
-    from edgeseg.targets import resolve_target
-
     names = [resolve_target(part) for word in words for part in word.split(",") if part.strip()]
     return list(dict.fromkeys(names))
+
+
+def target_names(*, ending_in_labels: bool | None = None, last: str = ", ") -> str:
+    """Name edgeseg's own targets for a help text; ``edgeseg doctor`` lists those of other packages too.
+
+    Args:
+        ending_in_labels: Only targets whose graph ends in labels, or only the others; None is all.
+        last: Between the last two.
+    """
+    names = [record.name for record in BUILT_IN if ending_in_labels in (None, record.ends_in_labels)]
+    return last.join([", ".join(names[:-1]), names[-1]])

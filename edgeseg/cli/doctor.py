@@ -26,7 +26,11 @@ def doctor(
     machine, targets = probe_machine(), probe_targets()
     states = {str(bundle): _state(bundle) for bundle in bundles or []}
     if as_json:
-        data = {"machine": asdict(machine), "targets": [asdict(target) for target in targets], "bundles": states}
+        data = {
+            "machine": asdict(machine),
+            "targets": [{"target": name, **asdict(probe)} for name, probe in targets.items()],
+            "bundles": states,
+        }
         print_json(data, indent=2)
         return
     screen = console()
@@ -34,9 +38,9 @@ def doctor(
         if value not in (None, "", (), []):
             screen.print(f"{name.replace('_', ' ')}: {one_line(_words(name, value), 1000)}", soft_wrap=True)
     listed = table("target", "usable", "engine", "devices", "why not, and what to do")
-    for target in targets:
-        told = "; ".join(part for part in (target.reason, target.advice) if part)
-        listed.add_row(target.target, "yes" if target.usable else "no", target.engine, ", ".join(target.devices), told)
+    for name, probe in targets.items():
+        told = "; ".join(part for part in (probe.reason, probe.advice) if part)
+        listed.add_row(name, "yes" if probe.usable else "no", probe.engine, ", ".join(probe.devices), told)
     screen.print(listed)
     for bundle, state in states.items():
         screen.print(f"{bundle}: {state}", soft_wrap=True)

@@ -18,9 +18,11 @@ from edgeseg.cli._shared import (
     results_alone_on_stdout,
     size_text,
     table,
+    target_names,
 )
 from edgeseg.export.config import ExportConfig, option_help
 from edgeseg.export.graph.profile import DEFAULT_PROFILE
+from edgeseg.runtimes import engine
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
@@ -44,7 +46,10 @@ def export(
     weights: Annotated[
         Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")
     ] = None,
-    target: Annotated[list[str] | None, typer.Option("--target", "-t", help=_help("targets"))] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help=_help("targets", f" Built in are {target_names()}.")),
+    ] = None,
     size: Annotated[str | None, typer.Option(help=_help("size"))] = None,
     out: Annotated[Path, typer.Option(help="Folder the bundle is written into.")] = Path(),
     name: Annotated[str | None, typer.Option(help="Name of the bundle; default the network's.")] = None,
@@ -240,11 +245,10 @@ def _print_precision(found: PrecisionReport) -> None:
 
 
 def _print_next(report: ExportReport) -> None:
-    targets = [parity.target for parity in report.parity if parity.ran and parity.target != "torch"]
-    best = "openvino" if "openvino" in targets else "ort"
+    targets = [parity.target for parity in report.parity if parity.ran and engine(parity.target).lowers_to]
     path = shlex.quote(str(report.path))
     console().print(
-        f"Next:\n  edgeseg predict {path} IMAGE --target {best}\n  edgeseg verify {path}\n"
+        f"Next:\n  edgeseg predict {path} IMAGE --target {targets[-1]}\n  edgeseg verify {path}\n"
         f"  edgeseg benchmark {path} --target {' '.join(targets)}",
         soft_wrap=True,
     )

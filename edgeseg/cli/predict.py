@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edgeseg.cli._shared import errors, print_json
+from edgeseg.cli._shared import errors, print_json, target_names
 from edgeseg.decoding import MAX_PIXELS
 from edgeseg.errors import InputError, PartialFailureError, UsageError
 from edgeseg.specs import Size, parse_size
@@ -33,7 +33,7 @@ _SourceArg = Annotated[
     str,
     typer.Argument(help="Image, folder, video, camera:0, rtsp://..., http://..., or gst:PIPELINE.", show_default=False),
 ]
-_Target = Annotated[str, typer.Option("--target", "-t", help="Engine: ort, openvino, trt, trt-rtx or torch.")]
+_Target = Annotated[str, typer.Option("--target", "-t", help=f"Engine: {target_names(last=' or ')}.")]
 _Out = Annotated[Path, typer.Option(help="Folder to write to.")]
 _Overlay = Annotated[
     bool,

@@ -56,14 +56,15 @@ def verify(
     """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
     from edgeseg.bundle import open_bundle
     from edgeseg.errors import ParityError, PartialFailureError, TargetUnavailableError
-    from edgeseg.runtimes import RuntimeOptions
+    from edgeseg.runtimes import RuntimeOptions, engines
 
     opened = open_bundle(bundle, trusted_keys=key or ())
     asked = split_targets(target or [])
     names = asked or list(opened.manifest.targets)
     minimum = _minimum(opened) if min_agreement is None else min_agreement
     failures: list[EdgesegError] = []
-    options = {name: RuntimeOptions(network=network if name == "torch" else None) for name in names}
+    known = {record.name: record.options for record in engines()}
+    options = {name: RuntimeOptions(network=network if "network" in known.get(name, {}) else None) for name in names}
     rows = [_self_test(opened, name, options[name], minimum, failures) for name in names]
     unread: list[str] = []
     if images is not None:

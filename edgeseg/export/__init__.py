@@ -65,12 +65,13 @@ def export_model(
     from edgeseg.export.job import prepare_job
     from edgeseg.export.pipeline import run_export
     from edgeseg.models.source import NetworkSource
+    from edgeseg.runtimes import engine
 
     if not isinstance(network, NetworkSource):
         network = network_source(network, weights=weights, num_classes=num_classes, spec=spec)
     elif weights is not None or num_classes is not None or spec is not None:
         raise UsageError("a resolved network has its weights, classes and conventions; change them there")
-    if "torch" in chosen.targets and not network.by_name:
+    if any("network" in engine(target).options for target in chosen.targets) and not network.by_name:
         raise UsageError(
             "the torch target builds the network again by name, and a module handed in has none; export a registered "
             "network or package.module:factory for it, or leave torch out"

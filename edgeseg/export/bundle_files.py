@@ -22,8 +22,8 @@ from edgeseg.export.reference import self_test_pair
 from edgeseg.export.steps import step
 from edgeseg.export.target_graphs import TargetGraphs
 from edgeseg.files import sha256_of, storage_errors
+from edgeseg.runtimes import engine, engines
 from edgeseg.specs import Size
-from edgeseg.targets import GRAPH_LABEL_TARGETS
 
 __all__ = ["hashed", "write_files", "write_graphs"]
 
@@ -68,19 +68,17 @@ def _empty(folder: Path) -> None:
 
 def write_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, manifest: Manifest) -> None:
     """Write the graphs of a manifest's targets, and what each target compiles from its own."""
-    plain, ort = graphs.plain(manifest.precision), graphs.of("ort", manifest.precision_of("ort"))
+    plain = graphs.plain(manifest.precision)
     save_onnx(_described(plain, manifest), folder / layout.MODEL)
-    if ort is not plain:
-        save_onnx(_described(ort, manifest), folder / layout.ORT_MODEL)
-    gpu = [target for target in manifest.targets if target in GRAPH_LABEL_TARGETS]
-    if gpu and manifest.label_size is not None:
-        graph = _described(graphs.of(gpu[0], manifest.precision_of(gpu[0])), manifest)
-        write_labels_graph(graph, folder, manifest.label_size, manifest.postprocess)
-    for target in manifest.targets:
-        if target != "ort":
-            graph = _described(graphs.of(target, manifest.precision_of(target)), manifest)
-            with step(f"compiling for {target}"):
-                write_target(target, folder, job.source.module, graph)
+    for record in map(engine, manifest.targets):
+        graph = _described(graphs.of(record.name, manifest.precision_of(record.name)), manifest)
+        if record.ends_in_labels and manifest.label_size is not None:
+            write_labels_graph(graph, folder, manifest.label_size, manifest.postprocess)
+        elif record.build is None and graph is not plain:
+            save_onnx(graph, folder / record.name / "model.onnx")
+        if record.build is not None:
+            with step(f"compiling for {record.name}"):
+                write_target(record.name, folder, graph, manifest, job.source.module)
 
 
 def _write_label_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, manifest: Manifest) -> None:
@@ -92,9 +90,7 @@ def _write_label_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, mani
         manifest.targets,
         job.label_size,
         manifest.postprocess,
-        model=graph("openvino"),
-        ort=graph("ort"),
-        gpu=graph("trt"),
+        graph=graph,
     )
 
 
@@ -164,11 +160,9 @@ def _logit_size(model: onnx.ModelProto, job: ExportJob) -> Size:
 
 def _versions(job: ExportJob) -> dict[str, str]:
     """Versions of the tools that made the bundle."""
-    targets = job.config.targets
     packages = ["edgeseg", "torch", "onnx", "onnxsim", "onnxruntime", "opencv-python", "numpy"]
-    packages += ["openvino"] if "openvino" in targets else []
+    packages += [package for record in engines() if record.name in job.config.targets for package in record.packages]
     packages += ["nncf"] if job.config.precision == "int8" else []
-    packages += ["tensorrt-rtx-cu13-bindings"] if "trt-rtx" in targets else []
     found = {"python": platform.python_version()}
     for package in packages:
         try:

@@ -11,8 +11,8 @@ from typing import Any
 
 from edgeseg.errors import UnknownNameError, UsageError
 from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
+from edgeseg.runtimes import engine, resolve_target
 from edgeseg.specs import Size
-from edgeseg.targets import GRAPH_LABEL_TARGETS, resolve_target
 
 __all__ = ["PRECISIONS", "ExportConfig", "canonical_targets", "config_of", "option_help"]
 
@@ -25,7 +25,7 @@ class ExportConfig:
     """Options of one export. The command line's help is drawn from these lines.
 
     Attributes:
-        targets: Names or aliases of targets: ort, openvino, trt, trt-rtx, torch, or one that a package registered.
+        targets: Names or aliases of targets (`edgeseg doctor` lists them).
         size: HEIGHTxWIDTH of the graph's input, in pixels; the published size where none is given.
         batch: Fixed batch of the graph.
         dynamic: Leave height and width free. Not for the TensorRT targets, whose graph ends in labels of one size.
@@ -99,7 +99,7 @@ class ExportConfig:
     @property
     def ends_in_labels(self) -> bool:
         """Whether a target wants a graph that ends in labels."""
-        return any(target in GRAPH_LABEL_TARGETS for target in self.targets)
+        return any(engine(target).ends_in_labels for target in self.targets)
 
     @property
     def machine_profile(self) -> MachineProfile:
@@ -160,9 +160,9 @@ class ExportConfig:
             raise UsageError("max_miou_drop needs label maps to measure mIoU on; give --calib-labels FOLDER")
 
     def _check_targets(self) -> None:
-        if self.precision == "bf16" and "openvino" not in self.targets:
+        if self.precision == "bf16" and not any("bf16" in engine(target).lowers_to for target in self.targets):
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
-        gpu = [target for target in self.targets if target in GRAPH_LABEL_TARGETS]
+        gpu = [target for target in self.targets if engine(target).ends_in_labels]
         if self.dynamic and gpu:
             raise UsageError(
                 f"--dynamic was asked for with {', '.join(gpu)}, whose graph ends in labels of one size; "

@@ -31,6 +31,7 @@ from edgeseg.export.steps import Progress, recorded, step
 from edgeseg.export.target_graphs import TargetGraphs
 from edgeseg.export.verify import verify_standalone, verify_target
 from edgeseg.files import atomic_folder, storage_errors
+from edgeseg.runtimes import engine
 from edgeseg.text import one_line
 
 __all__ = ["run_export"]
@@ -141,8 +142,9 @@ def _proven(folder: Path, job: ExportJob, graphs: TargetGraphs, expected: Parity
 
 
 def _asked_precisions(job: ExportJob) -> dict[str, str]:
-    """Target -> the precision that was asked for; plain PyTorch is never lowered."""
-    return {target: "fp32" if target == "torch" else job.config.precision for target in job.config.all_targets}
+    """Target -> the precision that was asked for; fp32 for one that is never lowered, such as plain PyTorch."""
+    precision = job.config.precision
+    return {target: precision if engine(target).lowers_to else "fp32" for target in job.config.all_targets}
 
 
 def _verified(bundle: Bundle, job: ExportJob, expected: ParitySet, held: ParitySet) -> tuple[Parity, ...]:

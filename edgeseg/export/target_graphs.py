@@ -9,7 +9,7 @@ from edgeseg.export.job import ExportJob
 from edgeseg.export.network_graph import exact_logits
 from edgeseg.export.passes import PassReport, ort_passes, run_passes
 from edgeseg.export.precision.ort import for_onnxruntime
-from edgeseg.targets import GRAPH_LABEL_TARGETS
+from edgeseg.runtimes import engine
 
 __all__ = ["TargetGraphs"]
 
@@ -49,7 +49,7 @@ class TargetGraphs:
 
     def _formed(self, target: str, precision: str) -> tuple[onnx.ModelProto, tuple[PassReport, ...]]:
         plain = self.plain(precision)
-        if target in GRAPH_LABEL_TARGETS:
+        if engine(target).ends_in_labels:
             return (as_int8(plain) if precision == "int8" else plain), ()
         if target != "ort" or precision == "fp16":
             return plain, ()

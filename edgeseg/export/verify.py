@@ -19,11 +19,13 @@ from edgeseg.export.reference import ParitySet, compare, compare_outputs
 from edgeseg.labels import as_label_map
 from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits
-from edgeseg.runtimes import RuntimeOptions, open_session
+from edgeseg.runtimes import RuntimeOptions, engine, engines, open_session
 from edgeseg.specs import PostprocessSpec, Size
-from edgeseg.targets import GRAPH_LABEL_TARGETS
 
 __all__ = ["verify_standalone", "verify_target"]
+
+Runner = Callable[[NDArray[np.uint8]], NDArray[Any]]
+"""Labels (N, H, W) of uint8 pictures (N, H, W, 3)."""
 
 
 def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: str | None = None) -> Parity:
@@ -38,10 +40,11 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: 
         TargetUnavailableError: The target's package is not installed.
     """
     postprocess, batch = bundle.manifest.postprocess, bundle.manifest.batch
+    record = engine(target)
     try:
-        session = open_session(bundle, target, RuntimeOptions(network=network if target == "torch" else None))
+        session = open_session(bundle, target, RuntimeOptions(network=network if "network" in record.options else None))
     except TargetUnavailableError:
-        if target not in GRAPH_LABEL_TARGETS:
+        if not record.ends_in_labels:
             raise
         return _graph_alone(target, bundle, expected)
     try:
@@ -62,22 +65,26 @@ def verify_standalone(
     """
     wanted = [labels_from_logits(logits, size, postprocess=postprocess) for logits in expected.logits]
     found = {}
-    for file in (layout.LABELS_CPU, layout.LABELS_OPENVINO, layout.LABELS_GPU):
+    for file, opened in _standalone_files().items():
         if (folder / file).is_file():
-            run = _runner(folder / file)
+            run = opened(folder / file)
             made = [as_label_map(run(np.stack([image] * batch))[0]) for image in expected.images]
             pairs = [agreement(a, b) for a, b in zip(made, wanted, strict=True)]
             found[file] = 1 - sum(wrong for wrong, _ in pairs) / sum(total for _, total in pairs)
     return found
 
 
-def _runner(file: Path) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
-    """Labels of a graph that ends in them alone."""
-    if file.suffix == ".xml":
-        from edgeseg.runtimes.openvino.session import shared_core
+def _standalone_files() -> dict[str, Callable[[Path], Runner]]:
+    """Files that may hold a graph that ends in labels alone -> what opens them."""
+    forms = [record.standalone for record in engines() if record.standalone is not None]
+    return {
+        layout.LABELS_CPU: _in_onnxruntime,
+        **{form.file: form.runner for form in forms},
+        layout.LABELS_GPU: _in_onnxruntime,
+    }
 
-        compiled = shared_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return lambda image: compiled({0: image})[0]
+
+def _in_onnxruntime(file: Path) -> Runner:
     model = onnx.load(file)
     return lambda image: run_graph(model, {"image": image})[0]
 

@@ -1,28 +1,35 @@
-"""The engines, one file each, behind one narrow seam (`edgeseg.runtimes._base`).
+"""The engines, a folder each, behind one narrow seam.
 
-Third parties add an engine with an entry point in the group ``edgeseg.runtimes``: its name is the target, its object a
-callable ``open_session(bundle, options) -> Session``.
+What a session is, `edgeseg.runtimes._base` says; what an engine is, its record (`edgeseg.runtimes.engine`). Other
+packages add engines of their own (`edgeseg.runtimes.registry`).
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
-from importlib import metadata
+from typing import TYPE_CHECKING
 
-from edgeseg.bundle import Bundle
-from edgeseg.runtimes._base import RuntimeOptions, Session, SessionInfo, TensorInfo
-from edgeseg.targets import resolve_target
+from edgeseg.runtimes._base import RuntimeOptions, Session, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes.engine import BuildRequest, Engine, Probe, Standalone
+from edgeseg.runtimes.registry import engine, engines, resolve_target
 
-__all__ = ["RuntimeOptions", "Session", "SessionInfo", "TensorInfo", "open_session"]
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
 
-_MODULES = {
-    "ort": "edgeseg.runtimes.ort.session",
-    "openvino": "edgeseg.runtimes.openvino.session",
-    "trt": "edgeseg.runtimes.tensorrt.trt",
-    "trt-rtx": "edgeseg.runtimes.tensorrt.rtx",
-    "torch": "edgeseg.runtimes.torch.session",
-}
+__all__ = [
+    "BuildRequest",
+    "Engine",
+    "Probe",
+    "RuntimeOptions",
+    "Session",
+    "SessionBase",
+    "SessionInfo",
+    "Standalone",
+    "TensorInfo",
+    "engine",
+    "engines",
+    "open_session",
+    "resolve_target",
+]
 
 
 def open_session(bundle: Bundle, target: str, options: RuntimeOptions | None = None) -> Session:
@@ -35,19 +42,8 @@ def open_session(bundle: Bundle, target: str, options: RuntimeOptions | None = N
 
     Raises:
         UnknownNameError: No such target.
+        UsageError: An option that the target has no use for.
         TargetUnavailableError: The machine lacks what the target needs. Nothing else is used instead.
         BundleError: The bundle was not exported for the target.
     """
-    name = resolve_target(target)
-    return _opener(name)(bundle, options or RuntimeOptions())
-
-
-def _opener(name: str) -> Callable[[Bundle, RuntimeOptions], Session]:
-    if name in _MODULES:
-        opener: Callable[[Bundle, RuntimeOptions], Session] = importlib.import_module(_MODULES[name]).open_session
-        return opener
-    for entry in metadata.entry_points(group="edgeseg.runtimes"):
-        if entry.name == name:
-            loaded: Callable[[Bundle, RuntimeOptions], Session] = entry.load()
-            return loaded
-    raise KeyError(name)
+    return engine(target).session(bundle, options or RuntimeOptions())

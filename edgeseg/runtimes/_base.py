@@ -26,20 +26,20 @@ CLOSED = "the session is closed; open the bundle again"
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """How a session is to run. What an engine has no use for, it refuses when set.
+    """How a session is to run. None is the engine's default; an option that an engine has no use for, it refuses.
+
+    What each engine takes, and which values, its record says: ``edgeseg.runtimes.engine("openvino").options``.
 
     Attributes:
-        threads: Threads of the engine on the CPU; None leaves the engine's own default.
-        device: ONNX Runtime: ``cpu``, ``cuda``, ``tensorrt`` or a provider name. OpenVINO: ``CPU``, ``GPU``, ``NPU``.
-            TensorRT: GPU ordinal such as ``0``. None is the engine's plain default (CPU, or the first GPU).
-        hint: OpenVINO performance hint, ``latency`` (default) or ``throughput``.
-        precision: Arithmetic of the fp32 parts of the graph. OpenVINO: ``f32`` (default, exact), ``bf16`` or ``f16``.
-            TensorRT: ``f32`` (default, exact) or ``tf32``.
-        cache_dir: Folder for compiled blobs and plans; None is ``~/.cache/edgeseg`` for TensorRT, none for the others.
+        threads: Threads of the engine on the CPU.
+        device: Device, execution provider, or number of the GPU.
+        hint: What the engine is to be tuned for.
+        precision: Arithmetic of the fp32 parts of the graph; exact fp32 where it is not set.
+        cache_dir: Folder for what the engine compiles.
         weights: Checkpoint for the ``torch`` target where the bundle carries no weights.
         network: ``package.module:factory`` (or registry name) that the ``torch`` target builds. A network of the user's
             own is code, which is run because the user names it and never because a bundle does.
-        provider_options: Passed to the ONNX Runtime execution provider as they are.
+        provider_options: Passed to an execution provider as they are.
     """
 
     threads: int | None = None

@@ -6,18 +6,18 @@ Nothing here raises for a thing that is missing; what is missing is the answer. 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeseg._optional import is_installed, package_version, require
 from edgeseg._quiet import telemetry
 from edgeseg.bench.machine import describe_machine
-from edgeseg.errors import EdgesegError, TargetUnavailableError
+from edgeseg.errors import EdgesegError
+from edgeseg.runtimes.engine import Probe
+from edgeseg.runtimes.registry import engines, refused_engines
 from edgeseg.runtimes.tensorrt import cuda
-from edgeseg.targets import TARGETS, registered_targets
 
-__all__ = ["MachineInfo", "TargetProbe", "probe_machine", "probe_targets"]
+__all__ = ["MachineInfo", "probe_machine", "probe_targets"]
 
 #: Processor flags that decide how fast (or whether) int8 and fp16 arithmetic runs.
 CPU_FLAGS = (
@@ -39,27 +39,6 @@ CPU_FLAGS = (
 )
 
 _L4T_TO_JETPACK = {"35": "5", "36": "6", "38": "7"}
-
-
-@dataclass(frozen=True)
-class TargetProbe:
-    """Whether a target can be used here.
-
-    Attributes:
-        target: Canonical target name.
-        usable: Whether `open_session` has what it needs.
-        engine: Engine and version, empty where it is not installed.
-        devices: Providers or devices it could run on.
-        reason: Why it is not usable, in a sentence; empty where it is.
-        advice: What to do about it; empty where there is nothing to do.
-    """
-
-    target: str
-    usable: bool
-    engine: str = ""
-    devices: tuple[str, ...] = ()
-    reason: str = ""
-    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,97 +112,17 @@ def _postprocess(numba: str | None) -> str:
     return f"numba {numba}" if numba else "numpy; pip install 'edgeseg[numba]' makes it two to four times as fast"
 
 
-def probe_targets() -> list[TargetProbe]:
-    """Look at every target, edgeseg's own and those registered through entry points."""
-    probes: dict[str, Callable[[], TargetProbe]] = {
-        "ort": _probe_ort,
-        "openvino": _probe_openvino,
-        "trt": _probe_trt,
-        "trt-rtx": _probe_rtx,
-        "torch": _probe_torch,
-    }
-    found = [_guarded(name, probes[name]) for name in TARGETS]
-    others = sorted(registered_targets() - set(TARGETS))
-    return found + [TargetProbe(name, True, engine="registered by another package") for name in others]
+def probe_targets() -> dict[str, Probe]:
+    """Look at every target, edgeseg's own and those of other packages.
 
-
-def _guarded(target: str, probe: Callable[[], TargetProbe]) -> TargetProbe:
-    try:
-        return probe()
-    except EdgesegError as error:
-        return _from_error(target, error)
-    except Exception as error:  # an engine that breaks while it is looked at is an answer too
-        return TargetProbe(target, False, reason=f"looking at it failed: {type(error).__name__}: {error}")
-
-
-def _from_error(target: str, error: EdgesegError, engine: str = "") -> TargetProbe:
-    """Our errors read ``what is wrong; what to do``."""
-    reason, _, advice = str(error).partition("; ")
-    return TargetProbe(target, False, engine=engine, reason=reason, advice=advice)
-
-
-def _probe_ort() -> TargetProbe:
-    ort = require("onnxruntime", extra="", why="the ort target")
-    providers = tuple(str(p) for p in ort.get_available_providers() if p != "AzureExecutionProvider")
-    advice = ""
-    if len(_distributions("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")) > 1:
-        advice = "several onnxruntime packages are installed and overwrite one another; keep one of them"
-    return TargetProbe("ort", True, f"onnxruntime {ort.__version__}", providers, advice=advice)
-
-
-def _distributions(*names: str) -> tuple[str, ...]:
-    return tuple(name for name in names if package_version(name))
-
-
-def _probe_openvino() -> TargetProbe:
-    from edgeseg.runtimes.openvino.session import shared_core
-
-    ov = require("openvino", extra="openvino", why="the openvino target")
-    devices = tuple(str(device) for device in shared_core().available_devices)
-    version = str(ov.__version__).partition("-")[0]
-    if not devices:
-        return TargetProbe("openvino", False, f"openvino {version}", reason="OpenVINO finds no device on this machine")
-    return TargetProbe("openvino", True, f"openvino {version}", devices)
-
-
-def _probe_trt() -> TargetProbe:
-    from edgeseg.runtimes.tensorrt.trt import ADVICE
-
-    version = package_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
-    if not version or not is_installed("tensorrt"):  # without it, or where the version is known by the module only
-        version = str(require("tensorrt", extra="tensorrt", why="the trt target", advice=ADVICE).__version__)
-    return _with_gpu("trt", f"tensorrt {version}")
-
-
-def _probe_rtx() -> TargetProbe:
-    version = package_version("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx")
-    if not version:
-        from edgeseg.runtimes.tensorrt.rtx import rtx_module
-
-        version = str(rtx_module().__version__)
-    return _with_gpu("trt-rtx", f"tensorrt-rtx {version}")
-
-
-def _with_gpu(target: str, engine: str) -> TargetProbe:
-    """A target whose package is there and that needs a GPU besides."""
-    try:
-        gpus = cuda.list_gpus()
-    except TargetUnavailableError as error:
-        return _from_error(target, error, engine)
-    if not gpus:
-        return TargetProbe(target, False, engine, reason="the NVIDIA driver finds no GPU")
-    return TargetProbe(target, True, engine, tuple(map(str, gpus)))
-
-
-def _probe_torch() -> TargetProbe:
-    if not is_installed("torch"):
-        return TargetProbe(
-            "torch",
-            False,
-            reason="the torch target needs the package torch, which is not installed",
-            advice="it is only needed to export and to compare; install it with: pip install 'edgeseg[export]'",
-        )
-    return TargetProbe("torch", True, f"torch {package_version('torch')}".strip(), ("cpu",))
+    Returns:
+        Target -> what is here of it. A registered one that cannot be used is among them, with the sentence why.
+    """
+    found = {record.name: record.look() for record in engines()}
+    for name, sentence in refused_engines().items():
+        reason, _, advice = sentence.partition("; ")
+        found[name] = Probe(False, reason=reason, advice=advice)
+    return found
 
 
 def _gpus() -> tuple[tuple[cuda.GpuInfo, ...], str]:

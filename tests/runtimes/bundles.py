@@ -17,8 +17,10 @@ from edgeseg import bundle as bundles
 from edgeseg.files import sha256_of
 from edgeseg.images import fit_image
 from edgeseg.postprocess import labels_from_logits
+from edgeseg.runtimes import BuildRequest, engine
+from edgeseg.runtimes.openvino.engine import OPENVINO_MODEL
+from edgeseg.runtimes.torch.engine import TORCH_WEIGHTS
 from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
-from edgeseg.targets import GRAPH_LABEL_TARGETS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -180,7 +182,7 @@ def make_tiny_bundle(
     path.mkdir(parents=True)
     spec = spec or InputSpec()
     wanted = tuple(targets)
-    gpu = not GRAPH_LABEL_TARGETS.isdisjoint(wanted)
+    gpu = any(engine(target).ends_in_labels for target in wanted)
     count = max(2, num_classes)
     manifest = bundles.Manifest(
         name=name,
@@ -212,10 +214,11 @@ def make_tiny_bundle(
     )
     if gpu:
         _save(full, path / bundles.MODEL_LABELS, manifest)
-    if "openvino" in wanted:
-        _write_openvino(path)
-    if "torch" in wanted:
-        _write_torch(path, num_classes, seed)
+    for target in wanted:
+        if target == "torch":
+            _write_torch(path, num_classes, seed)
+        elif target != "trt-rtx":  # which takes seconds, and whose tests build it
+            _build(target, path, manifest)
     _write_sample(path, graph, manifest)
     bundles.write_manifest(path, replace(manifest, files=_hashes(path)))
     return bundles.open_bundle(path)
@@ -229,8 +232,8 @@ def changed(bundle: bundles.Bundle, *, graphs: bool = True, **changes: Any) -> b
     manifest = replace(bundle.manifest, **changes)
     for file in bundle.path.rglob("*.onnx") if graphs else ():
         _save(onnx.load(file), file, manifest)
-    if graphs and bundle.has(bundles.OPENVINO_MODEL):
-        _write_openvino(bundle.path)
+    if graphs and bundle.has(OPENVINO_MODEL):
+        _build("openvino", bundle.path, manifest)
     sizes = {name: (bundle.path / name).stat().st_size for name in manifest.files}
     files = {name: sha256_of(bundle.path / name) for name in manifest.files}
     manifest = replace(manifest, files=files, sizes=sizes)
@@ -249,16 +252,18 @@ def _hashes(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): sha256_of(file) for file in files}
 
 
-def _write_openvino(path: Path) -> None:
-    from edgeseg.runtimes.openvino.session import convert
-
-    convert(path / bundles.MODEL, path / bundles.OPENVINO_MODEL)
+def _build(target: str, path: Path, manifest: bundles.Manifest) -> None:
+    record = engine(target)
+    if record.build is not None:
+        graph = path / (bundles.MODEL_LABELS if record.ends_in_labels else bundles.MODEL)
+        nothing: Any = None  # the torch target alone reads the network
+        record.build(BuildRequest(folder=path, graph=graph, manifest=manifest, network=nothing))
 
 
 def _write_torch(path: Path, num_classes: int, seed: int) -> None:
     from safetensors.numpy import save_file
 
-    file = path / bundles.TORCH_WEIGHTS
+    file = path / TORCH_WEIGHTS
     file.parent.mkdir()
     save_file(tiny_weights(num_classes, seed), file)
 
@@ -271,7 +276,7 @@ def _write_sample(path: Path, graph: onnx.ModelProto, manifest: bundles.Manifest
     image = np.clip(picture(size).astype(int) + grain, 0, 255).astype(np.uint8)
     fitted, region = fit_image(image, manifest.input_size, manifest.resize)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    logits = session.run(["logits"], {"image": fitted[None]})[0]
+    logits = np.asarray(session.run(["logits"], {"image": fitted[None]})[0])
     labels = labels_from_logits(logits[0], size, postprocess=manifest.postprocess, region=region)
     cv2.imwrite(str(path / bundles.SAMPLE), image[..., ::-1])
     cv2.imwrite(str(path / bundles.SAMPLE_LABELS), labels)

@@ -14,7 +14,7 @@ import pytest
 
 from edgeseg.errors import EdgesegError
 from edgeseg.runtimes.tensorrt import cuda
-from edgeseg.runtimes.tensorrt import session as trt_common
+from edgeseg.runtimes.tensorrt.build import logger_of
 from tests.runtimes.fakes import FakeTensorRT, fake_tensorrt
 
 
@@ -56,7 +56,7 @@ def tensorrt(fake_gpu: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator
     module, record = fake_tensorrt()
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     yield record
-    trt_common.logger_of.cache_clear()
+    logger_of.cache_clear()
 
 
 @pytest.fixture

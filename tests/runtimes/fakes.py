@@ -241,5 +241,6 @@ class _Context:
         image = np.frombuffer(raw, np.uint8).reshape(self.shape)
         names = [node.name for node in self.engine.session.get_outputs()]
         for name, value in zip(names, self.engine.session.run(names, {"image": image}), strict=True):
-            ctypes.memmove(self.addresses[name], value.tobytes(), value.nbytes)
+            data = np.asarray(value).tobytes()
+            ctypes.memmove(self.addresses[name], data, len(data))
         return True

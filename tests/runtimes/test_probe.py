@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgeseg import _quiet
-from edgeseg.runtimes import probe
 from edgeseg.runtimes.probe import probe_machine, probe_targets
-from edgeseg.targets import TARGETS
-from tests.runtimes.fakes import FakeTensorRT
+from edgeseg.runtimes.registry import BUILT_IN
+from edgeseg.runtimes.tensorrt import engine as tensorrt_engine
 
 
 def jetson(root: Path) -> Path:
@@ -68,8 +67,8 @@ def test_telemetry_is_off_and_who_decided(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("no_gpu")
 def test_every_target_is_looked_at() -> None:
-    found = {result.target: result for result in probe_targets()}
-    assert list(found)[: len(TARGETS)] == list(TARGETS)
+    found = probe_targets()
+    assert list(found)[: len(BUILT_IN)] == [record.name for record in BUILT_IN]
     assert found["ort"].usable
     assert "CPUExecutionProvider" in found["ort"].devices
     for result in found.values():
@@ -80,38 +79,8 @@ def test_every_target_is_looked_at() -> None:
 def test_without_packages_each_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "torch"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(probe, "package_version", lambda *names: "")
-    for result in probe_targets():
-        assert not result.usable
+    monkeypatch.setattr(tensorrt_engine, "package_version", lambda *names: "")
+    for name, result in probe_targets().items():
+        assert not result.usable, name
         assert "which is not installed" in result.reason
         assert "install" in result.advice
-
-
-@pytest.mark.usefixtures("tensorrt")
-def test_tensorrt_on_a_gpu(tensorrt: FakeTensorRT) -> None:
-    result = next(result for result in probe_targets() if result.target == "trt")
-    assert (result.usable, result.engine, result.devices) == (True, "tensorrt 10.3.0", ("Fake A, sm_87",))
-    assert tensorrt.calls == []
-
-
-@pytest.mark.usefixtures("tensorrt", "no_gpu")
-def test_tensorrt_without_a_gpu_says_what_is_missing() -> None:
-    result = next(result for result in probe_targets() if result.target == "trt")
-    assert (result.usable, result.engine) == (False, "tensorrt 10.3.0")
-    assert "no NVIDIA driver" in result.reason
-    assert "install the driver" in result.advice
-
-
-def test_a_probe_that_breaks_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def explodes() -> probe.TargetProbe:
-        raise ValueError("odd driver")
-
-    monkeypatch.setattr(probe, "_probe_openvino", explodes)
-    result = next(result for result in probe_targets() if result.target == "openvino")
-    assert (result.usable, result.reason) == (False, "looking at it failed: ValueError: odd driver")
-
-
-def test_several_onnxruntimes_are_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "package_version", lambda *names: "1.23.0" if "onnxruntime" in names[0] else "")
-    result = next(result for result in probe_targets() if result.target == "ort")
-    assert "keep one of them" in result.advice

@@ -1,13 +1,13 @@
-"""The seam: targets by name, third parties by entry point, and errors for the rest."""
+"""The seam, as a contract: what holds for every engine, edgeseg's own and one of a package of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import threading
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +16,98 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeseg.bundle import Bundle
-from edgeseg.cli import spread_targets
-from edgeseg.errors import InputError, UnknownNameError, UsageError
-from edgeseg.runtimes import RuntimeOptions, Session, open_session
-from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo, refuse_unused
-from edgeseg.targets import registered_targets, resolve_target
+from edgeseg.errors import BundleError, InputError, TargetUnavailableError, UnknownNameError, UsageError
+from edgeseg.export.config import PRECISIONS
+from edgeseg.predictor import Predictor
+from edgeseg.runtimes import Engine, RuntimeOptions, Session, engine, engines, open_session, resolve_target
+from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes.registry import BUILT_IN
 from tests.runtimes.bundles import make_tiny_bundle, picture
 
+NAMES = [*(record.name for record in BUILT_IN), "Toy"]
+"""edgeseg's own targets, and one of a package of its own: every contract holds for all of them."""
 
-class OtherSession(SessionBase):
-    """A session of somebody else's engine."""
-
-    inputs = (TensorInfo("image", (1, 32, 48, 3), "uint8"),)
-    outputs = (TensorInfo("logits", (1, 4, 4, 6), "float32"),)
-    info = SessionInfo("hailo", "hailo 4", "Hailo-8", "int8")
+HERE = {"ort": "onnxruntime", "openvino": "openvino", "torch": "torch", "Toy": "onnx"}
+"""Those that run without a GPU -> the module they need."""
 
 
-def open_other(bundle: Bundle, options: RuntimeOptions) -> Session:
-    refuse_unused(options, "hailo")
-    return OtherSession()
+@pytest.fixture(params=NAMES)
+def record(request: pytest.FixtureRequest, toy_engine: Engine) -> Engine:
+    """Every engine's record."""
+    return engine(request.param)
+
+
+@pytest.fixture(params=HERE)
+def opened(request: pytest.FixtureRequest, toy_engine: Engine, tmp_path: Path) -> tuple[Engine, Bundle]:
+    """Every engine that runs here, and a bundle for it."""
+    pytest.importorskip(HERE[request.param])
+    return engine(request.param), make_tiny_bundle(tmp_path, targets=dict.fromkeys(("ort", request.param)))
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A third party's target ``hailo``."""
-    entry = metadata.EntryPoint("Hailo-8", f"{__name__}:open_other", "edgeseg.runtimes")
-    monkeypatch.setattr(metadata.EntryPoint, "load", lambda self: open_other)
-    real = metadata.entry_points
-    ours = {"group": "edgeseg.runtimes"}
-    monkeypatch.setattr(metadata, "entry_points", lambda **which: [entry] if which == ours else real(**which))
-    registered_targets.cache_clear()
-    yield
-    registered_targets.cache_clear()
+def session(opened: tuple[Engine, Bundle]) -> Iterator[Session]:
+    """A session of every engine that runs here."""
+    record, bundle = opened
+    network = "tests.runtimes.bundles:tiny_network" if "network" in record.options else None
+    made = open_session(bundle, record.name, RuntimeOptions(network=network))
+    yield made
+    made.close()
 
 
-@pytest.mark.usefixtures("registered")
-def test_a_registered_target_opens(tmp_path: Path) -> None:
-    session = open_session(make_tiny_bundle(tmp_path), "hailo-8")
-    assert session.info.engine == "hailo 4"
-    with pytest.raises(UnknownNameError, match="did you mean 'Hailo-8'"):
-        resolve_target("halo-8")
-    assert spread_targets(["export", "n", "--target", "ort", "HAILO-8"])[-2:] == ["--target", "HAILO-8"]
+# --- what a record says
 
 
-@pytest.mark.usefixtures("registered")
-def test_a_registered_target_refuses_options_as_ours_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"hailo target has no use for threads=2; leave it out \(it takes no"):
-        open_session(make_tiny_bundle(tmp_path), "Hailo-8", RuntimeOptions(threads=2))
+def test_a_record_is_whole(record: Engine) -> None:
+    assert record.description
+    assert record.needs
+    assert record.files
+    assert all(record.options.values())
+    assert all(alias == alias.lower() for alias in record.aliases)
+    assert set(record.lowers_to) <= set(PRECISIONS) - {"fp32"}
+    assert all(resolve_target(word) == record.name for word in record.words)
+
+
+def test_a_record_refuses_options_that_no_engine_can_take(record: Engine) -> None:
+    with pytest.raises(UsageError, match=f"engine '{record.name}' takes options that RuntimeOptions lacks: speed"):
+        dataclasses.replace(record, options={"speed": "any"})
+
+
+def test_no_two_engines_share_a_word(toy_engine: Engine) -> None:
+    words = [word.lower() for record in engines() for word in record.words]
+    assert len(words) == len(set(words))
+
+
+def test_every_target_checks_its_options_before_anything_else(tmp_path: Path, record: Engine) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    given = {"provider_options": {"a": "b"}, "weights": "x", "threads": 2}
+    name, value = next((key, value) for key, value in given.items() if key not in record.options)
+    takes = ", ".join(record.options)
+    with pytest.raises(UsageError, match=rf"the {record.name} target has no use for {name}=.*\(it takes {takes}\)"):
+        open_session(bundle, record.name, RuntimeOptions(**{name: value}))  # type: ignore[arg-type]
+
+
+def test_a_look_is_an_answer(record: Engine) -> None:
+    found = record.look()
+    assert found.engine or found.reason
+    assert found.usable == (not found.reason)
+    assert found.devices or not found.usable
+
+
+def test_its_files_are_in_its_bundle(opened: tuple[Engine, Bundle]) -> None:
+    record, bundle = opened
+    files = record.files_in(bundle)
+    assert files
+    assert record.size_in(bundle) == sum((bundle.path / name).stat().st_size for name in files)
+
+
+def test_it_opens_no_bundle_that_was_not_exported_for_it(tmp_path: Path, record: Engine) -> None:
+    bundle = make_tiny_bundle(tmp_path)
+    if record.files_in(bundle):  # it opens what every bundle holds
+        open_session(bundle, record.name).close()
+        return
+    network = "tests.runtimes.bundles:tiny_network" if "network" in record.options else None
+    with pytest.raises((BundleError, TargetUnavailableError)):
+        open_session(bundle, record.name, RuntimeOptions(network=network))
 
 
 def test_an_unknown_target_gets_a_suggestion(tmp_path: Path) -> None:
@@ -70,26 +115,46 @@ def test_an_unknown_target_gets_a_suggestion(tmp_path: Path) -> None:
         open_session(make_tiny_bundle(tmp_path), "opnvino")
 
 
-@pytest.mark.parametrize("target", ["ort", "openvino", "trt", "trt-rtx", "torch"])
-def test_every_target_checks_its_options_before_anything_else(tmp_path: Path, target: str) -> None:
-    bundle = make_tiny_bundle(tmp_path)
-    options = RuntimeOptions(provider_options={"a": "b"}) if target != "ort" else RuntimeOptions(weights="x")
-    with pytest.raises(UsageError, match=f"the {target} target has no use for"):
-        open_session(bundle, target, options)
+# --- what a session does
+
+
+def test_a_session_says_what_runs(opened: tuple[Engine, Bundle], session: Session) -> None:
+    record, _ = opened
+    assert session.info.target == record.name
+    assert session.info.engine == record.look().engine
+    assert session.info.precision == "fp32"
+    (image,) = session.inputs
+    assert (image.name, image.shape, image.dtype) == ("image", (1, 32, 48, 3), "uint8")
+    assert [(tensor.name, tensor.dtype) for tensor in session.outputs] == [("logits", "float32")]
+
+
+def test_logits_are_those_of_onnxruntime_and_the_callers_own(opened: tuple[Engine, Bundle], session: Session) -> None:
+    reference = open_session(opened[1], "ort")
+    wanted = [reference.run(picture(seed=seed)[None])["logits"] for seed in range(2)]
+    reference.close()
+    got = [session.run(picture(seed=seed)[None], ("logits",))["logits"] for seed in range(2)]
+    for mine, theirs in zip(got, wanted, strict=True):  # the first one too, after the second ran
+        assert mine.flags.writeable
+        np.testing.assert_allclose(mine, theirs, rtol=0.0, atol=1e-5 * float(np.ptp(theirs)))
+
+
+def test_a_session_refuses_what_its_graph_does_not_take(session: Session) -> None:
+    with pytest.raises(InputError, match=r"the graph takes uint8 1x32x48x3 .* got uint8 1x32x40x3"):
+        session.run(np.zeros((1, 32, 40, 3), np.uint8))
+    with pytest.raises(InputError, match="the graph has outputs logits, asked for depth"):
+        session.run(picture()[None], ("depth",))
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_predictor_makes_the_bundles_labels(opened: tuple[Engine, Bundle]) -> None:
+    record, bundle = opened
+    network = "tests.runtimes.bundles:tiny_network" if "network" in record.options else None
+    with Predictor(bundle, record.name.upper(), options=RuntimeOptions(network=network)) as predictor:
+        outcome = predictor.self_test()
+    assert (outcome.target, outcome.differing) == (record.name, 0)
 
 
 # --- one end for all
-
-
-@pytest.fixture(params=["ort", "openvino", "torch"])
-def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
-    """A session of every engine that runs here."""
-    pytest.importorskip("onnxruntime" if request.param == "ort" else request.param)
-    bundle = make_tiny_bundle(tmp_path, targets=("ort", "openvino", "torch"))
-    own = RuntimeOptions(network="tests.runtimes.bundles:tiny_network" if request.param == "torch" else None)
-    opened = open_session(bundle, request.param, own)
-    yield opened
-    opened.close()
 
 
 def test_running_into_a_close_is_the_same_refusal_on_every_engine(session: Session) -> None:

@@ -13,8 +13,7 @@ from edgeseg.errors import EdgesegError, ExportError, ParityError
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.precision.report import Latency, PrecisionReport, TargetFigures
 from edgeseg.export.precision.scoring import Score
-from edgeseg.runtimes import Session
-from edgeseg.targets import GRAPH_LABEL_TARGETS
+from edgeseg.runtimes import Session, engine
 
 __all__ = ["aimed_targets", "budget_words", "holds", "measure_pair", "next_precisions", "objections"]
 
@@ -50,15 +49,13 @@ def measure_pair(
 
 
 def aimed_targets(config: ExportConfig) -> tuple[str, ...]:
-    """Targets that the precision is for: those asked for, less plain PyTorch, which is never lowered.
+    """Targets that the precision is for: those asked for that gain from it, less those that are never lowered.
 
-    fp16 is for the GPU targets where one is asked for, bf16 for OpenVINO.
+    A precision that none of them gains from (fp16 without a GPU target) is for all of them.
     """
-    asked = tuple(target for target in config.targets if target != "torch")
-    if config.precision == "bf16":
-        return ("openvino",)
-    gpus = tuple(target for target in asked if target in GRAPH_LABEL_TARGETS)
-    return gpus if config.precision == "fp16" and gpus else asked
+    asked = tuple(target for target in config.targets if engine(target).lowers_to)
+    gaining = tuple(target for target in asked if config.precision in engine(target).lowers_to)
+    return gaining or asked
 
 
 def holds(config: ExportConfig, score: Score, miou_fp32: float | None) -> bool:
@@ -129,8 +126,9 @@ def next_precisions(
 
 def _next(target: str, precisions: Mapping[str, str]) -> dict[str, str]:
     """The next slower precision for a target; targets whose graph ends in labels share one."""
-    slower = "bf16" if target == "openvino" and precisions[target] == "int8" else "fp32"
-    sharing = GRAPH_LABEL_TARGETS.intersection(precisions) if target in GRAPH_LABEL_TARGETS else {target}
+    record = engine(target)
+    slower = "bf16" if "bf16" in record.lowers_to and precisions[target] == "int8" else "fp32"
+    sharing = [other for other in precisions if engine(other).ends_in_labels] if record.ends_in_labels else [target]
     return dict.fromkeys(sharing, slower)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Manifest, Parity
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.export.bundle_files import hashed, write_graphs
@@ -20,7 +19,7 @@ from edgeseg.export.precision.report import PrecisionReport, TargetFigures
 from edgeseg.export.target_graphs import TargetGraphs
 from edgeseg.files import scratch_folder
 from edgeseg.predictor import Predictor
-from edgeseg.runtimes import Session, open_session
+from edgeseg.runtimes import Session, engine, open_session
 
 __all__ = ["fp32_bundle", "measure_targets"]
 
@@ -36,7 +35,7 @@ def measure_targets(
     parity: Sequence[Parity],
     known: Mapping[str, TargetFigures] | None = None,
 ) -> PrecisionReport:
-    """Measure agreement, mIoU, latency against fp32, and size, of every target but plain PyTorch.
+    """Measure agreement, mIoU, latency against fp32, and size, of every target that can be lowered.
 
     Args:
         lowered: The graph in low precision, and what scores it.
@@ -48,7 +47,7 @@ def measure_targets(
     """
     rows, self_tests = [], [1.0]
     for entry in parity:
-        if entry.target == "torch":
+        if not engine(entry.target).lowers_to:
             continue
         earlier = (known or {}).get(entry.target)
         if earlier is not None and earlier.precision == bundle.manifest.precision_of(entry.target):
@@ -68,7 +67,7 @@ def _figures(entry: Parity, bundle: Bundle, lowered: Lowered, job: ExportJob, gr
         engine=entry.engine,
         arithmetic=precision,
         agreement=entry.agreement,
-        size=_size(bundle, entry.target),
+        size=engine(entry.target).size_in(bundle),
         ran=entry.ran,
     )
     try:
@@ -80,7 +79,7 @@ def _figures(entry: Parity, bundle: Bundle, lowered: Lowered, job: ExportJob, gr
             baseline = fp32_bundle(folder, entry.target, job, graphs, bundle.manifest)
             fp32 = open_session(baseline, entry.target)
             try:
-                return replace(_measured(row, fp32, low, lowered), size_fp32=_size(baseline, entry.target))
+                return replace(_measured(row, fp32, low, lowered), size_fp32=engine(entry.target).size_in(baseline))
             finally:
                 fp32.close()
     finally:
@@ -128,11 +127,3 @@ def _self_test(bundle: Bundle, target: str) -> float:
     """Share of the sample's labels that are fp32 PyTorch's."""
     with Predictor(bundle, target, keep_image=False) as predictor:
         return float(predictor.self_test().agreement)
-
-
-def _size(bundle: Bundle, target: str) -> int:
-    """Bytes of the files a target opens."""
-    folders = {"openvino": "openvino/", "trt-rtx": "tensorrt/", "trt": layout.MODEL_LABELS}
-    ort = layout.ORT_MODEL if target == "ort" and bundle.has(layout.ORT_MODEL) else layout.MODEL
-    start = folders.get(target, ort)
-    return sum((bundle.path / name).stat().st_size for name in bundle.manifest.files if name.startswith(start))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg._optional import require
-from edgeseg.bundle import OPENVINO_MODEL, Bundle
-from edgeseg.errors import BundleError, EdgesegError, ExportError, TargetUnavailableError, UnknownNameError
-from edgeseg.files import storage_errors
-from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.bundle import Bundle
+from edgeseg.errors import BundleError, EdgesegError, TargetUnavailableError, UnknownNameError
+from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.openvino.blob_cache import guarded_blobs
+from edgeseg.runtimes.openvino.engine import OPENVINO_MODEL
+from edgeseg.text import first_line
 
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["OpenVinoSession", "convert", "open_session", "shared_core"]
+__all__ = ["OpenVinoSession", "cause", "open_session", "release", "runner", "shared_core"]
 
 _PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 _HINTS = ("latency", "throughput")
@@ -44,9 +46,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
     Raises:
         TargetUnavailableError: openvino is not installed, or the machine has no such device.
         BundleError: The bundle was not exported for OpenVINO, or its graph cannot be read.
-        UsageError: An option OpenVINO has no use for, or a value it does not know.
+        UnknownNameError: A precision or hint that OpenVINO does not have.
     """
-    refuse_unused(options, "openvino", "threads", "device", "hint", "precision", "cache_dir")
     precision = bundle.manifest.precision_of("openvino")
     config = _config(options, "bf16" if precision == "bf16" else "f32")
     graph = bundle.file(OPENVINO_MODEL)
@@ -58,14 +59,14 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
         model = core.read_model(str(graph), str(weights))
     except RuntimeError as error:
         raise BundleError(
-            f"OpenVINO cannot read '{graph}' ({_cause(error)}); copy or export the bundle again"
+            f"OpenVINO cannot read '{graph}' ({cause(error)}); copy or export the bundle again"
         ) from error
     if options.cache_dir is None:
-        return OpenVinoSession(_compile(core, model, device, config), precision, _version(ov))
+        return OpenVinoSession(_compile(core, model, device, config), precision, release(ov))
     with guarded_blobs(_key(bundle, ov, core, device, config), Path(options.cache_dir)) as blobs:
         cached = {**config, "CACHE_DIR": str(blobs.folder.absolute())} if blobs.folder else config
         compiled = _compile(core, model, device, cached)
-    return OpenVinoSession(compiled, precision, _version(ov), tuple(blobs.notes))
+    return OpenVinoSession(compiled, precision, release(ov), tuple(blobs.notes))
 
 
 @functools.lru_cache(maxsize=1)
@@ -89,7 +90,7 @@ def _compile(core: openvino.Core, model: openvino.Model, device: str, config: di
     except RuntimeError as error:
         asked = ", ".join(f"{key}={value}" for key, value in config.items())
         raise TargetUnavailableError(
-            f"OpenVINO cannot compile the graph for {device} with {asked} ({_cause(error)}); use the device CPU, "
+            f"OpenVINO cannot compile the graph for {device} with {asked} ({cause(error)}); use the device CPU, "
             "or leave these options out"
         ) from error
 
@@ -111,33 +112,6 @@ def _full_name(core: openvino.Core, device: str) -> str:
         return str(core.get_property(device, "FULL_DEVICE_NAME"))
     except RuntimeError:
         return "unknown"
-
-
-def convert(onnx_path: Path, out_xml: Path) -> None:
-    """Convert an ONNX graph into OpenVINO's form with its weights as they are.
-
-    (OpenVINO's own default would round fp32 weights to fp16.)
-
-    Args:
-        onnx_path: The graph.
-        out_xml: Where to write; the weights lie beside it as ``.bin``.
-
-    Raises:
-        TargetUnavailableError: openvino is not installed.
-        ExportError: OpenVINO refuses the graph; quotes its words.
-        StorageError: Writing failed.
-    """
-    ov = require("openvino", extra="openvino", why="the openvino target")
-    try:
-        model = ov.convert_model(str(onnx_path))
-    except Exception as error:  # openvino's frontends raise errors of their own
-        raise ExportError(f"OpenVINO cannot convert '{onnx_path}': {_cause(error)}") from error
-    with storage_errors(out_xml):
-        out_xml.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        ov.save_model(model, str(out_xml), compress_to_fp16=False)
-    except RuntimeError as error:
-        raise ExportError(f"OpenVINO cannot write '{out_xml}': {_cause(error)}") from error
 
 
 def _config(options: RuntimeOptions, default: str = "f32") -> dict[str, Any]:
@@ -169,16 +143,27 @@ def _device(asked: str | None, available: tuple[str, ...]) -> str:
     )
 
 
-def _version(ov: ModuleType) -> str:
-    """Release number without the build's hash: ``2026.4.1``."""
+def release(ov: ModuleType) -> str:
+    """Give OpenVINO's release number without the build's hash: ``2026.4.1``."""
     return str(ov.__version__).partition("-")[0]
 
 
-def _cause(error: Exception) -> str:
-    """The last telling line of an OpenVINO error (the first ones name its source files)."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or lines or [type(error).__name__])[0][:300]
+def cause(error: BaseException) -> str:
+    """Give the first telling line of an OpenVINO error; those before it name its source files."""
+    return first_line(error, 300, skip=("Exception from", "Check '"))
+
+
+def runner(file: Path) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
+    """Open a graph that ends in labels alone on the CPU, in exact fp32.
+
+    Args:
+        file: The ``.xml`` file.
+
+    Returns:
+        A function from uint8 (N, H, W, 3) to labels (N, H, W).
+    """
+    compiled = shared_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda image: compiled({0: image})[0]
 
 
 class OpenVinoSession(SessionBase):
@@ -210,7 +195,7 @@ class OpenVinoSession(SessionBase):
         try:
             values = self._request.infer({self.inputs[0].name: image}, share_inputs=True, share_outputs=True)
         except RuntimeError as error:
-            raise EdgesegError(f"OpenVINO failed to run the graph: {_cause(error)}") from error
+            raise EdgesegError(f"OpenVINO failed to run the graph: {cause(error)}") from error
         return {name: np.array(values[name]) for name in names}
 
     def _free(self) -> None:

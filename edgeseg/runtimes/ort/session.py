@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeseg._optional import require
 from edgeseg.bundle import MODEL, ORT_MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, TargetUnavailableError, UsageError
-from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo
 from edgeseg.text import first_line
 
 if TYPE_CHECKING:
@@ -71,9 +71,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OrtSession:
     Raises:
         TargetUnavailableError: The provider is not in the installed onnxruntime, or does not start on this machine.
         BundleError: The graph cannot be read.
-        UsageError: An option that ONNX Runtime has no use for.
+        UsageError: A device that means no provider.
     """
-    refuse_unused(options, "ort", "threads", "device", "provider_options")
     ort = require("onnxruntime", extra="", why="the ort target")
     provider = resolve_provider(options.device, tuple(ort.get_available_providers()))
     session = _create(ort, bundle, provider, options)
@@ -114,7 +113,9 @@ def _create(ort: ModuleType, bundle: Bundle, provider: str, options: RuntimeOpti
     settings.log_severity_level = 3  # errors only; warnings about other machines' devices help nobody
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
-    graph = bundle.file(ORT_MODEL if provider == CPU and bundle.has(ORT_MODEL) else MODEL)
+    manifest = bundle.manifest
+    other = provider == CPU or manifest.precision_of("ort") != manifest.precision  # the shared graph is in another one
+    graph = bundle.file(ORT_MODEL if other and bundle.has(ORT_MODEL) else MODEL)
     choice = [(provider, dict(options.provider_options))]
     try:
         session: onnxruntime.InferenceSession = ort.InferenceSession(

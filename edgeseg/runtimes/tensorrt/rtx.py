@@ -12,24 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from edgeseg._optional import is_installed, require
-from edgeseg.bundle import Bundle
-from edgeseg.files import write_bytes
-from edgeseg.runtimes._base import RuntimeOptions, SessionInfo, refuse_unused
+from edgeseg.bundle import MODEL_LABELS, Bundle
+from edgeseg.files import storage_errors, write_bytes
+from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
+from edgeseg.runtimes.engine import BuildRequest
 from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.build import BuildSettings, Profile, build_plan, settings_for
+from edgeseg.runtimes.tensorrt.engine import rtx_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
-from edgeseg.runtimes.tensorrt.session import (
-    BuildSettings,
-    EngineSession,
-    Profile,
-    build_plan,
-    load_plan,
-    open_guarded,
-    settings_for,
-)
+from edgeseg.runtimes.tensorrt.session import EngineSession, load_plan, open_guarded
 from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words
 
-__all__ = ["EngineReport", "build_engine", "engine_name", "open_session", "rtx_module"]
+__all__ = ["EngineReport", "build", "build_engine", "engine_name", "open_session"]
 
 _ENGINE = re.compile(r"^tensorrt/rtx-(?P<version>[0-9][0-9.]*[0-9])\.engine$")
 
@@ -56,6 +50,18 @@ class EngineReport:
 def engine_name(version: str) -> str:
     """Path of an engine inside a bundle, such as ``"tensorrt/rtx-1.7.1.116.engine"``."""
     return f"tensorrt/rtx-{version}.engine"
+
+
+def build(request: BuildRequest) -> None:
+    """Build the engine of a bundle's ``model_labels.onnx`` into its folder ``tensorrt/``.
+
+    Raises:
+        EdgesegError: As `build_engine`.
+    """
+    folder = request.folder / "tensorrt"
+    with storage_errors(request.folder):
+        folder.mkdir(exist_ok=True)
+    build_engine(request.folder / MODEL_LABELS, folder)
 
 
 def build_engine(
@@ -105,19 +111,12 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     Raises:
         TargetUnavailableError: TensorRT-RTX is not installed, or there is no such GPU.
         ExportError: TensorRT-RTX refuses the graph; quotes its words.
-        UsageError: An option TensorRT-RTX has no use for.
+        UnknownNameError: A precision that TensorRT-RTX does not have.
     """
-    refuse_unused(options, "trt-rtx", "device", "precision", "cache_dir")
     settings = settings_for(bundle, options)
     module = rtx_module()
     device = cuda.open_device(options.device)
     return open_guarded(device, lambda: _open(module, bundle, settings, device, options.cache_dir))
-
-
-def rtx_module() -> ModuleType:
-    """TensorRT-RTX's package: NVIDIA ships it as ``tensorrt_rtx`` and, on PyPI, as ``tensorrt_rtx_bindings``."""
-    name = "tensorrt_rtx" if is_installed("tensorrt_rtx") else "tensorrt_rtx_bindings"
-    return require(name, extra="tensorrt-rtx", why="the trt-rtx target")
 
 
 def _open(

@@ -9,28 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from edgeseg._optional import require
 from edgeseg.bundle import Bundle
-from edgeseg.runtimes._base import RuntimeOptions, SessionInfo, refuse_unused
+from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
 from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.build import BuildSettings, build_plan, settings_for
+from edgeseg.runtimes.tensorrt.engine import trt_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanKey, default_folder, load_or_build
-from edgeseg.runtimes.tensorrt.session import (
-    BuildSettings,
-    EngineSession,
-    build_plan,
-    graph_file,
-    load_plan,
-    open_guarded,
-    settings_for,
-)
+from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file, load_plan, open_guarded
 
-__all__ = ["ADVICE", "open_cached", "open_session"]
-
-#: How to get TensorRT, which pip alone does not bring everywhere.
-ADVICE = (
-    "on a Jetson it comes with JetPack (make the virtual environment with --system-site-packages), elsewhere install "
-    "it with: pip install 'edgeseg[tensorrt]'"
-)
+__all__ = ["open_cached", "open_session", "precision_in_words"]
 
 
 def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
@@ -43,11 +30,10 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     Raises:
         TargetUnavailableError: TensorRT is not installed, or there is no such GPU.
         ExportError: TensorRT refuses the graph; quotes its words.
-        UsageError: An option TensorRT has no use for.
+        UnknownNameError: A precision that TensorRT does not have.
     """
-    refuse_unused(options, "trt", "device", "precision", "cache_dir")
     settings = settings_for(bundle, options)
-    module = require("tensorrt", extra="tensorrt", why="the trt target", advice=ADVICE)
+    module = trt_module()
     device = cuda.open_device(options.device)
     engine = f"tensorrt {module.__version__}"
     return open_guarded(device, lambda: open_cached(module, "trt", engine, bundle, settings, device, options.cache_dir))

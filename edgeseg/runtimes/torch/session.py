@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg._optional import require
-from edgeseg.bundle import TORCH_WEIGHTS, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, InputError, TargetUnavailableError, UsageError
-from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo, refuse_unused
+from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes.torch.engine import TORCH_WEIGHTS
 from edgeseg.specs import InputSpec, Size
 from edgeseg.text import one_line
 
@@ -38,7 +39,6 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> TorchSession:
         BundleError: No weights, or a registered network that cannot be built as the bundle says.
         CheckpointError: The weights do not fit the network.
     """
-    refuse_unused(options, "torch", "device", "threads", "weights", "network")
     require("torch", extra="export", why="the torch target")
     weights = _weights(bundle, options)
     device = _device(options.device)

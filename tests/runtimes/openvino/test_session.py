@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeseg.bundle import OPENVINO_MODEL, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.runtimes import RuntimeOptions, Session, open_session
-from edgeseg.runtimes.openvino.session import convert, shared_core
+from edgeseg.runtimes.openvino.build import convert
+from edgeseg.runtimes.openvino.engine import OPENVINO_MODEL
+from edgeseg.runtimes.openvino.session import shared_core
 from edgeseg.specs import InputSpec
 from tests.runtimes.bundles import make_tiny_bundle, picture
 

@@ -18,7 +18,8 @@ from edgeseg.files import sha256_of
 from edgeseg.runtimes import RuntimeOptions, open_session
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt import rtx as trt_rtx
-from edgeseg.runtimes.tensorrt.session import EngineSession, Profile, logger_of
+from edgeseg.runtimes.tensorrt.build import Profile, logger_of
+from edgeseg.runtimes.tensorrt.session import EngineSession
 from tests.runtimes.bundles import make_tiny_bundle, picture
 from tests.runtimes.fakes import PLAN, FakeTensorRT, fake_tensorrt
 

@@ -1,0 +1,214 @@
+"""Building engines, for TensorRT and TensorRT for RTX: their Python packages have one API under two names.
+
+Graphs are strongly typed: precision is in the ONNX, the builder chooses none. TF32 is switched off unless it is asked
+for, because its 10-bit mantissa moves masks. ``trt-rtx`` engines are built at export and need no GPU, ``trt`` engines
+on the device.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
+
+from edgeseg.bundle import Bundle
+from edgeseg.errors import ExportError, UnknownNameError
+from edgeseg.runtimes._base import RuntimeOptions
+from edgeseg.specs import Size
+
+if TYPE_CHECKING:
+    from edgeseg.runtimes.tensorrt import _api as trt
+
+__all__ = [
+    "BuildSettings",
+    "Logger",
+    "Profile",
+    "build_plan",
+    "errors_logged",
+    "logger_of",
+    "package_name",
+    "profile_for",
+    "settings_for",
+]
+
+_log = logging.getLogger("edgeseg.tensorrt")
+
+_ERRORS = ("INTERNAL_ERROR", "ERROR")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Range of a dynamic graph's input: shapes (N, H, W, 3) an engine must take, and the one it is tuned for."""
+
+    smallest: tuple[int, ...]
+    best: tuple[int, ...]
+    largest: tuple[int, ...]
+
+    def __str__(self) -> str:
+        low, best, high = ("x".join(map(str, s[1:3])) for s in (self.smallest, self.best, self.largest))
+        return f"{low} to {high}, tuned for {best}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """What shapes a build besides the graph.
+
+    Attributes:
+        profile: For a graph with free height and width; None for a fixed one.
+        tf32: Let fp32 convolutions run on tensor cores with a 10-bit mantissa. Faster, not exact.
+        precision: Of the graph's numbers; only TensorRT 8 and 9 need to be told.
+        workspace: Most scratch memory in bytes; None is the builder's own limit (all of the GPU's).
+        compute_capabilities: TensorRT for RTX only, such as ``("7.5", "8.6")``; empty is the builder's default.
+    """
+
+    profile: Profile | None = None
+    tf32: bool = False
+    precision: str = "fp32"
+    workspace: int | None = None
+    compute_capabilities: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = ["tf32" if self.tf32 else "f32", self.precision, f"profile {self.profile}"]
+        return ", ".join([*parts, *self.compute_capabilities])
+
+
+def settings_for(bundle: Bundle, options: RuntimeOptions) -> BuildSettings:
+    """How an engine for a bundle is built on this device.
+
+    Raises:
+        UnknownNameError: `options.precision` is neither ``f32`` nor ``tf32``.
+    """
+    word = (options.precision or "f32").lower()
+    if word not in ("f32", "tf32"):
+        raise UnknownNameError("TensorRT precision", word, ("f32", "tf32"))
+    manifest = bundle.manifest
+    profile = profile_for(manifest.input_size, manifest.divisor, manifest.batch) if manifest.dynamic else None
+    asked = next((manifest.precision_of(t) for t in manifest.targets if t in ("trt", "trt-rtx")), "fp32")
+    precision = "fp32" if asked == "bf16" else asked  # bf16 is OpenVINO's
+    return BuildSettings(profile=profile, tf32=word == "tf32", precision=precision)
+
+
+def profile_for(size: Size, divisor: int, batch: int = 1) -> Profile:
+    """The range of a dynamic graph's engine: a quarter of `size` (height x width) to twice of it, tuned for `size`."""
+    low = tuple(max(divisor, x // 4 // divisor * divisor) for x in size)
+    high = tuple(2 * x for x in size)
+    return Profile((batch, *low, 3), (batch, *size, 3), (batch, *high, 3))
+
+
+class Logger(Protocol):
+    """A TensorRT logger that keeps the errors it was told."""
+
+    errors: deque[str]
+
+
+@functools.lru_cache(maxsize=4)
+def logger_of(module: ModuleType) -> Logger:
+    """The one logger of a TensorRT package in this process.
+
+    TensorRT keeps the first logger it was given for ever and ignores later ones: there is one, and it is never freed.
+    """
+
+    def log(self: Logger, severity: trt.Severity, message: str) -> None:
+        if severity.name in _ERRORS:
+            self.errors.append(message.strip())
+        level = {"WARNING": logging.INFO, "INFO": logging.DEBUG, "VERBOSE": logging.NOTSET}.get(severity.name, 30)
+        if level:
+            _log.log(level, "%s", message.strip())
+
+    made: Logger = type("CollectingLogger", (module.ILogger,), {"log": log, "errors": deque(maxlen=50)})()
+    return made
+
+
+def errors_logged(logger: Logger) -> str:
+    """The errors logged since the last call, joined; empty where there were none."""
+    lines = list(dict.fromkeys(logger.errors))
+    logger.errors.clear()
+    return "; ".join(line[:400] for line in lines[-3:])
+
+
+def build_plan(module: ModuleType, onnx_path: Path, settings: BuildSettings) -> bytes:
+    """Build a serialised engine of an ONNX file.
+
+    Args:
+        module: ``tensorrt``, or TensorRT for RTX's package.
+        onnx_path: The graph.
+        settings: See `BuildSettings`.
+
+    Raises:
+        ExportError: The parser or the builder refused the graph; quotes all it said.
+    """
+    logger = logger_of(module)
+    errors_logged(logger)
+    builder = module.Builder(logger)
+    network = builder.create_network(_network_flags(module))
+    parser = module.OnnxParser(network, logger)
+    if not parser.parse(onnx_path.read_bytes(), str(onnx_path)):
+        raise ExportError(f"{package_name(module)} cannot parse '{onnx_path.name}': {_parser_errors(parser)}")
+    config = _configure(module, builder, network, settings)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        said = errors_logged(logger) or "it gave no reason"
+        raise ExportError(f"{package_name(module)} cannot build an engine of '{onnx_path.name}': {said}")
+    return bytes(plan)
+
+
+def package_name(module: ModuleType) -> str:
+    """Name a TensorRT package with its version, for messages."""
+    return f"{'TensorRT-RTX' if 'rtx' in module.__name__ else 'TensorRT'} {module.__version__}"
+
+
+def _network_flags(module: ModuleType) -> int:
+    """Explicit batch (before TensorRT 10 it had to be asked for) and strong typing (10 and newer)."""
+    names = ("EXPLICIT_BATCH", "STRONGLY_TYPED")
+    known = (getattr(module.NetworkDefinitionCreationFlag, name, None) for name in names)
+    return sum(1 << int(flag) for flag in known if flag is not None)
+
+
+def _parser_errors(parser: trt.OnnxParser) -> str:
+    """Every parser error with the node it belongs to, where the parser tells."""
+    told = []
+    for index in range(parser.num_errors):
+        error = parser.get_error(index)
+        number = f"node {error.node()}" if error.node() >= 0 else ""
+        name, operator = (getattr(error, key, str)() for key in ("node_name", "node_operator"))
+        where = f"{operator} {name or number}".strip()
+        told.append(f"{where}: {' '.join(error.desc().split())[:400]}".removeprefix(": "))
+    return "; ".join(dict.fromkeys(told)) or "it gave no reason"
+
+
+def _configure(
+    module: ModuleType, builder: trt.Builder, network: trt.Network, settings: BuildSettings
+) -> trt.BuilderConfig:
+    config = builder.create_builder_config()
+    flags = module.BuilderFlag
+    if not settings.tf32 and hasattr(flags, "TF32"):
+        config.clear_flag(flags.TF32)
+    if not hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+        for word, name in (("fp16", "FP16"), ("int8", "INT8")):
+            if settings.precision == word:
+                config.set_flag(getattr(flags, name))
+    if settings.workspace is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace)
+    if settings.profile is not None:
+        profile = builder.create_optimization_profile()
+        wanted = settings.profile
+        profile.set_shape(network.get_input(0).name, wanted.smallest, wanted.best, wanted.largest)
+        config.add_optimization_profile(profile)
+    _set_capabilities(module, config, settings.compute_capabilities)
+    return config
+
+
+def _set_capabilities(module: ModuleType, config: trt.BuilderConfig, wanted: tuple[str, ...]) -> None:
+    if not wanted:
+        return
+    known = {f"{n[2:-1]}.{n[-1]}": n for n in dir(module.ComputeCapability) if n.startswith("SM") and n[2:].isdigit()}
+    for word in wanted:
+        if word not in known:
+            raise UnknownNameError("compute capability", word, known)
+    config.num_compute_capabilities = len(wanted)
+    for index, word in enumerate(wanted):
+        config.set_compute_capability(getattr(module.ComputeCapability, known[word]), index)

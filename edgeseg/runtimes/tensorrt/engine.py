@@ -1,0 +1,129 @@
+"""The ``trt`` and ``trt-rtx`` targets: TensorRT, and TensorRT for RTX."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeseg._optional import is_installed, package_version, require
+from edgeseg.errors import TargetUnavailableError
+from edgeseg.runtimes._base import RuntimeOptions
+from edgeseg.runtimes.engine import BuildRequest, Engine, Probe
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.runtimes.tensorrt.session import EngineSession
+
+__all__ = ["TRT", "TRT_RTX", "rtx_module", "trt_module"]
+
+ADVICE = (
+    "on a Jetson it comes with JetPack (make the virtual environment with --system-site-packages), elsewhere install "
+    "it with: pip install 'edgeseg[tensorrt]'"
+)
+"""How to get TensorRT, which pip alone does not bring everywhere."""
+
+_RTX_PACKAGES = ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx")
+
+_OPTIONS = {
+    "device": "the GPU's number; by default the first",
+    "precision": "arithmetic of the fp32 parts: f32 (default, exact) or tf32",
+    "cache_dir": "folder of the engines built here; by default ~/.cache/edgeseg/plans",
+}
+
+
+def trt_module() -> ModuleType:
+    """Import TensorRT's package.
+
+    Raises:
+        TargetUnavailableError: It is not installed; says how to get it.
+    """
+    return require("tensorrt", extra="tensorrt", why="the trt target", advice=ADVICE)
+
+
+def rtx_module() -> ModuleType:
+    """Import TensorRT-RTX's package: ``tensorrt_rtx`` from NVIDIA, or ``tensorrt_rtx_bindings`` from PyPI.
+
+    Raises:
+        TargetUnavailableError: It is not installed; says how to get it.
+    """
+    name = "tensorrt_rtx" if is_installed("tensorrt_rtx") else "tensorrt_rtx_bindings"
+    return require(name, extra="tensorrt-rtx", why="the trt-rtx target")
+
+
+def _open_trt(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
+    from edgeseg.runtimes.tensorrt.trt import open_session
+
+    return open_session(bundle, options)
+
+
+def _open_rtx(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
+    from edgeseg.runtimes.tensorrt.rtx import open_session
+
+    return open_session(bundle, options)
+
+
+def _probe_trt() -> Probe:
+    version = package_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
+    if not version or not is_installed("tensorrt"):  # without it, or where the version is known by the module only
+        version = str(trt_module().__version__)
+    return _with_gpu(f"tensorrt {version}")
+
+
+def _probe_rtx() -> Probe:
+    return _with_gpu(f"tensorrt-rtx {package_version(*_RTX_PACKAGES) or rtx_module().__version__}")
+
+
+def _with_gpu(engine: str) -> Probe:
+    """Look for a GPU, which an installed package needs besides."""
+    from edgeseg.runtimes.tensorrt import cuda
+
+    try:
+        gpus = cuda.list_gpus()
+    except TargetUnavailableError as error:
+        return Probe.of_error(error, engine)
+    if not gpus:
+        return Probe(False, engine, reason="the NVIDIA driver finds no GPU")
+    return Probe(True, engine, tuple(map(str, gpus)))
+
+
+def _require_rtx() -> None:
+    rtx_module()
+
+
+def _build_rtx(request: BuildRequest) -> None:
+    from edgeseg.runtimes.tensorrt.rtx import build
+
+    build(request)
+
+
+TRT = Engine(
+    name="trt",
+    aliases=("tensorrt", "engine"),
+    description="TensorRT (Jetson and data-centre GPUs; engine built on the device)",
+    needs="TensorRT 8.5 to 11 on the device; the engine is built at first use and cached",
+    extra="tensorrt",
+    options=_OPTIONS,
+    files=("model_labels.onnx",),
+    ends_in_labels=True,
+    lowers_to=("int8", "fp16"),
+    open=_open_trt,
+    probe=_probe_trt,
+)
+
+TRT_RTX = Engine(
+    name="trt-rtx",
+    aliases=("rtx", "tensorrt-rtx", "trt_rtx"),
+    description="TensorRT for RTX (desktop GPUs; engine built at export, without a GPU)",
+    needs="`edgeseg[tensorrt-rtx]`; engines are built at export, without a GPU",
+    extra="tensorrt-rtx",
+    options=_OPTIONS,
+    files=("tensorrt/",),
+    packages=("tensorrt-rtx-cu13-bindings",),
+    ends_in_labels=True,
+    lowers_to=("int8", "fp16"),
+    open=_open_rtx,
+    probe=_probe_rtx,
+    requires=_require_rtx,
+    build=_build_rtx,
+)
