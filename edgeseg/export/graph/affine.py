@@ -24,7 +24,6 @@ from edgeseg.export.graph.editor import (
     attribute_ints,
     attribute_string,
 )
-from edgeseg.export.passes.activations import in_activation
 
 __all__ = [
     "Affine",
@@ -38,6 +37,9 @@ __all__ = [
 
 F64 = NDArray[np.float64]
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
+_NONLINEAR = ("Clip", "Erf", "HardSigmoid", "Sigmoid", "Tanh")
+_REACH = 3
+"""Nodes behind a non-linearity that count as part of its activation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,7 @@ def affine_of(editor: GraphEditor, node: ir.Node | None) -> tuple[Affine, ir.Val
     """The map a node computes and the value it computes it of; None where it is no per-pixel linear map.
 
     A 1x1 convolution in groups of more than one channel is left out: its matrix is mostly zeros. So are the constants
-    of an activation (`in_activation`).
+    of an activation (`_in_activation`).
     """
     if node is None or not node.outputs or node.outputs[0].dtype not in _FLOATS:
         return None
@@ -158,9 +160,26 @@ def affine_of(editor: GraphEditor, node: ir.Node | None) -> tuple[Affine, ir.Val
         return _affine_conv(editor, node)
     if node.op_type == "BatchNormalization":
         return _affine_norm(editor, node)
-    if node.op_type in ("Mul", "Div", "Add", "Sub") and not in_activation(editor, node):
+    if node.op_type in ("Mul", "Div", "Add", "Sub") and not _in_activation(editor, node):
         return _affine_arithmetic(editor, node)
     return None
+
+
+def _in_activation(editor: GraphEditor, node: ir.Node) -> bool:
+    """Tell whether arithmetic with a single number follows a non-linearity closely, as an activation's last steps do.
+
+    Engines recognise GELU, HardSwish and the like by these nodes; folding one of them away would cost more than it
+    saves.
+    """
+    if not any((constant := editor.constant(value)) is not None and constant.size == 1 for value in node.inputs):
+        return False
+    front = [node]
+    for _ in range(_REACH):
+        made = [editor.producer(value) for earlier in front for value in earlier.inputs]
+        if any(found is not None and found.op_type in _NONLINEAR for found in made):
+            return True
+        front = [found for found in made if found is not None and found.op_type in ("Add", "Div", "Mul")]
+    return False
 
 
 def _affine_conv(editor: GraphEditor, node: ir.Node) -> tuple[Affine, ir.Value] | None:

@@ -25,7 +25,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.channel_order import channels
+from edgeseg.export.graph.channel_relations import channels
 from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_float, attribute_int
 from edgeseg.export.passes._base import GraphPass
 

@@ -4,7 +4,7 @@ A shuffle y = x[:, s] (ShuffleNet, Zhang et al., CVPR 2018, arXiv 1707.01083: Re
 where channels lie. A convolution of y with weights W is sum_i W[:, i] y[:, i] = sum_i W[:, i] x[:, s[i]], which is the
 convolution of x with weights W[:, s^-1]; one that makes x can make it in the order s at once. Depthwise convolutions,
 activations, normalisations, pooling and resizing treat channels by themselves and pass an order on with their own
-constants permuted; `edgeseg.export.graph.channel_order` has the rules. So a shuffle vanishes, with it two copies of
+constants permuted; `edgeseg.export.graph.channel_relations` has the rules. So a shuffle vanishes, with it two copies of
 a map, wherever every way out of it (or every way into it) ends in a convolution before something that needs the
 channels where they were. The flip from RGB to BGR in front of a network is the same, on a map of the image's size.
 
@@ -19,7 +19,8 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.graph.channel_order import BlockedError, ChannelOrders, Move, Order, channels, same_dims
+from edgeseg.export.graph.channel_order import ChannelOrders, Move
+from edgeseg.export.graph.channel_relations import BlockedError, Order, channels, same_dims
 from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints
 from edgeseg.export.passes._base import GraphPass
 
@@ -32,6 +33,8 @@ class AbsorbShuffles(GraphPass):
     Declines, with what is in the way: grouped convolutions whose groups would mix (ShuffleNet V1), splits whose halves
     would mix (ShuffleNet V2, LEDNet), reshapes to tokens, outputs of the graph.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
@@ -51,10 +54,10 @@ def channel_moves(editor: GraphEditor) -> list[Move]:
 def _absorb(editor: GraphEditor, move: Move) -> str:
     """Behind the shuffle or before it; returns why neither can be."""
     moves = channel_moves(editor)
-    straight = tuple(range(len(move.order)))
+    identity = tuple(range(len(move.order)))
     inverse = tuple(int(i) for i in np.argsort(move.order))
     reason = ""
-    for stored, made in ((straight, inverse), (move.order, straight)):
+    for stored, made in ((identity, inverse), (move.order, identity)):
         orders = ChannelOrders(editor, moves)
         try:
             orders.require(move.source, stored)
