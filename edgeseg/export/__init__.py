@@ -91,7 +91,7 @@ def export_model(
         force: Write a low precision though it is below its budget or slower than fp32.
         rewrites: Rewrite the graph where the same numbers cost less, exactly in real arithmetic; each rewrite is
             checked and undone where it does not hold.
-        skip_passes: Names of passes to leave out (`edgeseg.export.passes.pass_names`).
+        skip_passes: Names of passes to leave out (`edgeseg.export.passes.registry.pass_names`).
         progress: Called with a few words before each step.
 
     Returns:

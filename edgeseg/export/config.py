@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeseg.errors import UsageError
-from edgeseg.export.passes import default_passes
+from edgeseg.export.passes.registry import default_passes
 from edgeseg.export.precision import PrecisionConfig
 from edgeseg.specs import Size
 from edgeseg.targets import GRAPH_LABEL_TARGETS, resolve_target

@@ -28,9 +28,10 @@ from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.passes import ROUNDS, PassReport, default_passes, ort_passes, run_passes
+from edgeseg.export.passes import PassReport, run_passes
 from edgeseg.export.passes._base import Exact
 from edgeseg.export.passes.peel import peel_trailing_resize
+from edgeseg.export.passes.registry import ROUNDS, default_passes, engine_passes
 from edgeseg.export.precision import PrecisionReport
 from edgeseg.export.precision.acceptance import hold
 from edgeseg.export.precision.calibration import Calibration, load_calibration
@@ -288,7 +289,7 @@ def _for_ort_kernels(
     model: onnx.ModelProto, config: ExportConfig, size: Size, exact: Exact
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
     """A float graph after the passes for ONNX Runtime alone; itself where they change nothing."""
-    passes = ort_passes(rewrites=config.rewrites, skip=config.skip_passes)
+    passes = engine_passes("ort", rewrites=config.rewrites, skip=config.skip_passes)
     own, reports = run_passes(model, passes, {"image": _noise(size, config.batch)}, exact=exact)
     return own if any(entry.modified for entry in reports) else model, reports
 

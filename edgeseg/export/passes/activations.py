@@ -18,7 +18,10 @@ __all__ = ["OrderGelu"]
 
 
 class OrderGelu(GraphPass):
-    """x * (0.5 * (1 + erf(x / sqrt 2))) -> (x * (1 + erf(x / sqrt 2))) * 0.5; any shapes, any position of factors."""
+    """Write GELU as (x * (1 + erf(x / sqrt 2))) * 0.5, the form that every engine recognises.
+
+    Requires x * (0.5 * (1 + erf(x / sqrt 2))), of any shape and with its factors in any position.
+    """
 
     kind = "exact"
 

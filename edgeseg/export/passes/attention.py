@@ -22,11 +22,15 @@ __all__ = ["ProjectValues", "matrix_of"]
 
 
 class ProjectValues(GraphPass):
-    """Project the values of single-head attention, not its result (identity: module docstring).
+    """Project the values of single-head attention, not its result.
+
+    The module's text has the identity.
 
     Requires a softmax over the last axis, constant projection weights, fixed shapes, and between product and projection
     only reshapes and transposes that leave the order of the elements. Declines where it does not cost less.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():

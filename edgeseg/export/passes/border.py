@@ -16,7 +16,7 @@ from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_int, attri
 from edgeseg.export.passes._base import GraphPass
 from edgeseg.export.passes.resize import resize_rule
 
-__all__ = ["ConvolveSpread"]
+__all__ = ["ConvolveBroadcast"]
 
 LEAST_SHARE = 0.25
 """Share of a convolution's input channels below which taking them out is not worth a sum behind the convolution.
@@ -27,13 +27,17 @@ on ONNX Runtime: at one eighth 0.90 to 1.01 times as fast (Fast-SCNN, UPerNet, P
 """
 
 
-class ConvolveSpread(GraphPass):
-    """Take spread pixels out of the concat before a padded k x k convolution (identity: module docstring).
+class ConvolveBroadcast(GraphPass):
+    """Take broadcast pixels out of the concat before a padded k x k convolution.
+
+    The module's text has the identity.
 
     Requires one group, stride 1, equal padding on all sides that keeps the size, maps larger than 2 p + 1, and constant
     weights. Declines where the sum costs more than the channels saved, and where the spread channels are less than
     `LEAST_SHARE` of the convolution's inputs.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():

@@ -28,11 +28,15 @@ F64 = NDArray[np.float64]
 
 
 class ComposeConvs(GraphPass):
-    """Fold what is linear per pixel into the convolution that reads it (identities: module docstring).
+    """Fold what is linear per pixel into the convolution that reads it.
+
+    The module's text has the identities.
 
     Requires constant weights; a 1x1 convolution besides needs one group in the second. Declines where a bias meets a
     padded border, and where the joint convolution costs more than the two.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
@@ -45,6 +49,8 @@ class ComposeConvs(GraphPass):
 
 class ShrinkFirst(GraphPass):
     """Average or shrink a map before, not after, what is linear per pixel, where that costs less."""
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in reversed(editor.nodes()):

@@ -35,6 +35,8 @@ class AppendLabels(Pass):
         keep_logits: The logits stay an output, so that labels of another size can be had exactly from the same run.
     """
 
+    kind = "exact"
+
     def __init__(
         self,
         size: Size,

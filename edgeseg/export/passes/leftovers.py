@@ -24,6 +24,8 @@ class DropRepeatedRelu(GraphPass):
     concatenation, sums and products of such. clip(relu(x), 0, c) = clip(x, 0, c), where nobody else reads the ReLU.
     """
 
+    kind = "exact"
+
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
             if not editor.holds(node) or node.inputs[:1] in ((), (None,)):

@@ -101,13 +101,17 @@ class _Sum:
 
 
 class PushLinear(GraphPass):
-    """Move 1x1 convolutions and per-channel scales and shifts to where they cost least (identities: module docstring).
+    """Move 1x1 convolutions and per-channel scales and shifts to where they cost least.
+
+    The module's text has the identities.
 
     Requires fixed shapes and constant weights, in maps of rank 4. Declines per map, where no place found is cheaper by
     `edgeseg.export.graph.cost`; what is read by others too stays and is counted as still being computed. Declines too
     where a sum of uneven resizes would take a convolution's place and save less than the layout behind it is worth
     (`_layout_toll`).
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for _ in range(4):

@@ -24,6 +24,8 @@ class NestPools(GraphPass):
     overlap (products with averaging matrices) or whose windows are no multiples (5, 9 and 17 with padding in DAPPM).
     """
 
+    kind = "exact"
+
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
             window = _window(editor, node) if editor.holds(node) else None

@@ -119,10 +119,14 @@ def draft_resize(draft: Draft, rule: ResizeRule, source: ir.Value, channels: tup
 
 
 class SimplifyResizes(GraphPass):
-    """Drop, merge and move resizes, and turn those of a single pixel into broadcasts (identities: module docstring).
+    """Drop, merge and move resizes, and turn those of a single pixel into broadcasts.
+
+    The module's text has the identities.
 
     Requires fixed sizes, and linear or nearest sampling without antialiasing; a rewrite happens where it costs less.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         rules = (_drop_identity, _broadcast, _merge_nearest, _drop_expand, _join, _lower)

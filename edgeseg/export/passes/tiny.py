@@ -29,6 +29,8 @@ class FlushTiny(Pass):
     Requires float32 initialisers. Constants of other operators stay: a small one may keep a divisor from being zero.
     """
 
+    kind = "exact"
+
     def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
         weights = {name for node in model.graph.node if node.op_type in _WEIGHTED for name in node.input}
         others = {name for node in model.graph.node if node.op_type not in _WEIGHTED for name in node.input}
