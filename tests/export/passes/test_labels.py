@@ -62,3 +62,11 @@ def test_labels_graph_declines_what_it_cannot_end() -> None:
         result = AppendLabels((8, 8), PostprocessSpec())(model)
         assert not result.modified
         assert reason in result.report.reason
+
+
+@pytest.mark.parametrize("form", ["resize", "bands"])
+def test_an_inner_value_may_bear_the_outputs_name(form: Literal["resize", "bands"]) -> None:
+    model = parse("g (float[1,3,4,6] x) => (float[1,3,4,6] logits) { labels = Tanh(x) logits = Neg(labels) }")
+    made = AppendLabels((9, 11), PostprocessSpec(), form=form)(model).model
+    onnx.checker.check_model(made, full_check=True)
+    assert [value.name for value in made.graph.output] == ["logits", "labels"]
