@@ -230,12 +230,13 @@ def _per_channel(source: ir.Value | None, result: ir.Value, constant: NDArray[An
     """One number per channel of the map, where the constant is that; None otherwise."""
     if source is None or constant is None or source.shape is None or len(source.shape) != 4:
         return None
-    if result.shape != source.shape or constant.ndim > 4 or not isinstance(source.shape[1], int):
+    count = source.shape[1]
+    if result.shape != source.shape or constant.ndim > 4 or not isinstance(count, int):
         return None
     sides = (1,) * (4 - constant.ndim) + constant.shape
     if sides[0] != 1 or sides[2:] != (1, 1):
         return None
-    channels: F64 = np.broadcast_to(constant.astype(np.float64).reshape(-1), (source.shape[1],)).copy()
+    channels: F64 = np.broadcast_to(constant.astype(np.float64).reshape(-1), (count,)).copy()
     return channels
 
 
