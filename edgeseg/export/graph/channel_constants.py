@@ -80,7 +80,7 @@ def _write_weights(editor: GraphEditor, node: ir.Node, relation: Weighted, order
 
 
 def _weights(relation: Weighted, inner: Order | None, outer: Order | None) -> NDArray[Any]:
-    """The weights for these orders of the inputs and outputs; channels of zeros need one group or one a channel."""
+    """Reorder the weights by inputs and outputs; channels of zeros need one group, or one for each channel."""
     numbers, group = relation.weight.numbers, relation.group
     rows, columns = (inner, outer) if relation.transposed else (outer, inner)
     if relation.depthwise:

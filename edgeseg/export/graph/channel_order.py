@@ -138,7 +138,7 @@ class ChannelOrders:
             raise BlockedError(f"{node.op_type} reduces the channels")
 
     def _vanish(self, move: Move) -> None:
-        """``source`` stored as p and ``result`` as q are the same numbers where p = order[q]."""
+        """Let a move vanish: ``source`` stored as p and ``result`` as q are the same numbers where p = order[q]."""
         stored, made = self._orders.get(move.source), self._orders.get(move.result)
         if stored is not None:
             self.require(move.result, _after(_inverse(move.order), stored))
@@ -198,7 +198,7 @@ class ChannelOrders:
 
 
 def _group_order(order: Order | None, group: int) -> Order | None:
-    """The order of whole groups; None where nothing is known of it."""
+    """Return the order of whole groups; None where nothing is known of it."""
     if order is None:
         return None
     size = len(order) // group
@@ -209,7 +209,7 @@ def _group_order(order: Order | None, group: int) -> Order | None:
 
 
 def _part(order: Order, start: int, end: int) -> Order:
-    """The order of one part of a joined value."""
+    """Return the order of one part of a joined value."""
     block = order[start:end]
     if sorted(block) != list(range(start, end)):
         raise BlockedError("the order of channels crosses the parts of a Concat or Split")

@@ -97,14 +97,14 @@ class _Flow:
             self._blocked |= self._origins.get(value, frozenset())
 
     def _origins_of(self, node: ir.Node, relation: Relation, padded: Sequence[ir.Value]) -> frozenset[ir.Value]:
-        """The results whose extra channels the node's output has."""
+        """Collect the results whose extra channels the node's output has."""
         if isinstance(relation, Weighted) and not relation.depthwise:
             return frozenset(node.outputs[:1])
         origins = frozenset[ir.Value]().union(*(self._origins[value] for value in padded))
         return origins | set(node.outputs[:1]) if isinstance(relation, Joined) else origins
 
     def _order(self, node: ir.Node, relation: Relation, padded: Sequence[ir.Value]) -> Order | None:
-        """The order of a node's output, None where it has no channels of zeros."""
+        """Return the order of a node's output, None where it has no channels of zeros."""
         if any(len(value.shape or ()) != 4 for value in (*padded, *node.outputs)):
             raise BlockedError("only maps of rank 4 have channels of zeros")
         if isinstance(relation, Weighted):
@@ -149,7 +149,7 @@ class _Flow:
 
 
 def _with_zeros(order: Sequence[int], width: int) -> Order | None:
-    """The order with channels of zeros behind it, up to a width; None where there are as many already."""
+    """Return the order with channels of zeros behind it, up to a width; None where there are as many already."""
     return (*order, *[-1] * (width - len(order))) if width > len(order) else None
 
 

@@ -109,7 +109,7 @@ class Weighted:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every output reads the one input at its own place."""
+        """Whether every output reads the one input at its place."""
         return not self.transposed and self.group > 1 and self.weight.numbers.shape[:2] == (self.group, 1)
 
 
@@ -158,7 +158,7 @@ def channels(value: ir.Value | None) -> int | None:
 
 
 def same_dims(first: ir.Value, second: ir.Value, axes: Iterable[int]) -> bool:
-    """Whether these axes have the same length in both, by number or by name; unknown ones have not."""
+    """Tell whether these axes have the same length in both, by number or by name; unknown ones have not."""
     if first.shape is None or second.shape is None:
         return False
     pairs = [(first.shape[axis], second.shape[axis]) for axis in axes]
@@ -201,7 +201,7 @@ def _is_scalar(value: ir.Value) -> bool:
 
 
 def _channel_axis(constant: ir.Value, out: ir.Value) -> int | None:
-    """The axis of a constant along which its numbers are one per channel of the result; None where there is none."""
+    """Find the axis of a constant along which its numbers are one per channel of the result, or None."""
     if constant.shape is None or out.shape is None:
         return None
     axis = len(constant.shape) - len(out.shape) + 1
@@ -209,7 +209,7 @@ def _channel_axis(constant: ir.Value, out: ir.Value) -> int | None:
 
 
 def _passes_on(editor: GraphEditor, node: ir.Node) -> Alike:
-    """Every channel is treated alike and by itself (or by a function that treats all alike)."""
+    """Relate what treats every channel alike and by itself (or by a function that treats all alike)."""
     first = node.inputs[0]
     if first is None:
         raise BlockedError(f"{node.op_type} has no input")
@@ -232,7 +232,7 @@ def _quantiser(editor: GraphEditor, node: ir.Node) -> Relation:
 
 
 def _resize(editor: GraphEditor, node: ir.Node) -> Relation:
-    """Sizes, which count the channels, must be known where channels of zeros are added."""
+    """Relate a resize; its sizes, which count the channels, must be known where zeros are added."""
     alike = _passes_on(editor, node)
     given = [*node.inputs, None, None, None][2:4]
     scales, sizes = (editor.constant(value) for value in given)
@@ -244,7 +244,7 @@ def _resize(editor: GraphEditor, node: ir.Node) -> Relation:
 
 
 def _reduce(editor: GraphEditor, node: ir.Node) -> Relation:
-    """Over the channels themselves the order does not matter."""
+    """Relate a reduction; over the channels themselves the order does not matter."""
     axes = _axes(editor, node, 1)
     if axes is None or 0 in axes:
         raise BlockedError(f"{node.op_type} reduces over unknown axes or the batch")
@@ -257,7 +257,7 @@ def _reduce(editor: GraphEditor, node: ir.Node) -> Relation:
 
 
 def _axes(editor: GraphEditor, node: ir.Node, index: int) -> list[int] | None:
-    """Axes an operator names in an attribute or a constant input, counted from the front."""
+    """Read the axes an operator names in an attribute or a constant input, counted from the front."""
     shape = None if node.inputs[0] is None else node.inputs[0].shape
     found = node.attributes.get("axes")
     axes = list(found.as_ints()) if found is not None else None
@@ -288,7 +288,7 @@ def _slice(editor: GraphEditor, node: ir.Node) -> Relation:
 
 
 def _reshape(editor: GraphEditor, node: ir.Node) -> Relation:
-    """Batch and channels stay, and so the places of a channel stay together."""
+    """Relate a reshape that leaves batch and channels, so that the places of a channel stay together."""
     source, out = node.inputs[0], node.outputs[0]
     if source is None or not same_dims(source, out, range(2)):
         raise BlockedError("Reshape mixes the channels with places")
@@ -296,7 +296,7 @@ def _reshape(editor: GraphEditor, node: ir.Node) -> Relation:
 
 
 def _matrix(editor: GraphEditor, node: ir.Node) -> Relation:
-    """Products of maps (N, C, ., .) with constant matrices, as of pooling: one per channel."""
+    """Relate a product of maps (N, C, ., .) with constant matrices, as of pooling: one per channel."""
     given = [value for value in node.inputs if value is not None]
     maps = [value for value in given if editor.constant(value) is None]
     if any(value.shape is None or len(value.shape) < 4 for value in maps):
@@ -350,7 +350,7 @@ def _convolution(editor: GraphEditor, node: ir.Node) -> Relation:
 
 
 def _scaled_by_output(editor: GraphEditor, dequantiser: ir.Node, transposed: bool, group: int) -> bool:
-    """Whether quantised weights have one scale, or one per output channel."""
+    """Tell whether quantised weights have one scale, or one per output channel."""
     scale = editor.constant(dequantiser.inputs[1])
     if scale is None or (transposed and group > 1):
         return False

@@ -41,7 +41,7 @@ _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which every node has a name of its own."""
+    """Return a copy in which every node has a name that no other has."""
     read = ir.serde.deserialize_model(model)
     seen: set[str] = set()
     for index, node in enumerate(read.graph):
@@ -91,7 +91,7 @@ def as_uint8(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _shifted(graph: ir.Graph, point: ir.Value | None) -> ir.Value:
-    """The zero point of the same numbers as uint8."""
+    """Add the zero point of the same numbers as uint8."""
     numbers = (_numbers(point).astype(np.int16) + 128).astype(np.uint8)
     value = constant_value(numbers, f"{_named(point).name}_shifted")
     graph.register_initializer(value)
@@ -149,7 +149,7 @@ def _rewrite(node: ir.Node, like: ir.Node, inputs: list[ir.Value | None]) -> Non
 
 
 def _same_value(graph: ir.Graph, values: dict[str | None, ir.Value], wanted: ir.Value) -> ir.Value:
-    """The value of a graph that is one of the float graph; a constant is added where the graph has no equal one."""
+    """Find the value that is one of the float graph; add a constant where the graph has no equal one."""
     if not wanted.is_initializer():
         return values[wanted.name]
     name = wanted.name or ""
@@ -157,7 +157,7 @@ def _same_value(graph: ir.Graph, values: dict[str | None, ir.Value], wanted: ir.
     if same is not None and not (same.is_initializer() and np.array_equal(_numbers(same), _numbers(wanted))):
         name = f"{name}_float"
     if name not in values:
-        value = constant_value(_numbers(wanted), name)  # a tensor of its own, since a value names its tensor
+        value = constant_value(_numbers(wanted), name)  # not the same tensor, which would get the value's name
         graph.register_initializer(value)
         values[name] = value
     return values[name]
@@ -233,5 +233,5 @@ def _set_numbers(value: ir.Value | None, numbers: NDArray[Any]) -> None:
 
 
 def _dtype(node: ir.Node) -> ir.DataType | None:
-    """The type of a quantiser's integers."""
+    """Return the type of a quantiser's integers."""
     return _named(node.inputs[2]).dtype

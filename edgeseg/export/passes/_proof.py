@@ -131,13 +131,13 @@ class Proof:
 
 
 def _distance(new: NDArray[Any], old: NDArray[Any], scale: NDArray[Any]) -> float:
-    """Largest difference relative to the range of `scale`; infinite where a value is no number on one side alone."""
+    """Measure the largest difference relative to the range of `scale`; infinite where a number is none."""
     distance = float(np.abs(new.astype(np.float64) - old).max(initial=0.0)) / _span(scale)
     return distance if math.isfinite(distance) else math.inf
 
 
 def _mean_distance(new: NDArray[Any], old: NDArray[Any]) -> float:
-    """Root mean square difference relative to the range of `old`; infinite where a value is no number."""
+    """Measure the root mean square difference relative to the range of `old`; infinite where a number is none."""
     if not new.size:
         return 0.0
     distance = math.sqrt(float(np.square(new.astype(np.float64) - old).mean())) / _span(old)

@@ -72,7 +72,7 @@ def _only_reader(editor: GraphEditor, value: ir.Value, kind: str) -> ir.Node | N
 
 
 def _scalar(editor: GraphEditor, node: ir.Node, value: ir.Value) -> float | None:
-    """The single number the node joins with the value; None where it is not one constant number."""
+    """Find the single number the node joins with the value; None where it is not one constant number."""
     others = [given for given in node.inputs if given is not value]
     constant = editor.constant(others[0]) if len(others) == 1 else None
     return float(constant.reshape(-1)[0]) if constant is not None and constant.size == 1 else None

@@ -14,7 +14,7 @@ __all__ = ["MergeDuplicates", "RemoveUnused", "StripNotes"]
 
 
 class _IrPass(Pass):
-    """A chain of onnx-ir's own passes."""
+    """A chain of passes of onnx-ir."""
 
     kind = "exact"
 

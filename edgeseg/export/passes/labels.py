@@ -110,7 +110,7 @@ def _free_the_name(editor: GraphEditor) -> None:
 def _band(
     ending: _Ending, name: str, wide: ir.Value, axis: ir.Value, inputs: slice, down: NDArray[np.float32]
 ) -> ir.Value:
-    """Labels of a band of rows."""
+    """Add the labels of a band of rows."""
     ends = [
         ending.constant(f"{name}_{end}", np.array([row], np.int64))
         for end, row in (("first", inputs.start), ("last", inputs.stop))
@@ -138,7 +138,7 @@ class _Ending:
             self._axis = self.constant("labels_axis", np.array([1], np.int64))
 
     def choose(self, source: ir.Value, made: str) -> ir.Value:
-        """Labels of resized logits."""
+        """Add the labels of resized logits."""
         if self._classes > 1:
             index = self.add("ArgMax", [source], f"{made}_index", name=f"{made}_index", axis=1, keepdims=0)
         else:
@@ -151,18 +151,18 @@ class _Ending:
     def add(
         self, kind: str, inputs: list[ir.Value] | list[ir.Value | None], output: str, *, name: str = "", **given: Any
     ) -> ir.Value:
-        """The output of a new node at the end of the graph."""
+        """Add a node at the end of the graph and return its output."""
         value = ir.Value(name=self._editor.fresh_name(output))
         self._editor.graph.append(ir.node(kind, inputs, given, outputs=[value], name=name))
         return value
 
     def constant(self, name: str, values: NDArray[Any]) -> ir.Value:
-        """A new initialiser."""
+        """Add an initialiser."""
         return self._editor.add_initialiser(values, name)
 
 
 def _all_inputs(matrix: NDArray[np.float32], inputs: slice, n: int) -> NDArray[np.float32]:
-    """The matrix with rows of zeros for the inputs it leaves out."""
+    """Widen the matrix by rows of zeros for the inputs it leaves out."""
     full = np.zeros((n, matrix.shape[1]), np.float32)
     full[inputs] = matrix
     return full

@@ -47,14 +47,14 @@ def peel_trailing_resize(model: onnx.ModelProto, size: Size) -> tuple[onnx.Model
 
 
 def _align_corners(node: ir.Node) -> bool | None:
-    """The align_corners of a bilinear resize; None for any other."""
+    """Read the align_corners of a bilinear resize; None for any other."""
     if attribute_string(node, "mode", "nearest") != "linear" or attribute_int(node, "antialias", 0):
         return None
     return _ALIGN.get(attribute_string(node, "coordinate_transformation_mode", "half_pixel"))
 
 
 def _fits_sizes(editor: GraphEditor, node: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    """Whether scales, where the node gives them, are those of the sizes (a rounded scale samples elsewhere)."""
+    """Tell whether scales, where the node gives them, are those of the sizes (a rounded scale samples elsewhere)."""
     given = node.inputs[2] if len(node.inputs) > 2 else None
     if given is None:
         return True

@@ -1,6 +1,6 @@
 """Channels in numbers that ONNX Runtime's int8 kernels are written for.
 
-Its int8 convolution has a kernel of its own where inputs are a multiple of 4 channels, and outputs 16 or more and a
+Its int8 convolution has a special kernel where inputs are a multiple of 4 channels, and outputs 16 or more and a
 multiple of 4, and a detour over a copy of every window elsewhere, which takes twice the time. Depthwise convolutions
 want a multiple of 16. So convolutions give channels of zero weights more, up to the next multiple, and what reads them
 has zero weights for these: no number of the network changes (`edgeseg.export.graph.channel_padding`).
@@ -40,7 +40,7 @@ class AlignChannels(GraphPass):
 
 
 def _width(node: ir.Node, count: int) -> int:
-    """Channels a convolution or a concat gives in place of so many."""
+    """Choose how many channels a convolution or a concat gives in place of so many."""
     if node.op_type == "Concat":
         return _up(count, _BLOCK) if count > _BLOCK else count
     return count if count < 3 else _up(count, _FEW if count < 8 else _BLOCK)

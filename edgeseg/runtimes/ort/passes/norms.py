@@ -88,7 +88,7 @@ def _split(editor: GraphEditor, node: ir.Node) -> None:
 
 
 def _readers(editor: GraphEditor, value: ir.Value, axis: int, affine: Affine) -> list[_Reader] | None:
-    """Every reader of a value whose channels lie on `axis`, with its new constants; None where one is not linear."""
+    """List every reader of a value whose channels lie on `axis`, with its new constants, or None: one is not linear."""
     if value.is_graph_output():
         return None
     found: list[_Reader] = []
@@ -110,7 +110,7 @@ def _readers(editor: GraphEditor, value: ir.Value, axis: int, affine: Affine) ->
 
 
 def _moved(editor: GraphEditor, node: ir.Node, axis: int) -> int | None:
-    """Where a reshape or transpose puts the axis; None where it does not stay whole."""
+    """Find where a reshape or transpose puts the axis; None where it does not stay whole."""
     before, after = editor.shape(node.inputs[0]), editor.shape(node.outputs[0])
     if before is None or after is None:
         return None

@@ -1,4 +1,4 @@
-"""PReLU written as operators that ONNX Runtime runs faster than its own kernel, which breaks its blocked layout.
+"""PReLU written as operators that ONNX Runtime runs faster than its PRelu kernel, which breaks its blocked layout.
 
 PReLU (He et al., ICCV 2015, arXiv 1502.01852) with slope s per channel is, for every s up to 1,
 
@@ -145,7 +145,7 @@ def _plain(value: ir.Value, count: int) -> _Source:
 
 
 def _source(editor: GraphEditor, value: ir.Value, count: int) -> _Source:
-    """What makes the value, where that folds: a depthwise convolution or a batch normalisation nobody else reads."""
+    """Find what gives the value, where that folds: a depthwise convolution or a batch norm nobody else reads."""
     node = editor.producer(value, "Conv", "BatchNormalization")
     parameters = None if node is None else editor.constants(node.inputs[1:])
     if node is None or parameters is None or node.inputs[0] is None or editor.uses(value) != 1:
