@@ -5,14 +5,18 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
-__all__ = ["MOVES", "grid_nodes", "normalisation_nodes", "untouched_nodes"]
+__all__ = ["MOVES", "NORMALISING", "grid_nodes", "normalisation_nodes", "untouched_nodes"]
 
 MOVES = frozenset(
     {"Concat", "Transpose", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Pad", "Gather", "Identity"}
 )
 """Operators that only move numbers: none of them costs accuracy."""
 
-_FREE = frozenset({"Cast", "Transpose", "Mul", "Add", "Sub", "Div", "Split", "Concat", "Slice", "Gather", "Identity"})
+NORMALISING = frozenset(
+    {"Cast", "Transpose", "Mul", "Add", "Sub", "Div", "Split", "Concat", "Slice", "Gather", "Identity"}
+)
+"""Operators that normalising pixels is made of."""
+
 _MATRIX = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
@@ -23,7 +27,7 @@ def normalisation_nodes(model: onnx.ModelProto) -> list[str]:
     names = []
     for node in graph:
         changing = [value for value in node.inputs if value is not None and not value.is_initializer()]
-        if node.op_type in _FREE and changing and reached.issuperset(changing):
+        if node.op_type in NORMALISING and changing and reached.issuperset(changing):
             reached.update(node.outputs)
             names.append(node.name or "")
     return names
