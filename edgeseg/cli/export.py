@@ -41,6 +41,22 @@ def _help(name: str, ending: str = "") -> str:
     return option_help(name) + ending
 
 
+def _list_passes(wanted: bool) -> None:
+    """Print every pass on the graph: how it proves itself, the target whose graph it is for, and what it does."""
+    if not wanted:
+        return
+    from edgeseg._optional import require
+
+    require("onnx_ir", extra="export", why="export --passes")
+    from edgeseg.export.passes.registry import list_passes
+
+    listed = table("pass", "kind", "target", "what it does")
+    for entry in list_passes():
+        listed.add_row(entry.name, entry.kind, entry.engine or "all", entry.summary)
+    console().print(listed)
+    raise typer.Exit
+
+
 def export(
     network: Annotated[str, typer.Argument(help="Registry name, or package.module:factory of your own.")],
     weights: Annotated[
@@ -89,6 +105,9 @@ def export(
     ] = False,
     machine_profile: Annotated[str, typer.Option(help=_help("machine"))] = DEFAULT_PROFILE,
     skip_pass: Annotated[list[str] | None, typer.Option(help=_help("skip_passes", " May be given again."))] = None,
+    passes: Annotated[
+        bool, typer.Option("--passes", callback=_list_passes, is_eager=True, help="List the passes on the graph.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what each pass on the graph did.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -215,6 +234,8 @@ def _print_passes(report: ExportReport) -> None:
         error = "" if entry.error is None else f"{entry.error:.1e}"
         if entry.rounding is not None:  # of a network that amplifies the last bit
             error += f" ({entry.rounding[1]:.1e} from float64, before {entry.rounding[0]:.1e})"
+        if entry.score is not None:
+            error += f" ({percent(entry.score[1])} of the labels, before {percent(entry.score[0])})"
         gmacs, megabytes = _before_after(entry.macs, 1e9, 3), _before_after(entry.bytes, 1e6, 1)
         listed.add_row(entry.name, _before_after(entry.nodes, 1, 0), gmacs, megabytes, error, entry.reason)
     console().print(listed)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import EdgesegError, ExportError, UsageError
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation, first_logits
+from edgeseg.export.passes.registry import default_passes
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
@@ -126,6 +127,7 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     """
     size = config.size or source.spec.input_size
     check_divisor(source.spec.name or source.origin, size, source.spec.divisor)
+    default_passes(skip=config.skip_passes)  # an unknown name is told before the work
     pictures = (config.sample or shipped_sample(), *config.parity_images)
     for picture in pictures:
         read_image(picture)

@@ -17,9 +17,10 @@ from edgeseg.export.deploy import DeployNetwork, first_logits
 from edgeseg.export.fusion import FusionReport, fuse
 from edgeseg.export.graph.run import run_graph
 from edgeseg.export.job import ExportJob
-from edgeseg.export.passes import ROUNDS, PassReport, default_passes, run_passes
+from edgeseg.export.passes import PassReport, run_passes
 from edgeseg.export.passes._base import Exact
 from edgeseg.export.passes.peel import peel_trailing_resize
+from edgeseg.export.passes.registry import ROUNDS, default_passes
 from edgeseg.export.steps import step
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
 from edgeseg.specs import Size

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import onnx
 
 from edgeseg.export.graph.qdq import as_int8
 from edgeseg.export.job import ExportJob
 from edgeseg.export.network_graph import exact_logits
-from edgeseg.export.passes import PassReport, ort_passes, run_passes
-from edgeseg.export.precision.ort import for_onnxruntime
+from edgeseg.export.passes import PassReport, run_passes
+from edgeseg.export.passes.registry import engine_passes
 from edgeseg.runtimes import engine
 
 __all__ = ["TargetGraphs"]
@@ -24,10 +26,17 @@ class TargetGraphs:
         job: The export.
         fp32: The network's graph in fp32.
         lowered: The same in the precision that was asked for; `fp32` itself where that is fp32 or bf16.
+        score: Share of labels, 0..1, of a lowered graph that equal fp32 PyTorch's; what passes that round are held to.
     """
 
-    def __init__(self, job: ExportJob, fp32: onnx.ModelProto, lowered: onnx.ModelProto) -> None:
-        self._job, self._fp32, self._lowered = job, fp32, lowered
+    def __init__(
+        self,
+        job: ExportJob,
+        fp32: onnx.ModelProto,
+        lowered: onnx.ModelProto,
+        score: Callable[[onnx.ModelProto], float] | None = None,
+    ) -> None:
+        self._job, self._fp32, self._lowered, self._score = job, fp32, lowered, score
         self._forms: dict[tuple[str, str], onnx.ModelProto] = {}
         self._reports: dict[tuple[str, str], tuple[PassReport, ...]] = {}
 
@@ -48,14 +57,13 @@ class TargetGraphs:
         return tuple(report for reports in self._reports.values() for report in reports)
 
     def _formed(self, target: str, precision: str) -> tuple[onnx.ModelProto, tuple[PassReport, ...]]:
-        plain = self.plain(precision)
-        if engine(target).ends_in_labels:
-            return (as_int8(plain) if precision == "int8" else plain), ()
-        if target != "ort" or precision == "fp16":
+        plain, record, config = self.plain(precision), engine(target), self._job.config
+        if precision == "int8" and record.signed_int8:
+            plain = as_int8(plain)
+        passes = engine_passes(record, precision, rewrites=config.rewrites, skip=config.skip_passes)
+        if not passes:
             return plain, ()
-        if precision == "int8":
-            return for_onnxruntime(plain), ()
-        passes = ort_passes(rewrites=self._job.config.rewrites, skip=self._job.config.skip_passes)
         feeds = {"image": self._job.noise}
-        formed, reports = run_passes(plain, passes, feeds, exact=exact_logits(self._job))
+        exact = None if precision == "int8" else exact_logits(self._job)
+        formed, reports = run_passes(plain, passes, feeds, exact=exact, score=self._score)
         return (formed if any(report.modified for report in reports) else plain), tuple(reports)

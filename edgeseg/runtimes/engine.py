@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeseg.bundle import Bundle
+    from edgeseg.export.passes import Pass
     from edgeseg.manifest import Manifest
     from edgeseg.runtimes._base import Session
 
@@ -110,8 +111,10 @@ class Engine:
         requires: Raises `TargetUnavailableError` before an export starts where what it builds with is not installed.
         build: Writes its files of a bundle; None where the graphs that every bundle holds are enough.
         standalone: Its form of graphs that end in labels alone; None where it reads the ONNX file.
-        passes: Given a precision, returns the passes that write the graph as its kernels want it. Where they change
-            the graph, it lies in ``NAME/model.onnx``. None where ``model.onnx`` is right as it is.
+        signed_int8: Whether it reads quantised activations as int8 only; its int8 graphs are then written so.
+        passes: Given the precision of the numbers in a graph (``fp32``, ``fp16``, ``int8``), returns the classes of the
+            passes that write the graph as its kernels want it. Where they change the graph and the engine has no
+            `build`, it lies in ``NAME/model.onnx``. None where ``model.onnx`` is right as it is.
     """
 
     name: str
@@ -129,7 +132,8 @@ class Engine:
     requires: Callable[[], None] | None = None
     build: Callable[[BuildRequest], None] | None = None
     standalone: Standalone | None = None
-    passes: Callable[[str], tuple[Any, ...]] | None = None
+    signed_int8: bool = False
+    passes: Callable[[str], tuple[type[Pass], ...]] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.options) - {option.name for option in fields(RuntimeOptions)}

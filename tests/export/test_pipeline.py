@@ -32,7 +32,7 @@ from edgeseg.errors import (
 )
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.passes import default_passes
+from edgeseg.export.passes.registry import default_passes
 from edgeseg.export.report import ExportReport
 from edgeseg.export.to_onnx import simplify
 from edgeseg.export.verify import verify_target
@@ -273,7 +273,9 @@ class _WithPRelu(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("options", [{}, {"skip_passes": ["SpreadPRelu"]}, {"rewrites": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"skip_passes": ["PReluAsConvolutions", "PReluAsMaximum"]}, {"rewrites": False}]
+)
 def test_onnx_runtime_has_a_graph_of_its_own_where_that_is_faster(options: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     report = edgeseg.export_model(_WithPRelu(), size=SIZE, targets=["ort"], out=tmp_path, **options)
@@ -282,7 +284,7 @@ def test_onnx_runtime_has_a_graph_of_its_own_where_that_is_faster(options: dict[
     if not options:
         own = onnx.load(report.path / "ort" / "model.onnx")
         assert "PRelu" not in {node.op_type for node in own.graph.node}
-        assert [entry.modified for entry in report.passes if entry.name == "SpreadPRelu"] == [True]
+        assert [entry.modified for entry in report.passes if entry.name == "PReluAsConvolutions"] == [True]
     assert report.parity[0].differing == 0
 
 

@@ -24,7 +24,6 @@ from edgeseg.export.graph.editor import (
     attribute_ints,
     attribute_string,
 )
-from edgeseg.export.passes.activations import in_activation
 
 __all__ = [
     "Affine",
@@ -38,6 +37,9 @@ __all__ = [
 
 F64 = NDArray[np.float64]
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16)
+_NONLINEAR = ("Clip", "Erf", "HardSigmoid", "Sigmoid", "Tanh")
+_REACH = 3
+"""Nodes behind a non-linearity that count as part of its activation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class Affine:
 
     @property
     def diagonal(self) -> bool:
-        """Whether each channel is scaled and shifted on its own."""
+        """Whether each channel is scaled and shifted by itself."""
         return self.weight.ndim == 1
 
     @property
@@ -81,7 +83,7 @@ class Affine:
         return Affine(product, self.weight @ first.bias + self.bias)
 
     def split(self, sizes: Sequence[int]) -> list[Affine]:
-        """Maps of consecutive parts of the channels: their sum (or, of a diagonal map, their concat) is this map.
+        """Split the map by consecutive parts of the channels: their sum (of a diagonal map, their concat) is this map.
 
         The bias of a dense map goes to the first part.
         """
@@ -94,11 +96,11 @@ class Affine:
         return [Affine(part, zero if index else self.bias) for index, part in enumerate(parts)]
 
     def without_bias(self) -> Affine:
-        """W alone."""
+        """Return W alone."""
         return Affine(self.weight, np.zeros_like(self.bias))
 
     def plus(self, other: Affine) -> Affine:
-        """The sum of two maps of the same channels."""
+        """Add another map of the same channels."""
         return Affine(self._matrix() + other._matrix(), self.bias + other.bias)
 
     def _matrix(self) -> F64:
@@ -125,7 +127,7 @@ class ConvParts:
 
 
 def conv_parts(editor: GraphEditor, node: ir.Node) -> ConvParts | None:
-    """A `Conv`'s or `ConvTranspose`'s constants; None where they are not constant or the map is not of rank 4."""
+    """Find a `Conv`'s or `ConvTranspose`'s constants; None where they are not constant or the rank is not 4."""
     if node.op_type not in ("Conv", "ConvTranspose") or len(node.inputs) < 2:
         return None
     weight = editor.constant(node.inputs[1])
@@ -141,16 +143,16 @@ def conv_parts(editor: GraphEditor, node: ir.Node) -> ConvParts | None:
 
 
 def is_pointwise(node: ir.Node, parts: ConvParts) -> bool:
-    """Whether the convolution looks at one pixel and keeps the map's size."""
+    """Tell whether the convolution looks at one pixel and keeps the map's size."""
     steps = attribute_ints(node, "strides", (1, 1))
     return node.op_type == "Conv" and parts.weight.shape[2:] == (1, 1) and steps == (1, 1) and not parts.padded
 
 
 def affine_of(editor: GraphEditor, node: ir.Node | None) -> tuple[Affine, ir.Value] | None:
-    """The map a node computes and the value it computes it of; None where it is no per-pixel linear map.
+    """Find the map a node computes, and of which value; None where it is no per-pixel linear map.
 
     A 1x1 convolution in groups of more than one channel is left out: its matrix is mostly zeros. So are the constants
-    of an activation (`in_activation`).
+    of an activation (`_in_activation`).
     """
     if node is None or not node.outputs or node.outputs[0].dtype not in _FLOATS:
         return None
@@ -158,9 +160,26 @@ def affine_of(editor: GraphEditor, node: ir.Node | None) -> tuple[Affine, ir.Val
         return _affine_conv(editor, node)
     if node.op_type == "BatchNormalization":
         return _affine_norm(editor, node)
-    if node.op_type in ("Mul", "Div", "Add", "Sub") and not in_activation(editor, node):
+    if node.op_type in ("Mul", "Div", "Add", "Sub") and not _in_activation(editor, node):
         return _affine_arithmetic(editor, node)
     return None
+
+
+def _in_activation(editor: GraphEditor, node: ir.Node) -> bool:
+    """Tell whether arithmetic with a single number follows a non-linearity closely, as an activation's last steps do.
+
+    Engines recognise GELU, HardSwish and the like by these nodes; folding one of them away would cost more than it
+    saves.
+    """
+    if not any((constant := editor.constant(value)) is not None and constant.size == 1 for value in node.inputs):
+        return False
+    front = [node]
+    for _ in range(_REACH):
+        made = [editor.producer(value) for earlier in front for value in earlier.inputs]
+        if any(found is not None and found.op_type in _NONLINEAR for found in made):
+            return True
+        front = [found for found in made if found is not None and found.op_type in ("Add", "Div", "Mul")]
+    return False
 
 
 def _affine_conv(editor: GraphEditor, node: ir.Node) -> tuple[Affine, ir.Value] | None:
@@ -176,7 +195,7 @@ def _affine_conv(editor: GraphEditor, node: ir.Node) -> tuple[Affine, ir.Value] 
 
 
 def _affine_norm(editor: GraphEditor, node: ir.Node) -> tuple[Affine, ir.Value] | None:
-    """Scale (x - mean) / sqrt(var + epsilon) + shift."""
+    """Read scale (x - mean) / sqrt(var + epsilon) + shift."""
     source, shape = node.inputs[0], node.inputs[0].shape if node.inputs[0] is not None else None
     found = editor.constants(node.inputs[1:5])
     if source is None or found is None or shape is None or len(shape) != 4:
@@ -189,7 +208,7 @@ def _affine_norm(editor: GraphEditor, node: ir.Node) -> tuple[Affine, ir.Value] 
 
 
 def _affine_arithmetic(editor: GraphEditor, node: ir.Node) -> tuple[Affine, ir.Value] | None:
-    """X * c, x / c, x + c, x - c or c - x with one constant per channel."""
+    """Read x * c, x / c, x + c, x - c or c - x with one constant per channel."""
     for index in (0, 1):
         source, constant = node.inputs[index], editor.constant(node.inputs[1 - index])
         channels = _per_channel(source, node.outputs[0], constant)
@@ -208,22 +227,23 @@ def _affine_arithmetic(editor: GraphEditor, node: ir.Node) -> tuple[Affine, ir.V
 
 
 def _per_channel(source: ir.Value | None, result: ir.Value, constant: NDArray[Any] | None) -> F64 | None:
-    """One number per channel of the map, where the constant is that; None otherwise."""
+    """Return one number per channel of the map, where the constant is that; None otherwise."""
     if source is None or constant is None or source.shape is None or len(source.shape) != 4:
         return None
-    if result.shape != source.shape or constant.ndim > 4 or not isinstance(source.shape[1], int):
+    count = source.shape[1]
+    if result.shape != source.shape or constant.ndim > 4 or not isinstance(count, int):
         return None
     sides = (1,) * (4 - constant.ndim) + constant.shape
     if sides[0] != 1 or sides[2:] != (1, 1):
         return None
-    channels: F64 = np.broadcast_to(constant.astype(np.float64).reshape(-1), (source.shape[1],)).copy()
+    channels: F64 = np.broadcast_to(constant.astype(np.float64).reshape(-1), (count,)).copy()
     return channels
 
 
 def draft_affine(
     draft: Draft, affine: Affine, source: ir.Value, shape: Sequence[int], *, norm: bool = False
 ) -> ir.Value:
-    """The nodes for a map of `source`, whose shape is `shape`; the source itself for the identity.
+    """Draft the nodes for a map of `source`; return the source itself for the identity.
 
     Args:
         draft: Takes the nodes.
@@ -259,7 +279,7 @@ def draft_conv(
     dtype: np.dtype[Any],
     like: ir.Node | None = None,
 ) -> ir.Value:
-    """A convolution with these constants, rounded once to `dtype`; kind, strides, padding and groups as `like`'s."""
+    """Draft a convolution with these constants, rounded once to `dtype`; all else is as in `like`."""
     inputs = [source, draft.constant(weight.astype(dtype), "weight")]
     if bias.any():
         inputs.append(draft.constant(bias.astype(dtype), "bias"))

@@ -35,25 +35,25 @@ _SMALL = 64
 
 
 def attribute_int(node: ir.Node, name: str, default: int) -> int:
-    """An integer attribute, or its default."""
+    """Read an integer attribute, or return its default."""
     found = node.attributes.get(name)
     return default if found is None else found.as_int()
 
 
 def attribute_float(node: ir.Node, name: str, default: float) -> float:
-    """A float attribute, or its default."""
+    """Read a float attribute, or return its default."""
     found = node.attributes.get(name)
     return default if found is None else found.as_float()
 
 
 def attribute_string(node: ir.Node, name: str, default: str) -> str:
-    """A string attribute, or its default."""
+    """Read a string attribute, or return its default."""
     found = node.attributes.get(name)
     return default if found is None else found.as_string()
 
 
 def attribute_ints(node: ir.Node, name: str, default: Sequence[int]) -> tuple[int, ...]:
-    """A list of integers, or its default."""
+    """Read a list of integers, or return its default."""
     found = node.attributes.get(name)
     return tuple(default) if found is None else tuple(found.as_ints())
 
@@ -84,7 +84,7 @@ class GraphEditor:
         }
 
     def to_proto(self) -> onnx.ModelProto:
-        """The graph as it stands, without the shapes of inner values (they are inferred again where needed)."""
+        """Write the graph as it stands, without the shapes of inner values (they are inferred again where needed)."""
         self.graph.sort()
         for name in [name for name, value in self.graph.initializers.items() if self._is_idle(value)]:
             del self.graph.initializers[name]
@@ -104,31 +104,31 @@ class GraphEditor:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def nodes(self) -> list[ir.Node]:
-        """The nodes in order, as a list that stays while the graph changes."""
+        """List the nodes in order; the list stays while the graph changes."""
         return list(self.graph)
 
     def holds(self, node: ir.Node | None) -> bool:
-        """Whether the node is (still) part of the graph."""
+        """Tell whether the node is (still) part of the graph."""
         return node is not None and node.graph is self.graph
 
     def producer(self, value: ir.Value | None, *kinds: str) -> ir.Node | None:
-        """The node that makes the value, where it is of one of the kinds (of any where none is given)."""
+        """Find the node that gives the value, where it is of one of the kinds (of any where none is given)."""
         node = None if value is None else value.producer()
         if node is None or not self.holds(node) or node.domain not in ("", "ai.onnx"):
             return None
         return node if not kinds or node.op_type in kinds else None
 
     def consumers(self, value: ir.Value) -> list[ir.Node]:
-        """The distinct nodes of the graph that read the value, drafts left out."""
+        """List the distinct nodes of the graph that read the value, drafts left out."""
         return list(dict.fromkeys(use.node for use in value.uses() if use.node.graph is not None))
 
     def uses(self, value: ir.Value) -> int:
-        """How often the value is read, an output of the graph counted as one."""
+        """Count how often the value is read, an output of the graph counted as one."""
         reads = sum(1 for use in value.uses() if use.node.graph is not None)
         return reads + int(value.is_graph_output())
 
     def constant(self, value: ir.Value | None) -> NDArray[Any] | None:
-        """The numbers of an initialiser or a `Constant` node, else None. An initialiser that is an input can change."""
+        """Read an initialiser or a `Constant` node; None for others. An initialiser that is an input can change."""
         if value is None or value.is_graph_input():
             return None
         if value.is_initializer() and value.const_value is not None:
@@ -138,16 +138,16 @@ class GraphEditor:
         return None if found is None else np.asarray(found.as_tensor().numpy())
 
     def constants(self, values: Iterable[ir.Value | None]) -> list[NDArray[Any]] | None:
-        """The numbers of several values, or None where one is not constant."""
+        """Read the numbers of several values; None where one is not constant."""
         found = [self.constant(value) for value in values]
         return None if any(array is None for array in found) else [array for array in found if array is not None]
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
-        """The value's shape where it is fixed, else None."""
+        """Return the value's shape where it is fixed, else None."""
         return static_shape(value)
 
     def dead_without(self, values: Iterable[ir.Value], keep: Iterable[ir.Value] = ()) -> list[ir.Node]:
-        """Nodes nothing needs once nobody reads `values`.
+        """List the nodes nothing needs once nobody reads `values`.
 
         Args:
             values: Of nodes of the graph, about to be replaced everywhere (graph outputs included).
@@ -175,7 +175,7 @@ class GraphEditor:
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def fresh_name(self, hint: str) -> str:
-        """A name no value or node of the graph bears: the hint, or the hint and a number."""
+        """Make a name no value or node of the graph bears: the hint, or the hint and a number."""
         name, count = hint, 1
         while name in self._names:
             name, count = f"{hint}_{count}", count + 1
@@ -183,21 +183,21 @@ class GraphEditor:
         return name
 
     def draft(self, hint: str) -> Draft:
-        """A draft whose nodes will be named after `hint`."""
+        """Begin a draft whose nodes will be named after `hint`."""
         return Draft(self, hint)
 
     def add_initialiser(self, array: NDArray[Any], hint: str) -> ir.Value:
-        """A new initialiser of the graph."""
+        """Add an initialiser to the graph."""
         value = constant_value(array, self.fresh_name(hint))
         self.graph.register_initializer(value)
         return value
 
     def register(self, value: ir.Value) -> None:
-        """Make a constant an initialiser under a fresh name; a small one that the graph already holds is shared."""
+        """Make a constant an initialiser under a fresh name; share a small one that the graph has already."""
         key = _small_key(value)
-        held = None if key is None else self._small.get(key)
-        if held is not None and held.is_initializer():
-            value.replace_all_uses_with(held)
+        same = None if key is None else self._small.get(key)
+        if same is not None and same.is_initializer():
+            value.replace_all_uses_with(same)
             return
         value.name = self.fresh_name(value.name or "constant")
         self.graph.register_initializer(value)
@@ -211,7 +211,7 @@ class GraphEditor:
         old.replace_all_uses_with(new, replace_graph_outputs=True)
 
     def _as_output(self, old: ir.Value, new: ir.Value, before: ir.Node) -> ir.Value:
-        """`new` under the output's name; through an Identity where it already is an input, output or initialiser."""
+        """Give `new` the output's name, through an Identity where it is an input, output or initialiser already."""
         if new.is_graph_output() or new.is_graph_input() or new.is_initializer():
             node = ir.node("Identity", [new], name=self.fresh_name("identity"))
             self.graph.insert_before(before, node)
@@ -263,7 +263,7 @@ class Draft:
         copied: Mapping[str, ir.Attr] | None = None,
         **attributes: Any,
     ) -> ir.Value:
-        """The single output of a new node.
+        """Draft a node and return its single output.
 
         Args:
             kind: ONNX operator of the default domain.
@@ -285,7 +285,7 @@ class Draft:
         return out
 
     def constant(self, array: NDArray[Any], hint: str = "constant") -> ir.Value:
-        """A constant; it becomes an initialiser with the draft."""
+        """Draft a constant; it becomes an initialiser with the draft."""
         value = constant_value(array, f"{self._hint}_{hint}")
         self._constants.append(value)
         return value
@@ -296,14 +296,19 @@ class Draft:
         return cost_of(self.nodes)
 
     def saved(self, replaced: Iterable[ir.Value]) -> Cost:
-        """What the nodes cost that fall away when these values are replaced by the draft's."""
+        """Sum what the nodes cost that fall away when these values are replaced by the draft's."""
         inputs = [value for node in self.nodes for value in node.inputs if value is not None]
         return cost_of(self._editor.dead_without(list(replaced), inputs))
 
-    def pays(self, replaced: Iterable[ir.Value], *, toll: float = 0.0) -> bool:
-        """Whether the draft costs less than what it makes superfluous, by `toll` seconds and `_LEAST_GAIN` of that."""
+    def pays(self, replaced: Iterable[ir.Value], *, penalty: float = 0.0) -> bool:
+        """Tell whether the draft costs less than what it makes superfluous, by enough to be worth it.
+
+        Args:
+            replaced: Values the draft would replace.
+            penalty: Seconds that are lost elsewhere, such as for a change of layout.
+        """
         saved = self.saved(replaced)
-        return self.cost.cheaper_than(saved, margin=toll + _LEAST_GAIN * saved.seconds)
+        return self.cost.cheaper_than(saved, margin=penalty + _LEAST_GAIN * saved.seconds)
 
     def discard(self) -> None:
         """Throw the draft away."""
@@ -343,13 +348,13 @@ class Draft:
 
 
 def constant_value(array: NDArray[Any], name: str) -> ir.Value:
-    """A named value that holds numbers, not yet part of a graph."""
+    """Make a named value that holds numbers, not yet part of a graph."""
     tensor = ir.tensor(np.ascontiguousarray(array) if array.ndim else array, name=name)
     return ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
 
 
 def _small_key(value: ir.Value) -> tuple[str, tuple[int, ...], bytes] | None:
-    """What tells apart constants of a few numbers (sizes, scales); None for larger ones."""
+    """Return what distinguishes constants of a few numbers (sizes, scales); None for larger ones."""
     shape = static_shape(value)
     if value.const_value is None or shape is None or prod(shape) > _SMALL:
         return None

@@ -14,13 +14,16 @@ int8 ones shifted by 128: the graph for that one engine, since TensorRT refuses 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError
+from edgeseg.export.graph.editor import constant_value
 
 __all__ = [
     "as_int8",
@@ -38,66 +41,61 @@ _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every node has a name of its own."""
-    copy = copied(model)
+    """Return a copy in which every node has a name that no other has."""
+    read = ir.serde.deserialize_model(model)
     seen: set[str] = set()
-    for index, node in enumerate(copy.graph.node):
+    for index, node in enumerate(read.graph):
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{index}"
         seen.add(node.name)
-    return copy
+    return _written(read, model)
 
 
 def quantised_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the operators that read quantised numbers, in order."""
-    readable = {output for node in model.graph.node if node.op_type == _DQ for output in node.output}
-    others = (node for node in model.graph.node if node.op_type not in (_Q, _DQ))
-    return [node.name for node in others if any(name in readable for name in node.input)]
+    """Name the operators that read quantised numbers, in order."""
+    graph = ir.serde.deserialize_model(model).graph
+    others = (node for node in graph if node.op_type not in (_Q, _DQ))
+    return [node.name or "" for node in others if any(_kind(value) == _DQ for value in node.inputs)]
 
 
 def seven_bits(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Scale uint8 tensors as int8 ones are; see the module's text."""
-    copy = copied(model)
-    constants = {tensor.name: tensor for tensor in copy.graph.initializer}
-    scales = {node.input[1] for node in _quantisers(copy) if _dtype(constants, node) == np.uint8}
-    for name in scales:
-        wider = numpy_helper.to_array(constants[name]) * (255.0 / 127.0)
-        constants[name].CopyFrom(numpy_helper.from_array(wider.astype(np.float32), name))
-    return copy
+    """Return a copy that scales uint8 tensors as int8 ones are; see the module's text."""
+    read = ir.serde.deserialize_model(model)
+    for scale in {node.inputs[1]: None for node in _quantisers(read.graph) if _dtype(node) == ir.DataType.UINT8}:
+        _set_numbers(scale, (_numbers(scale) * (255.0 / 127.0)).astype(np.float32))
+    return _written(read, model)
 
 
 def as_int8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with every uint8 quantiser written as int8, for TensorRT; numbers above 127 saturate."""
-    copy = copied(model)
-    constants = {tensor.name: tensor for tensor in copy.graph.initializer}
-    points = {node.input[2] for node in _quantisers(copy) if _dtype(constants, node) == np.uint8}
-    for name in points:
-        zero = numpy_helper.to_array(constants[name])
-        constants[name].CopyFrom(numpy_helper.from_array(zero.astype(np.int8), name))
-    quantised = {node.output[0] for node in copy.graph.node if node.op_type == _Q}
-    for value in copy.graph.value_info:
-        if value.name in quantised:
-            value.type.tensor_type.elem_type = TensorProto.INT8
-    return copy
+    """Return a copy with every uint8 quantiser written as int8, for TensorRT; numbers above 127 saturate."""
+    read = ir.serde.deserialize_model(model)
+    for point in {node.inputs[2]: None for node in _quantisers(read.graph) if _dtype(node) == ir.DataType.UINT8}:
+        _set_numbers(point, _numbers(point).astype(np.int8))
+    for node in read.graph:
+        if node.op_type == _Q and node.outputs[0].dtype is not None:
+            node.outputs[0].dtype = ir.DataType.INT8
+    return _written(read, model)
 
 
 def as_uint8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with every quantised activation as uint8, int8 ones with a zero point of 128: the same numbers."""
-    copy = copied(model)
-    constants = {tensor.name: tensor for tensor in copy.graph.initializer}
-    shifted: dict[str, str] = {}
-    quantised = set()
-    for node in _quantisers(copy):
-        if node.op_type == _Q and _dtype(constants, node) == np.int8:
-            shifted.setdefault(node.input[2], f"{node.input[2]}_shifted")
-            quantised.add(node.output[0])
-    for name, new in shifted.items():
-        zero = numpy_helper.to_array(constants[name]).astype(np.int16) + 128
-        copy.graph.initializer.append(numpy_helper.from_array(zero.astype(np.uint8), new))
-    for node in _quantisers(copy):
-        if (node.op_type == _Q and node.output[0] in quantised) or node.input[0] in quantised:
-            node.input[2] = shifted[node.input[2]]
-    return tidy(copy)
+    """Return a copy with every quantised activation as uint8: the same numbers, int8 ones with a zero point of 128."""
+    read = ir.serde.deserialize_model(model)
+    quantisers = [node for node in read.graph if node.op_type == _Q and _dtype(node) == ir.DataType.INT8]
+    points = dict.fromkeys(node.inputs[2] for node in quantisers)
+    shifted = {point: _shifted(read.graph, point) for point in points}
+    made = {node.outputs[0] for node in quantisers}
+    readers = [node for node in read.graph if node.op_type == _DQ and node.inputs[0] in made]
+    for node in (*quantisers, *readers):
+        node.replace_input_with(2, shifted[node.inputs[2]])
+    return _tidied(read)
+
+
+def _shifted(graph: ir.Graph, point: ir.Value | None) -> ir.Value:
+    """Add the zero point of the same numbers as uint8."""
+    numbers = (_numbers(point).astype(np.int16) + 128).astype(np.uint8)
+    value = constant_value(numbers, f"{_named(point).name}_shifted")
+    graph.register_initializer(value)
+    return value
 
 
 def check_symmetric(model: onnx.ModelProto) -> None:
@@ -107,11 +105,11 @@ def check_symmetric(model: onnx.ModelProto) -> None:
         ExportError: A quantiser without constant parameters, with a zero point that is not 0, with numbers that are
             neither int8 nor uint8, or with a scale that is not positive.
     """
-    constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    for node in _quantisers(model):
-        if len(node.input) < 3 or not {node.input[1], node.input[2]} <= constants.keys():
+    for node in _quantisers(ir.serde.deserialize_model(model).graph):
+        parameters = list(node.inputs[1:3])
+        if len(parameters) < 2 or not all(value is not None and value.is_initializer() for value in parameters):
             raise ExportError(f"the quantiser {node.name} has no constant scale and zero point; engines need both")
-        zero, scale = (numpy_helper.to_array(constants[node.input[index]]) for index in (2, 1))
+        scale, zero = (_numbers(value) for value in parameters)
         if zero.any():
             raise ExportError(f"the quantiser {node.name} has a zero point of {zero.ravel()[0]}; TensorRT takes only 0")
         if zero.dtype not in (np.int8, np.uint8):
@@ -121,69 +119,119 @@ def check_symmetric(model: onnx.ModelProto) -> None:
 
 
 def without_quantisers(model: onnx.ModelProto, original: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """The quantised graph with some operators as they were in the original, reading and holding floats.
+    """Return the quantised graph with some operators as they were in the original, reading and holding floats.
 
     Args:
         model: Quantised graph; tensors and nodes have the names they have in `original`.
         original: The float graph.
         names: Operators to put back.
     """
-    copy = copied(model)
-    floats = {node.name: node for node in original.graph.node}
-    weights = {tensor.name: tensor for tensor in original.graph.initializer}
-    held = {tensor.name: tensor for tensor in copy.graph.initializer}
-    for node in copy.graph.node:
-        if node.name in names and node.name in floats:
-            output = list(node.output)
-            node.CopyFrom(floats[node.name])
-            node.output[:] = output
-            for index, name in enumerate(node.input):
-                if name in weights:
-                    node.input[index] = _keep(copy.graph, held, weights[name])
-    return tidy(copy)
+    read, floats = ir.serde.deserialize_model(model), ir.serde.deserialize_model(original).graph
+    graph = read.graph
+    before = {node.name: node for node in floats if node.name in names}
+    values = {value.name: value for value in _values(graph)}
+    for node in list(graph):
+        given = before.get(node.name)
+        if given is not None:
+            inputs = [None if value is None else _same_value(graph, values, value) for value in given.inputs]
+            _rewrite(node, given, inputs)
+    return _tidied(read)
+
+
+def _rewrite(node: ir.Node, like: ir.Node, inputs: list[ir.Value | None]) -> None:
+    """Let a node be as another one, but for its outputs."""
+    node.op_type, node.domain = like.op_type, like.domain
+    node.attributes.clear()
+    node.attributes.update(like.attributes)
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
+
+
+def _same_value(graph: ir.Graph, values: dict[str | None, ir.Value], wanted: ir.Value) -> ir.Value:
+    """Find the value that is one of the float graph; add a constant where the graph has no equal one."""
+    if not wanted.is_initializer():
+        return values[wanted.name]
+    name = wanted.name or ""
+    same = values.get(name)
+    if same is not None and not (same.is_initializer() and np.array_equal(_numbers(same), _numbers(wanted))):
+        name = f"{name}_float"
+    if name not in values:
+        value = constant_value(_numbers(wanted), name)  # not the same tensor, which would get the value's name
+        graph.register_initializer(value)
+        values[name] = value
+    return values[name]
 
 
 def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Drop nodes, constants and notes that nothing uses; `model` itself is changed and returned."""
+    """Return the graph without nodes, constants and notes of shapes that nothing uses."""
+    return _tidied(ir.serde.deserialize_model(model))
+
+
+def _tidied(model: ir.Model) -> onnx.ModelProto:
     graph = model.graph
-    wanted = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
-    constants = [onnx.TensorProto.FromString(t.SerializeToString()) for t in graph.initializer if t.name in wanted]
-    for part, values in ((graph.node, nodes), (graph.initializer, constants)):
-        del part[:]
-        part.extend(values)
-    del graph.value_info[:]
-    return model
-
-
-def _keep(graph: onnx.GraphProto, held: dict[str, onnx.TensorProto], tensor: onnx.TensorProto) -> str:
-    """Name under which the graph holds a constant, added where it does not."""
-    name = tensor.name
-    if name in held and not np.array_equal(numpy_helper.to_array(held[name]), numpy_helper.to_array(tensor)):
-        name = f"{name}_float"
-    if name not in held:
-        added = graph.initializer.add()
-        added.CopyFrom(tensor)
-        added.name = name
-        held[name] = added
-    return name
-
-
-def _quantisers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if node.op_type in (_Q, _DQ)]
-
-
-def _dtype(constants: dict[str, onnx.TensorProto], node: onnx.NodeProto) -> np.dtype[np.generic]:
-    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(constants[node.input[2]].data_type))
+    for node in reversed(graph):
+        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+            graph.remove(node, safe=True)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        if not graph.initializers[name].is_graph_output():
+            del graph.initializers[name]
+    made = ir.serde.serialize_model(model)
+    del made.graph.value_info[:]
+    return made
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that may be changed."""
+    """Return a copy that may be changed."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+def _written(read: ir.Model, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write a changed graph, with notes of shapes of those values alone that had one in the model it was read from."""
+    made = ir.serde.serialize_model(read)
+    noted = {info.name for info in model.graph.value_info}
+    kept = [info for info in made.graph.value_info if info.name in noted]
+    del made.graph.value_info[:]
+    made.graph.value_info.extend(kept)
+    return made
+
+
+def _values(graph: ir.Graph) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+
+
+def _quantisers(graph: ir.Graph) -> list[ir.Node]:
+    return [node for node in graph if node.op_type in (_Q, _DQ)]
+
+
+def _kind(value: ir.Value | None) -> str:
+    node = None if value is None else value.producer()
+    return "" if node is None else node.op_type
+
+
+def _named(value: ir.Value | None) -> ir.Value:
+    if value is None:
+        raise ExportError("a quantiser has no constant scale and zero point; engines need both")
+    return value
+
+
+def _numbers(value: ir.Value | None) -> NDArray[Any]:
+    tensor = _named(value).const_value
+    if tensor is None:
+        raise ExportError(f"'{_named(value).name}' is not constant; engines need constant scales and zero points")
+    return np.asarray(tensor.numpy())
+
+
+def _set_numbers(value: ir.Value | None, numbers: NDArray[Any]) -> None:
+    tensor = ir.tensor(numbers, name=_named(value).name)
+    _named(value).const_value, _named(value).type = tensor, ir.TensorType(tensor.dtype)
+
+
+def _dtype(node: ir.Node) -> ir.DataType | None:
+    """Return the type of a quantiser's integers."""
+    return _named(node.inputs[2]).dtype

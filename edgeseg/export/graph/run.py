@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ def run_graph(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list
     options.log_severity_level = 4
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outputs: list[NDArray[Any]] = session.run(None, dict(feeds))
+        outputs = [np.asarray(output) for output in session.run(None, dict(feeds))]
     except Exception as error:
         raise ExportError(f"ONNX Runtime refuses the graph: {first_line(error)}") from error
     return outputs

@@ -1,38 +1,49 @@
-"""What a pass on the ONNX graph is, and the pipeline that makes each one prove itself.
+"""The one contract for every rewrite of an ONNX graph, float or int8, general or for the kernels of one engine.
 
-A pass states what it requires of the graph; one that does not hold makes the pass decline, with the reason in its
-report. After every pass that changed something the graph runs on the same inputs as before, in ONNX Runtime on the CPU;
-if an output moved by more than the tolerance, the pass is undone and the report says so. Some networks amplify the last
-bit by more than the tolerance, whatever is done to them: where the exporter gives the exact output (float64), a pass
-also holds when the graph stays about as near to it as the graph was before any pass.
+A rewrite is a subclass of `Pass`: called with a model it gives a `PassResult`, the model it made and a `PassReport`.
+It never changes the model it is given, keeps the names and shapes of its inputs and outputs, and declares:
+
+- what it requires of the graph (`requires`): where that does not hold it declines, with the reason in its report;
+- its `name`, that of the class: in reports, in the list of ``edgeseg export --passes``, and for ``--skip-pass``;
+- its `kind`:
+
+  ``exact``
+      computes the same numbers, but for the rounding of floats. After the pass the graph runs on the same inputs as
+      before it, in ONNX Runtime on the CPU. If an output moved by more than the tolerance, the pass is undone. Some
+      networks amplify the last bit by more than the tolerance, whatever is done to them: where the exporter gives the
+      exact output (float64), a pass also holds when the graph stays about as near to it as the graph was before.
+  ``rounding``
+      changes numbers of low precision, such as those of an int8 graph, by their steps. The graph before the pass and
+      the one after it are scored on held-out images (the caller's `Score`: share of labels equal to fp32's, 0 to 1),
+      and the pass is undone where the score drops by more than the pass declares (`allowed_drop`). Where the caller
+      gives no score, the pass is held to its outputs, in root mean square, with a tolerance that is wide
+      (`edgeseg.export.passes._proof.WIDE`): enough to undo a rewrite that computes something else, not enough to tell
+      how many labels it costs. The report then says so by a score of None.
+
+`run_passes` applies passes under this contract. A pass that raises is undone like one that does not hold: the report
+says why, and the export goes on without it.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeseg.errors import ExportError
 from edgeseg.export.graph.cost import graph_cost
 from edgeseg.export.graph.editor import GraphEditor
-from edgeseg.export.graph.run import run_graph
+from edgeseg.export.passes._proof import TOLERANCE, Evidence, Exact, Proof, Score
 from edgeseg.text import first_line
 
-__all__ = ["GraphPass", "Pass", "PassReport", "PassResult", "run_passes"]
+__all__ = ["Exact", "GraphPass", "Kind", "Pass", "PassReport", "PassResult", "Score", "run_passes"]
 
-TOLERANCE = 1e-5
-"""Largest change of an output by a pass, relative to the output's range."""
-SLACK = 2.0
-"""How many times as far from the exact output as the first graph a rewritten one may be: rounding is random."""
-Exact = Callable[[], "NDArray[np.float64] | None"]
+Kind = Literal["exact", "rounding"]
+"""How a pass proves itself; see the module's text."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +54,16 @@ class PassReport:
         name: Of the pass.
         modified: Whether the graph changed (False after a revert).
         nodes: Number of nodes before and after.
-        reason: Why it declined or was reverted; empty otherwise.
+        reason: Why it declined or was undone; empty otherwise.
         error: Largest change of an output relative to its range, None where nothing was measured.
         rounding: Largest distance of the first graph and of this one from the exact output, relative to its range; None
             where the change alone was small enough, or nothing exact was given.
         macs: Multiply-accumulates before and after; None where the pass changed nothing.
         bytes: Read and written by all nodes, before and after; None likewise.
         declined: What the pass left as it was, and why; one sentence each.
+        kind: Of the pass.
+        score: Share of labels equal to fp32's before and after a rounding pass; None for other passes, where nothing
+            changed, and where the caller gave no score.
     """
 
     name: str
@@ -61,6 +75,8 @@ class PassReport:
     macs: tuple[int, int] | None = None
     bytes: tuple[int, int] | None = None
     declined: tuple[str, ...] = ()
+    kind: Kind = "exact"
+    score: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,10 +89,25 @@ class PassResult:
 
 
 class Pass(ABC):
-    """One rewrite of the graph. Subclasses never change the model they are given."""
+    """One rewrite of the graph, under the contract of this module.
+
+    Subclasses declare `kind` and implement `rewrite`; the first line of their docstring is what ``--passes`` lists.
+    """
+
+    kind: ClassVar[Kind]
+    """How the pass proves itself."""
+
+    allowed_drop: ClassVar[float] = 0.0
+    """Of a rounding pass: share of the labels, 0 to 1, by which its score may drop."""
 
     declined: tuple[str, ...] = ()
     """What the last call left as it was, and why; `rewrite` may set it."""
+
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        """Refuse a pass that does not say how it proves itself."""
+        super().__init_subclass__()
+        if not abstract and getattr(cls, "kind", None) not in ("exact", "rounding"):
+            raise TypeError(f"the pass {cls.__name__} declares no kind; set it to 'exact' or 'rounding'")
 
     @property
     def name(self) -> str:
@@ -84,27 +115,28 @@ class Pass(ABC):
         return type(self).__name__
 
     def requires(self, model: onnx.ModelProto) -> str:
-        """Why this graph cannot be rewritten; empty when it can."""
+        """Say why this graph cannot be rewritten; empty when it can."""
         return ""
 
     @abstractmethod
     def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
-        """The rewritten graph, or None where there is nothing to do."""
+        """Return the rewritten graph, or None where there is nothing to do."""
 
     def __call__(self, model: onnx.ModelProto) -> PassResult:
-        """Apply the pass without checking numbers."""
+        """Apply the pass without proof."""
         count = len(model.graph.node)
         self.declined = ()
         reason = self.requires(model)
         rewritten = None if reason else self.rewrite(model)
-        if rewritten is None:
-            report = PassReport(self.name, False, (count, count), reason, declined=self.declined)
-            return PassResult(model, False, report)
-        report = PassReport(self.name, True, (count, len(rewritten.graph.node)), declined=self.declined)
-        return PassResult(rewritten, True, report)
+        made = model if rewritten is None else rewritten
+        counts = (count, len(made.graph.node))
+        report = PassReport(
+            self.name, rewritten is not None, counts, reason, declined=self.declined, kind=type(self).kind
+        )
+        return PassResult(made, report.modified, report)
 
 
-class GraphPass(Pass):
+class GraphPass(Pass, abstract=True):
     """A pass that works on a `GraphEditor`. Subclasses implement `apply`."""
 
     @abstractmethod
@@ -126,28 +158,31 @@ def run_passes(
     tolerance: float = TOLERANCE,
     rounds: int = 1,
     exact: Exact | None = None,
+    score: Score | None = None,
 ) -> tuple[onnx.ModelProto, list[PassReport]]:
-    """Apply passes in order, each checked on `feeds` and undone where the numbers do not hold.
+    """Apply passes in order, each proven by its kind and undone where it does not hold.
 
     Args:
         model: The graph; it is not changed.
         passes: In order.
         feeds: Input name -> array.
-        tolerance: Largest change of an output relative to its range.
-        exact: Gives the one output in float64 on `feeds`, or None; asked for only where a pass moves the output by more
-            than the tolerance.
+        tolerance: Largest change of an output by exact passes, relative to its range.
         rounds: How often to go through the passes at most; it ends with a round in which none changed anything.
+        exact: Gives the one output in float64 on `feeds`, or None; asked for only where an exact pass moves the output
+            by more than the tolerance.
+        score: Gives the share of a graph's labels that equal fp32's on held-out images; asked for only where a rounding
+            pass changed the graph.
 
     Returns:
         The rewritten graph, and the reports: one per pass, then one per pass that changed something in a later round.
     """
     reports: list[PassReport] = []
-    judge = _Judge(feeds, run_graph(model, feeds), tolerance, exact)
+    proof = Proof(model, feeds, tolerance, exact=exact, score=score)
     active = list(passes)
     for turn in range(rounds):
         done: list[PassReport] = []
         for step in active:
-            model, report = _checked(model, step, judge)
+            model, report = _proven(model, step, proof)
             done.append(report)
         reports += [report for report in done if turn == 0 or report.modified or report.error is not None]
         active = [step for step, report in zip(active, done, strict=True) if report.modified or report.error is None]
@@ -156,77 +191,30 @@ def run_passes(
     return model, reports
 
 
-def _checked(model: onnx.ModelProto, step: Pass, judge: _Judge) -> tuple[onnx.ModelProto, PassReport]:
-    """One pass's graph and report, or the graph it was given where its numbers do not hold, or the pass fails."""
+def _proven(model: onnx.ModelProto, step: Pass, proof: Proof) -> tuple[onnx.ModelProto, PassReport]:
+    """Return the pass's graph and report, or the graph it was given where it does not hold or raises."""
+    kind, count = type(step).kind, len(model.graph.node)
     try:
         result = step(model)
+        if not result.modified:
+            return model, result.report
+        evidence = _evidence(model, result.model, step, proof)
+        before, after = graph_cost(model), graph_cost(result.model)
     except Exception as error:  # a pass may meet a graph that nobody thought of; the export goes on without it
-        count, kind = len(model.graph.node), type(error).__name__
-        return model, PassReport(step.name, False, (count, count), f"undone: {kind}: {first_line(error)}", math.inf)
-    if not result.modified:
-        return model, result.report
-    verdict = judge(result.model)
-    if verdict.reason:
-        count = result.report.nodes[0]
-        return model, PassReport(step.name, False, (count, count), verdict.reason, verdict.error, verdict.rounding)
-    before, after = graph_cost(model), graph_cost(result.model)
-    return result.model, replace(
-        result.report,
-        error=verdict.error,
-        rounding=verdict.rounding,
-        macs=(before.macs, after.macs),
-        bytes=(before.bytes, after.bytes),
-    )
+        reason = f"undone: {type(error).__name__}: {first_line(error)}"
+        return model, PassReport(step.name, False, (count, count), reason, math.inf, kind=kind)
+    if evidence.reason:
+        undone = PassReport(step.name, False, (count, count), evidence.reason, kind=kind)
+        return model, _with_figures(undone, evidence)
+    report = replace(result.report, macs=(before.macs, after.macs), bytes=(before.bytes, after.bytes))
+    return result.model, _with_figures(report, evidence)
 
 
-@dataclass(frozen=True)
-class _Verdict:
-    """Why a graph does not hold (empty where it does), and the figures of `PassReport`."""
-
-    reason: str
-    error: float
-    rounding: tuple[float, float] | None = None
+def _evidence(before: onnx.ModelProto, after: onnx.ModelProto, step: Pass, proof: Proof) -> Evidence:
+    if type(step).kind == "exact":
+        return proof.exact(after)
+    return proof.rounding(before, after, type(step).allowed_drop)
 
 
-class _Judge:
-    """Holds graphs to the outputs of the first one, and to the exact output where rounding is all there is."""
-
-    def __init__(
-        self,
-        feeds: Mapping[str, NDArray[Any]],
-        expected: Sequence[NDArray[Any]],
-        tolerance: float,
-        exact: Exact | None,
-    ) -> None:
-        self._feeds, self._expected, self._tolerance = feeds, expected, tolerance
-        self._exact: Exact = functools.cache(exact) if exact else lambda: None
-
-    def __call__(self, model: onnx.ModelProto) -> _Verdict:
-        """Run the graph and compare."""
-        try:
-            got = run_graph(model, self._feeds)
-        except ExportError as error:
-            return _Verdict(f"reverted: {error}", float("inf"))
-        worst = 0.0
-        for new, old in zip(got, self._expected, strict=True):
-            if new.shape != old.shape:
-                return _Verdict(f"reverted: an output changed its shape from {old.shape} to {new.shape}", float("inf"))
-            worst = max(worst, _distance(new, old, old))
-        if worst <= self._tolerance:
-            return _Verdict("", worst)
-        moved = f"reverted: an output moved by {worst:.1e} of its range, at most {self._tolerance:.0e} is allowed"
-        exact = self._exact() if len(got) == 1 and np.isfinite(worst) else None
-        if exact is None or exact.shape != got[0].shape:
-            return _Verdict(moved, worst)
-        first, now = (_distance(output, exact, exact) for output in (self._expected[0], got[0]))
-        if now <= max(self._tolerance, SLACK * first):
-            return _Verdict("", worst, (first, now))
-        why = f"{moved}; it is {now:.1e} from the exact output, the graph before was {first:.1e}"
-        return _Verdict(why, worst, (first, now))
-
-
-def _distance(new: NDArray[Any], old: NDArray[Any], scale: NDArray[Any]) -> float:
-    """Largest difference relative to the range of `scale`; infinite where a value is no number on one side alone."""
-    span = float(np.ptp(scale.astype(np.float64))) or 1.0
-    distance = float(np.abs(new.astype(np.float64) - old).max(initial=0.0)) / span
-    return distance if math.isfinite(distance) else math.inf
+def _with_figures(report: PassReport, evidence: Evidence) -> PassReport:
+    return replace(report, error=evidence.error, rounding=evidence.rounding, score=evidence.score)

@@ -14,14 +14,16 @@ import onnx_ir as ir
 from edgeseg.export.graph.editor import GraphEditor
 from edgeseg.export.passes._base import GraphPass
 
-__all__ = ["OrderGelu", "in_activation"]
-
-_NONLINEAR = ("Clip", "Erf", "HardSigmoid", "Sigmoid", "Tanh")
-_REACH = 3
+__all__ = ["OrderGelu"]
 
 
 class OrderGelu(GraphPass):
-    """x * (0.5 * (1 + erf(x / sqrt 2))) -> (x * (1 + erf(x / sqrt 2))) * 0.5; any shapes, any position of factors."""
+    """Write GELU as (x * (1 + erf(x / sqrt 2))) * 0.5, the form that every engine recognises.
+
+    Requires x * (0.5 * (1 + erf(x / sqrt 2))), of any shape and with its factors in any position.
+    """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
@@ -70,24 +72,7 @@ def _only_reader(editor: GraphEditor, value: ir.Value, kind: str) -> ir.Node | N
 
 
 def _scalar(editor: GraphEditor, node: ir.Node, value: ir.Value) -> float | None:
-    """The single number the node joins with the value; None where it is not one constant number."""
+    """Find the single number the node joins with the value; None where it is not one constant number."""
     others = [given for given in node.inputs if given is not value]
     constant = editor.constant(others[0]) if len(others) == 1 else None
     return float(constant.reshape(-1)[0]) if constant is not None and constant.size == 1 else None
-
-
-def in_activation(editor: GraphEditor, node: ir.Node) -> bool:
-    """Whether arithmetic with a single number follows a non-linearity closely, as the last steps of an activation do.
-
-    Engines recognise GELU, HardSwish and the like by these nodes; folding one of them away would cost more than it
-    saves.
-    """
-    if not any((constant := editor.constant(value)) is not None and constant.size == 1 for value in node.inputs):
-        return False
-    front = [node]
-    for _ in range(_REACH):
-        made = [editor.producer(value) for earlier in front for value in earlier.inputs]
-        if any(found is not None and found.op_type in _NONLINEAR for found in made):
-            return True
-        front = [found for found in made if found is not None and found.op_type in ("Add", "Div", "Mul")]
-    return False

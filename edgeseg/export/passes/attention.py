@@ -22,11 +22,15 @@ __all__ = ["ProjectValues", "matrix_of"]
 
 
 class ProjectValues(GraphPass):
-    """Project the values of single-head attention, not its result (identity: module docstring).
+    """Project the values of single-head attention, not its result.
+
+    The module's text has the identity.
 
     Requires a softmax over the last axis, constant projection weights, fixed shapes, and between product and projection
     only reshapes and transposes that leave the order of the elements. Declines where it does not cost less.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
@@ -60,7 +64,7 @@ def _project(editor: GraphEditor, node: ir.Node) -> None:
 
 
 def matrix_of(editor: GraphEditor, node: ir.Node) -> tuple[NDArray[np.floating], NDArray[np.floating] | None] | None:
-    """The matrix, (inputs, outputs), and the bias, (outputs,), a node multiplies by and adds; None for other nodes."""
+    """Find the matrix, (inputs, outputs), a node multiplies by and the bias it adds; None for other nodes."""
     weight = editor.constant(node.inputs[1])
     given = node.inputs[2] if len(node.inputs) > 2 else None
     bias = editor.constant(given)
@@ -76,7 +80,7 @@ def matrix_of(editor: GraphEditor, node: ir.Node) -> tuple[NDArray[np.floating],
 
 
 def _product(editor: GraphEditor, value: ir.Value | None) -> ir.Node | None:
-    """The product of a softmax and values that the value is, its elements in the same order; None where it is not."""
+    """Find the product of softmax and values that the value is, with its elements in the same order, or None."""
     width = (editor.shape(value) or (0,))[-1]
     while (node := editor.producer(value, "Reshape", "Transpose")) is not None:
         if node.op_type == "Transpose" and not _keeps_order(editor, node):
@@ -91,7 +95,7 @@ def _product(editor: GraphEditor, value: ir.Value | None) -> ir.Node | None:
 
 
 def _keeps_order(editor: GraphEditor, node: ir.Node) -> bool:
-    """Whether a transpose only moves axes of length 1."""
+    """Tell whether a transpose only moves axes of length 1."""
     shape = editor.shape(node.inputs[0])
     if shape is None:
         return False

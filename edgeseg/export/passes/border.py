@@ -1,9 +1,10 @@
-"""A convolution of a map that is one pixel spread over the whole plane: nine numbers per channel instead of a plane.
+"""A convolution of one pixel that is broadcast over the whole plane: nine numbers per channel instead of a plane.
 
-Global pooling pyramids (PPM, ASPP) concatenate a pooled pixel, spread to the map's size, with the map, and convolve.
+Global pooling pyramids (PPM, ASPP) concatenate a pooled pixel, broadcast to the map's size, with the map, and
+convolve.
 For a k x k convolution of stride 1 that keeps the size, zero padding makes a constant map's result differ only within
 p = padding pixels of the border: it is the result on a (2p + 1) x (2p + 1) plane whose middle row and column repeat.
-So K * concat(x, spread(g)) = K1 * x + repeat(K2 * spread_small(g)).
+So K * concat(x, broadcast(g)) = K1 * x + repeat(K2 * broadcast_small(g)).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_int, attri
 from edgeseg.export.passes._base import GraphPass
 from edgeseg.export.passes.resize import resize_rule
 
-__all__ = ["ConvolveSpread"]
+__all__ = ["ConvolveBroadcast"]
 
 LEAST_SHARE = 0.25
 """Share of a convolution's input channels below which taking them out is not worth a sum behind the convolution.
@@ -27,13 +28,17 @@ on ONNX Runtime: at one eighth 0.90 to 1.01 times as fast (Fast-SCNN, UPerNet, P
 """
 
 
-class ConvolveSpread(GraphPass):
-    """Take spread pixels out of the concat before a padded k x k convolution (identity: module docstring).
+class ConvolveBroadcast(GraphPass):
+    """Take broadcast pixels out of the concat before a padded k x k convolution.
+
+    The module's text has the identity.
 
     Requires one group, stride 1, equal padding on all sides that keeps the size, maps larger than 2 p + 1, and constant
-    weights. Declines where the sum costs more than the channels saved, and where the spread channels are less than
+    weights. Declines where the sum costs more than the channels saved, and where the broadcast channels are less than
     `LEAST_SHARE` of the convolution's inputs.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
@@ -52,8 +57,8 @@ def _split(editor: GraphEditor, node: ir.Node) -> None:
     pixels = [_pixel(editor, value) for value in values]
     if all(pixel is None for pixel in pixels) or all(pixel is not None for pixel in pixels):
         return
-    if _spread_share(editor, values, pixels) < LEAST_SHARE:
-        editor.decline(f"Conv {node.name}: too few of its input channels are spread pixels")
+    if _broadcast_share(editor, values, pixels) < LEAST_SHARE:
+        editor.decline(f"Conv {node.name}: too few of its input channels are broadcast pixels")
         return
     draft = editor.draft(node.outputs[0].name or "border")
     out = _drafted(editor, draft, node, parts, values, pixels, shape, pad)
@@ -61,11 +66,11 @@ def _split(editor: GraphEditor, node: ir.Node) -> None:
         draft.commit({node.outputs[0]: out}, before=node)
     else:
         draft.discard()
-        editor.decline(f"Conv {node.name}: taking the spread pixel out of its input costs more")
+        editor.decline(f"Conv {node.name}: taking the broadcast pixel out of its input costs more")
 
 
 def _padding(editor: GraphEditor, node: ir.Node) -> int | None:
-    """The padding of a convolution of stride 1 that keeps the size; None for any other, and for none at all."""
+    """Find the padding of a convolution of stride 1 that keeps the size; None for any other, and for none at all."""
     before, after = editor.shape(node.inputs[0]), editor.shape(node.outputs[0])
     pads, steps = attribute_ints(node, "pads", (0,) * 4), attribute_ints(node, "strides", (1, 1))
     plain = attribute_string(node, "auto_pad", "NOTSET") == "NOTSET" and steps == (1, 1)
@@ -75,7 +80,7 @@ def _padding(editor: GraphEditor, node: ir.Node) -> int | None:
 
 
 def _pixel(editor: GraphEditor, value: ir.Value) -> ir.Value | None:
-    """The single pixel the value spreads; None where it does not."""
+    """Find the single pixel the value broadcasts; None where it does not."""
     node = editor.producer(value, "Expand", "Resize")
     before, after = editor.shape(node.inputs[0] if node is not None else None), editor.shape(value)
     if node is None or before is None or after is None or len(before) != 4 or before[2:] != (1, 1):
@@ -85,10 +90,10 @@ def _pixel(editor: GraphEditor, value: ir.Value) -> ir.Value | None:
     return node.inputs[0]
 
 
-def _spread_share(editor: GraphEditor, values: list[ir.Value], pixels: list[ir.Value | None]) -> float:
+def _broadcast_share(editor: GraphEditor, values: list[ir.Value], pixels: list[ir.Value | None]) -> float:
     sizes = [part[1] if (part := editor.shape(value)) is not None else 0 for value in values]
-    spread = sum(size for size, pixel in zip(sizes, pixels, strict=True) if pixel is not None)
-    return spread / max(sum(sizes), 1)
+    pixel_channels = sum(size for size, pixel in zip(sizes, pixels, strict=True) if pixel is not None)
+    return pixel_channels / max(sum(sizes), 1)
 
 
 def _drafted(
@@ -104,11 +109,11 @@ def _drafted(
     sizes = [part[1] for value in values if (part := editor.shape(value)) is not None]
     weights = np.split(parts.weight, np.cumsum(sizes)[:-1], axis=1)
     rest = [value for value, pixel in zip(values, pixels, strict=True) if pixel is None]
-    spread = [pixel for pixel in pixels if pixel is not None]
+    broadcast = [pixel for pixel in pixels if pixel is not None]
     kept = np.concatenate([w for w, pixel in zip(weights, pixels, strict=True) if pixel is None], axis=1)
     gone = np.concatenate([w for w, pixel in zip(weights, pixels, strict=True) if pixel is not None], axis=1)
     batch, side = shape[0], 2 * pad + 1
-    small = _concat(draft, spread, (batch, gone.shape[1], 1, 1))
+    small = _concat(draft, broadcast, (batch, gone.shape[1], 1, 1))
     plane = (batch, gone.shape[1], side, side)
     tile = draft.op("Expand", [small, draft.constant(np.array(plane, np.int64), "shape")], plane)
     frame = draft_conv(draft, gone, parts.bias, tile, (batch, shape[1], side, side), parts.dtype, like=node)

@@ -14,7 +14,9 @@ __all__ = ["MergeDuplicates", "RemoveUnused", "StripNotes"]
 
 
 class _IrPass(Pass):
-    """A chain of onnx-ir's own passes."""
+    """A chain of passes of onnx-ir."""
+
+    kind = "exact"
 
     steps: Sequence[PassBase] = ()
 
@@ -37,6 +39,8 @@ class MergeDuplicates(_IrPass):
 
 class StripNotes(Pass):
     """Remove the exporter's notes (stack traces with paths of the export machine, names of torch nodes)."""
+
+    kind = "exact"
 
     def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
         stripped = onnx.ModelProto()

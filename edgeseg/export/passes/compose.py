@@ -14,9 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeseg.export.graph.affine import Affine, ConvParts, affine_of, conv_parts, draft_affine, draft_conv
+from edgeseg.export.graph.averages import is_mean
 from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_string
 from edgeseg.export.passes._base import GraphPass
-from edgeseg.export.passes.push import is_mean
 from edgeseg.export.passes.resize import draft_resize, resize_rule
 
 __all__ = ["ComposeConvs", "ShrinkFirst", "through_conv", "times_affine"]
@@ -28,11 +28,15 @@ F64 = NDArray[np.float64]
 
 
 class ComposeConvs(GraphPass):
-    """Fold what is linear per pixel into the convolution that reads it (identities: module docstring).
+    """Fold what is linear per pixel into the convolution that reads it.
+
+    The module's text has the identities.
 
     Requires constant weights; a 1x1 convolution besides needs one group in the second. Declines where a bias meets a
     padded border, and where the joint convolution costs more than the two.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
@@ -46,6 +50,8 @@ class ComposeConvs(GraphPass):
 class ShrinkFirst(GraphPass):
     """Average or shrink a map before, not after, what is linear per pixel, where that costs less."""
 
+    kind = "exact"
+
     def apply(self, editor: GraphEditor) -> None:
         for node in reversed(editor.nodes()):
             if editor.holds(node) and node.op_type in ("AveragePool", "GlobalAveragePool", "ReduceMean", "Resize"):
@@ -53,7 +59,7 @@ class ShrinkFirst(GraphPass):
 
 
 def _compose(editor: GraphEditor, node: ir.Node) -> ir.Node | None:
-    """One step; the new convolution, or None where nothing was done."""
+    """Go one step; return the new convolution, or None where nothing was done."""
     parts = conv_parts(editor, node)
     if parts is None or editor.shape(node.outputs[0]) is None:
         return None
@@ -71,7 +77,7 @@ def _compose(editor: GraphEditor, node: ir.Node) -> ir.Node | None:
 
 
 def _chain(editor: GraphEditor, node: ir.Node) -> list[tuple[Affine, ir.Value]]:
-    """The maps before a node, joined: the nearest, the nearest two, and so on."""
+    """Join the maps before a node: the nearest, the nearest two, and so on."""
     found: list[tuple[Affine, ir.Value]] = []
     value = node.inputs[0]
     while len(found) < _CHAIN and (inner := affine_of(editor, editor.producer(value))) is not None:
@@ -90,7 +96,7 @@ def _joined(
     *,
     apart: bool,
 ) -> ir.Value | None:
-    """The drafted convolution; `apart` lets a shift stay before it, of a scale and shift in more than one node."""
+    """Draft the convolution; `apart` lets a shift stay before it, of a scale and shift in more than one node."""
     shape = editor.shape(node.outputs[0])
     weight = times_affine(node.op_type, parts, affine)
     if weight is None or shape is None:
@@ -111,7 +117,7 @@ def _joined(
 
 
 def times_affine(kind: str, parts: ConvParts, affine: Affine) -> F64 | None:
-    """The convolution's weights times the matrix before it; None where groups forbid it."""
+    """Multiply the convolution's weights by the matrix before it; None where groups forbid it."""
     weight = parts.weight
     if kind == "ConvTranspose":
         if affine.diagonal:
@@ -127,7 +133,7 @@ def times_affine(kind: str, parts: ConvParts, affine: Affine) -> F64 | None:
 
 
 def through_conv(parts: ConvParts, bias: F64) -> F64:
-    """What an unpadded convolution makes of a constant map."""
+    """Compute what an unpadded convolution makes of a constant map."""
     taps: F64 = parts.weight.sum(axis=(2, 3))
     if parts.group == 1:
         return taps @ bias
@@ -136,7 +142,7 @@ def through_conv(parts: ConvParts, bias: F64) -> F64:
 
 
 def _by_group(channels: F64, parts: ConvParts) -> F64:
-    """(outputs, inputs of a group): the number of the input channel that each weight reads."""
+    """Give each weight, (outputs, inputs of a group), the number of the input channel that it reads."""
     outputs = parts.weight.shape[0]
     rows = channels.reshape(parts.group, -1)
     wide: F64 = np.repeat(rows, outputs // parts.group, axis=0)

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
-from edgeseg.export.passes._base import Pass
+from edgeseg.export.graph.editor import GraphEditor
+from edgeseg.export.passes._base import GraphPass
 from edgeseg.postprocess import interpolation_bands
 from edgeseg.specs import PostprocessSpec, Size
 
@@ -18,7 +19,7 @@ __all__ = ["AppendLabels"]
 _BAND = 32  # rows of labels that the form for CPUs makes at once
 
 
-class AppendLabels(Pass):
+class AppendLabels(GraphPass):
     """Add an output ``labels`` (N, H, W): bilinear resize of ``logits``, argmax, cast.
 
     Up to 255 classes they are uint8; the cast to it is the last node and comes from float where the form is that for
@@ -35,6 +36,8 @@ class AppendLabels(Pass):
         keep_logits: The logits stay an output, so that labels of another size can be had exactly from the same run.
     """
 
+    kind = "exact"
+
     def __init__(
         self,
         size: Size,
@@ -46,105 +49,120 @@ class AppendLabels(Pass):
         self.size, self.postprocess, self.form, self.keep_logits = size, postprocess, form, keep_logits
 
     def requires(self, model: onnx.ModelProto) -> str:
-        outputs = {output.name: output for output in model.graph.output}
+        outputs = {value.name: value for value in ir.serde.deserialize_model(model).graph.outputs}
         if "logits" not in outputs:
             return "the graph has no output 'logits'"
         if "labels" in outputs:
             return "the graph already ends in labels"
-        shape = outputs["logits"].type.tensor_type.shape.dim
-        if len(shape) != 4 or not all(dim.dim_value for dim in shape):
+        shape = outputs["logits"].shape
+        if shape is None or len(shape) != 4 or not all(isinstance(dim, int) and dim for dim in shape):
             return "the logits have no fixed size"
         return ""
 
-    def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
-        extended = onnx.ModelProto()
-        extended.CopyFrom(model)
-        graph = extended.graph
-        logits = next(output for output in graph.output if output.name == "logits")
-        batch, classes, height, width = (dim.dim_value for dim in logits.type.tensor_type.shape.dim)
-        choose = _Choice(graph, classes, self.postprocess.threshold, through_float=self.form == "resize")
+    def apply(self, editor: GraphEditor) -> None:
+        _free_the_name(editor)
+        logits = next(value for value in editor.graph.outputs if value.name == "logits")
+        batch, classes, height, width = editor.shape(logits) or (0, 0, 0, 0)
+        ending = _Ending(editor, classes, self.postprocess.threshold, through_float=self.form == "resize")
         if (height, width) == self.size:
-            choose("logits", "labels")
+            labels = ending.choose(logits, "labels")
         elif self.form == "resize":
-            self._resize(graph, (batch, classes, *self.size))
-            choose("labels_logits", "labels")
+            labels = ending.choose(self._resized(ending, logits, (batch, classes, *self.size)), "labels")
         else:
-            self._bands(graph, (height, width), choose)
+            labels = self._in_bands(ending, logits, (height, width))
+        labels.name, labels.shape, labels.dtype = "labels", ir.Shape((batch, *self.size)), ending.kind
         if not self.keep_logits:
-            graph.output.remove(logits)
-        graph.output.append(helper.make_tensor_value_info("labels", choose.kind, (batch, *self.size)))
-        return extended
+            del editor.graph.outputs[editor.graph.outputs.index(logits)]
+        editor.graph.outputs.append(labels)
+        editor.changes += 1
 
-    def _resize(self, graph: onnx.GraphProto, target: tuple[int, int, int, int]) -> None:
-        _constant(graph, "labels_size", np.array(target, np.int64))
+    def _resized(self, ending: _Ending, logits: ir.Value, target: tuple[int, int, int, int]) -> ir.Value:
         mode = "align_corners" if self.postprocess.align_corners else "half_pixel"
-        graph.node.append(
-            helper.make_node(
-                "Resize",
-                ["logits", "", "", "labels_size"],
-                ["labels_logits"],
-                name="labels_resize",
-                mode="linear",
-                coordinate_transformation_mode=mode,
-            )
+        sizes = ending.constant("labels_size", np.array(target, np.int64))
+        return ending.add(
+            "Resize",
+            [logits, None, None, sizes],
+            "labels_logits",
+            name="labels_resize",
+            coordinate_transformation_mode=mode,
+            mode="linear",
         )
 
-    def _bands(self, graph: onnx.GraphProto, logits: Size, choose: _Choice) -> None:
+    def _in_bands(self, ending: _Ending, logits: ir.Value, size: Size) -> ir.Value:
         align = self.postprocess.align_corners
-        ((_, inputs, across),) = interpolation_bands(logits[1], self.size[1], align, self.size[1])
-        _constant(graph, "labels_across", _all_inputs(across, inputs, logits[1]))
-        graph.node.append(helper.make_node("MatMul", ["logits", "labels_across"], ["labels_wide"]))
-        _constant(graph, "labels_rows", np.array([2], np.int64))
-        bands = interpolation_bands(logits[0], self.size[0], align, _BAND)
-        for index, (_, rows, down) in enumerate(bands):
-            self._band(graph, f"labels_{index}", rows, down, choose)
-        made = [f"labels_{index}" for index in range(len(bands))]
-        graph.node.append(helper.make_node("Concat", made, ["labels"], name="labels_concat", axis=1))
-
-    def _band(
-        self, graph: onnx.GraphProto, name: str, inputs: slice, down: NDArray[np.float32], choose: _Choice
-    ) -> None:
-        for end, row in (("first", inputs.start), ("last", inputs.stop)):
-            _constant(graph, f"{name}_{end}", np.array([row], np.int64))
-        _constant(graph, f"{name}_down", np.ascontiguousarray(down.T))
-        rows = ["labels_wide", f"{name}_first", f"{name}_last", "labels_rows"]
-        graph.node.append(helper.make_node("Slice", rows, [f"{name}_in"]))
-        graph.node.append(helper.make_node("MatMul", [f"{name}_down", f"{name}_in"], [f"{name}_out"]))
-        choose(f"{name}_out", name)
+        ((_, inputs, across),) = interpolation_bands(size[1], self.size[1], align, self.size[1])
+        matrix = ending.constant("labels_across", _all_inputs(across, inputs, size[1]))
+        wide = ending.add("MatMul", [logits, matrix], "labels_wide")
+        axis = ending.constant("labels_rows", np.array([2], np.int64))
+        bands = [
+            _band(ending, f"labels_{index}", wide, axis, rows, down)
+            for index, (_, rows, down) in enumerate(interpolation_bands(size[0], self.size[0], align, _BAND))
+        ]
+        return ending.add("Concat", bands, "labels", name="labels_concat", axis=1)
 
 
-class _Choice:
-    """Nodes from resized logits to labels."""
+def _free_the_name(editor: GraphEditor) -> None:
+    """Give an inner value of the name ``labels`` another one."""
+    for value in (out for node in editor.nodes() for out in node.outputs if out.name == "labels"):
+        value.name = editor.fresh_name("labels_inner")
 
-    def __init__(self, graph: onnx.GraphProto, classes: int, threshold: float, *, through_float: bool) -> None:
-        self._graph, self._classes, self._through_float = graph, classes, through_float
-        self.kind = TensorProto.UINT8 if classes <= 255 else TensorProto.INT32
+
+def _band(
+    ending: _Ending, name: str, wide: ir.Value, axis: ir.Value, inputs: slice, down: NDArray[np.float32]
+) -> ir.Value:
+    """Add the labels of a band of rows."""
+    ends = [
+        ending.constant(f"{name}_{end}", np.array([row], np.int64))
+        for end, row in (("first", inputs.start), ("last", inputs.stop))
+    ]
+    matrix = ending.constant(f"{name}_down", np.ascontiguousarray(down.T))
+    rows = ending.add("Slice", [wide, *ends, axis], f"{name}_in")
+    return ending.choose(ending.add("MatMul", [matrix, rows], f"{name}_out"), name)
+
+
+class _Ending:
+    """Nodes behind the logits.
+
+    Args:
+        editor: Of the graph.
+        classes: Channels of the logits.
+        threshold: Of a single logit.
+        through_float: Let labels be floats before they are uint8.
+    """
+
+    def __init__(self, editor: GraphEditor, classes: int, threshold: float, *, through_float: bool) -> None:
+        self._editor, self._classes, self._through_float = editor, classes, through_float
+        self.kind = ir.DataType.UINT8 if classes <= 255 else ir.DataType.INT32
         if classes == 1:
-            _constant(graph, "labels_threshold", np.array(threshold, np.float32))
-            _constant(graph, "labels_axis", np.array([1], np.int64))
+            self._threshold = self.constant("labels_threshold", np.array(threshold, np.float32))
+            self._axis = self.constant("labels_axis", np.array([1], np.int64))
 
-    def __call__(self, source: str, made: str) -> None:
-        index = f"{made}_index"
+    def choose(self, source: ir.Value, made: str) -> ir.Value:
+        """Add the labels of resized logits."""
         if self._classes > 1:
-            self._add("ArgMax", [source], index, axis=1, keepdims=0)
+            index = self.add("ArgMax", [source], f"{made}_index", name=f"{made}_index", axis=1, keepdims=0)
         else:
-            self._add("Squeeze", [source, "labels_axis"], f"{made}_plane")
-            self._add("Greater", [f"{made}_plane", "labels_threshold"], index)
-        if self._through_float and self.kind == TensorProto.UINT8:
-            self._add("Cast", [index], f"{made}_float", to=TensorProto.FLOAT)
-            index = f"{made}_float"
-        self._add("Cast", [index], made, to=self.kind)
+            plane = self.add("Squeeze", [source, self._axis], f"{made}_plane", name=f"{made}_plane")
+            index = self.add("Greater", [plane, self._threshold], f"{made}_index", name=f"{made}_index")
+        if self._through_float and self.kind == ir.DataType.UINT8:
+            index = self.add("Cast", [index], f"{made}_float", name=f"{made}_float", to=int(ir.DataType.FLOAT))
+        return self.add("Cast", [index], made, name=made, to=int(self.kind))
 
-    def _add(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-        self._graph.node.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
+    def add(
+        self, kind: str, inputs: list[ir.Value] | list[ir.Value | None], output: str, *, name: str = "", **given: Any
+    ) -> ir.Value:
+        """Add a node at the end of the graph and return its output."""
+        value = ir.Value(name=self._editor.fresh_name(output))
+        self._editor.graph.append(ir.node(kind, inputs, given, outputs=[value], name=name))
+        return value
+
+    def constant(self, name: str, values: NDArray[Any]) -> ir.Value:
+        """Add an initialiser."""
+        return self._editor.add_initialiser(values, name)
 
 
 def _all_inputs(matrix: NDArray[np.float32], inputs: slice, n: int) -> NDArray[np.float32]:
-    """The matrix with rows of zeros for the inputs it leaves out."""
+    """Widen the matrix by rows of zeros for the inputs it leaves out."""
     full = np.zeros((n, matrix.shape[1]), np.float32)
     full[inputs] = matrix
     return full
-
-
-def _constant(graph: onnx.GraphProto, name: str, values: NDArray[np.generic]) -> None:
-    graph.initializer.append(numpy_helper.from_array(values, name))

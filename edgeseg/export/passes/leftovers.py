@@ -24,6 +24,8 @@ class DropRepeatedRelu(GraphPass):
     concatenation, sums and products of such. clip(relu(x), 0, c) = clip(x, 0, c), where nobody else reads the ReLU.
     """
 
+    kind = "exact"
+
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
             if not editor.holds(node) or node.inputs[:1] in ((), (None,)):
@@ -74,7 +76,7 @@ def _is_positive(editor: GraphEditor, value: ir.Value | None, depth: int) -> boo
 
 
 def _interpolates(node: ir.Node) -> bool:
-    """Whether every sample is a mean of the map's with weights from 0 to 1."""
+    """Tell whether every sample is a mean of the map's with weights from 0 to 1."""
     crops = attribute_string(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
     return attribute_string(node, "mode", "nearest") in ("linear", "nearest") and not crops
 

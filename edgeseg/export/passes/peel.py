@@ -1,17 +1,18 @@
 """Peel the trailing resize off a graph, so that the exact postprocessing does it at a fraction of the cost.
 
-Networks of the registry return logits at their own stride. A network of the user's own often ends in
-``F.interpolate(logits, size=image.shape[-2:], mode="bilinear")``; this pass removes that last node and says which
-align_corners the postprocessing must use. It changes what the graph returns, so it is not checked like other
-passes: the export compares the peeled graph plus postprocessing with the whole module.
+Networks of the registry return logits at their stride. A network of the user often ends in
+``F.interpolate(logits, size=image.shape[-2:], mode="bilinear")``; `peel_trailing_resize` removes that last node and
+says which align_corners the postprocessing must use. It changes what the graph returns, so it is no `Pass`: the export
+compares the peeled graph plus postprocessing with the whole module.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import numpy_helper, shape_inference
+import onnx_ir as ir
 
+from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_string
 from edgeseg.specs import Size
 
 __all__ = ["peel_trailing_resize"]
@@ -29,66 +30,43 @@ def peel_trailing_resize(model: onnx.ModelProto, size: Size) -> tuple[onnx.Model
     Returns:
         The graph that ends before the resize, and the align_corners it had; None where the graph does not end in one.
     """
-    graph = model.graph
-    node = next((n for n in graph.node if "logits" in n.output), None)
-    if node is None or node.op_type != "Resize" or len(graph.output) != 1:
+    editor = GraphEditor(model)
+    if [value.name for value in editor.graph.outputs] != ["logits"]:
+        return None
+    node = editor.producer(editor.graph.outputs[0], "Resize")
+    source = None if node is None else node.inputs[0]
+    if node is None or source is None or source.is_graph_input() or source.is_initializer():
         return None
     align = _align_corners(node)
-    before = _static_shape(model, node.input[0])
-    after = _dims(graph.output[0])
-    if align is None or before is None or after is None or before[:2] != after[:2] or tuple(after[2:]) != size:
+    before, after = editor.shape(source), editor.shape(node.outputs[0])
+    if align is None or before is None or after is None or len(before) != 4 or len(after) != 4:
         return None
-    if before[2] > after[2] or before[3] > after[3] or not _is_upsampling_to(graph, node, before, after):
+    if before[:2] != after[:2] or after[2:] != size or before[2] > after[2] or before[3] > after[3]:
         return None
-    return _without(model, node, before), align
+    return (_without(editor, node, source), align) if _fits_sizes(editor, node, before, after) else None
 
 
-def _align_corners(node: onnx.NodeProto) -> bool | None:
-    attributes = {a.name: a for a in node.attribute}
-    mode = attributes["mode"].s.decode() if "mode" in attributes else "nearest"
-    if mode != "linear" or ("antialias" in attributes and attributes["antialias"].i):
+def _align_corners(node: ir.Node) -> bool | None:
+    """Read the align_corners of a bilinear resize; None for any other."""
+    if attribute_string(node, "mode", "nearest") != "linear" or attribute_int(node, "antialias", 0):
         return None
-    key = "coordinate_transformation_mode"
-    transform = attributes[key].s.decode() if key in attributes else "half_pixel"
-    return _ALIGN.get(transform)
+    return _ALIGN.get(attribute_string(node, "coordinate_transformation_mode", "half_pixel"))
 
 
-def _is_upsampling_to(graph: onnx.GraphProto, node: onnx.NodeProto, before: list[int], after: list[int]) -> bool:
-    """Whether scales, where the node gives them, are those of the sizes (a rounded scale samples elsewhere)."""
-    if len(node.input) < 3 or not node.input[2]:
+def _fits_sizes(editor: GraphEditor, node: ir.Node, before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Tell whether scales, where the node gives them, are those of the sizes (a rounded scale samples elsewhere)."""
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    if given is None:
         return True
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    if node.input[2] not in constants:
+    scales = editor.constant(given)
+    if scales is None:
         return False
-    scales = numpy_helper.to_array(constants[node.input[2]])
     return scales.size == 0 or bool(np.allclose(scales, np.array(after) / np.array(before), rtol=1e-6, atol=0.0))
 
 
-def _without(model: onnx.ModelProto, node: onnx.NodeProto, shape: list[int]) -> onnx.ModelProto:
-    peeled = onnx.ModelProto()
-    peeled.CopyFrom(model)
-    graph = peeled.graph
-    source = node.input[0]
-    kept = [n for n in graph.node if "logits" not in n.output]
-    for other in kept:
-        other.input[:] = ["logits" if name == source else name for name in other.input]
-        other.output[:] = ["logits" if name == source else name for name in other.output]
-    del graph.node[:]
-    graph.node.extend(kept)
-    for dim, value in zip(graph.output[0].type.tensor_type.shape.dim, shape, strict=True):
-        dim.ClearField("dim_param")
-        dim.dim_value = value
-    return peeled
-
-
-def _static_shape(model: onnx.ModelProto, name: str) -> list[int] | None:
-    inferred = shape_inference.infer_shapes(model)
-    for value in (*inferred.graph.value_info, *inferred.graph.input):
-        if value.name == name:
-            return _dims(value)
-    return None
-
-
-def _dims(value: onnx.ValueInfoProto) -> list[int] | None:
-    dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    return dims if len(dims) == 4 and all(dims) else None
+def _without(editor: GraphEditor, node: ir.Node, source: ir.Value) -> onnx.ModelProto:
+    output = node.outputs[0]
+    editor.graph.outputs[0] = source
+    editor.graph.remove([node], safe=True)
+    output.name, source.name, source.type = editor.fresh_name("peeled"), "logits", output.type
+    return editor.to_proto()

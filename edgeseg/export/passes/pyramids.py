@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgeseg.export.graph.averages import averages_whole_map
 from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints
 from edgeseg.export.passes._base import GraphPass
 
@@ -23,6 +24,8 @@ class NestPools(GraphPass):
     Requires fixed shapes, and windows that tile the map without padding, overlap or rest; declines pyramids whose bins
     overlap (products with averaging matrices) or whose windows are no multiples (5, 9 and 17 with padding in DAPPM).
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
@@ -51,7 +54,7 @@ def _nest(editor: GraphEditor, node: ir.Node, window: Window) -> None:
 
 
 def _finer(editor: GraphEditor, node: ir.Node, window: Window) -> tuple[ir.Value, Window] | None:
-    """The coarsest other average of the same map from which this one can be made."""
+    """Find the coarsest other average of the same map from which this one can be computed."""
     best: tuple[ir.Value, Window] | None = None
     source = node.inputs[0]
     for other in editor.consumers(source) if source is not None else ():
@@ -64,14 +67,14 @@ def _finer(editor: GraphEditor, node: ir.Node, window: Window) -> tuple[ir.Value
 
 
 def _window(editor: GraphEditor, node: ir.Node) -> Window | None:
-    """Height x width of the windows, where the node averages over windows that tile its map."""
+    """Find height x width of the windows, where the node averages over windows that tile its map."""
     shape = editor.shape(node.inputs[0]) if node.inputs else None
     if shape is None or len(shape) != 4 or editor.shape(node.outputs[0]) is None:
         return None
     if node.op_type == "GlobalAveragePool":
         return shape[2], shape[3]
     if node.op_type == "ReduceMean":
-        return (shape[2], shape[3]) if _is_global(editor, node) else None
+        return (shape[2], shape[3]) if averages_whole_map(editor, node) else None
     if node.op_type != "AveragePool":
         return None
     kernel = attribute_ints(node, "kernel_shape", ())
@@ -81,11 +84,3 @@ def _window(editor: GraphEditor, node: ir.Node) -> Window | None:
     if not plain or shape[2] % kernel[0] or shape[3] % kernel[1]:
         return None
     return kernel[0], kernel[1]
-
-
-def _is_global(editor: GraphEditor, node: ir.Node) -> bool:
-    axes = attribute_ints(node, "axes", ())
-    if len(node.inputs) > 1:
-        found = editor.constant(node.inputs[1])
-        axes = () if found is None else tuple(int(axis) for axis in found.ravel())
-    return sorted(axis % 4 for axis in axes) == [2, 3] and attribute_int(node, "keepdims", 1) == 1

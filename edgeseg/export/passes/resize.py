@@ -77,7 +77,7 @@ class ResizeRule:
 
 
 def resize_rule(editor: GraphEditor, node: ir.Node | None) -> ResizeRule | None:
-    """The rule of a resize between fixed sizes whose weights sum to one; None for a cubic or antialiased one."""
+    """Read the rule of a resize between fixed sizes whose weights sum to one; None for cubic or antialiased ones."""
     if node is None or node.op_type != "Resize" or not node.inputs:
         return None
     before, after = editor.shape(node.inputs[0]), editor.shape(node.outputs[0])
@@ -102,7 +102,7 @@ def resize_rule(editor: GraphEditor, node: ir.Node | None) -> ResizeRule | None:
 
 
 def draft_resize(draft: Draft, rule: ResizeRule, source: ir.Value, channels: tuple[int, int]) -> ir.Value:
-    """A resize by the rule of a map with `channels` = (batch, channels)."""
+    """Draft a resize by the rule of a map with `channels` = (batch, channels)."""
     shape = (*channels, *rule.target)
     if rule.scales is None:
         inputs = [source, None, None, draft.constant(np.array(shape, np.int64), "sizes")]
@@ -119,10 +119,14 @@ def draft_resize(draft: Draft, rule: ResizeRule, source: ir.Value, channels: tup
 
 
 class SimplifyResizes(GraphPass):
-    """Drop, merge and move resizes, and turn those of a single pixel into broadcasts (identities: module docstring).
+    """Drop, merge and move resizes, and turn those of a single pixel into broadcasts.
+
+    The module's text has the identities.
 
     Requires fixed sizes, and linear or nearest sampling without antialiasing; a rewrite happens where it costs less.
     """
+
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
         rules = (_drop_identity, _broadcast, _merge_nearest, _drop_expand, _join, _lower)
@@ -144,10 +148,10 @@ def _drop_identity(editor: GraphEditor, node: ir.Node) -> bool:
 
 
 def _broadcast(editor: GraphEditor, node: ir.Node) -> bool:
-    """A resize of a single pixel, or of one that was broadcast before, broadcasts it."""
+    """Broadcast instead of resizing a single pixel, or one that was broadcast before."""
     rule, shape = resize_rule(editor, node), editor.shape(node.outputs[0])
-    spread = editor.producer(node.inputs[0], "Expand") if rule is not None else None
-    source = node.inputs[0] if spread is None else spread.inputs[0]
+    expand = editor.producer(node.inputs[0], "Expand") if rule is not None else None
+    source = node.inputs[0] if expand is None else expand.inputs[0]
     pixel = editor.shape(source)
     if rule is None or source is None or shape is None or pixel != (*shape[:2], 1, 1) or rule.target == (1, 1):
         return False
@@ -158,7 +162,7 @@ def _broadcast(editor: GraphEditor, node: ir.Node) -> bool:
 
 
 def _drop_expand(editor: GraphEditor, node: ir.Node) -> bool:
-    """An Expand whose every reader broadcasts by itself is not needed."""
+    """Drop an Expand whose every reader broadcasts by itself."""
     if node.op_type != "Expand" or node.outputs[0].is_graph_output() or node.inputs[0] is None:
         return False
     readers = editor.consumers(node.outputs[0])
@@ -169,7 +173,7 @@ def _drop_expand(editor: GraphEditor, node: ir.Node) -> bool:
 
 
 def _broadcasts(editor: GraphEditor, reader: ir.Node, value: ir.Value) -> bool:
-    """Whether the reader's other input alone gives its output the shape it has."""
+    """Tell whether the reader's other input alone gives its output the shape it has."""
     if reader.op_type not in _BINARY:
         return False
     others = [given for given in reader.inputs if given is not value]
@@ -191,7 +195,7 @@ def _merge_nearest(editor: GraphEditor, node: ir.Node) -> bool:
 
 
 def _join(editor: GraphEditor, node: ir.Node) -> bool:
-    """Add or Concat of maps resized by one rule: resize once, after."""
+    """Resize once, after an Add or Concat of maps that are resized by one rule."""
     concat = node.op_type == "Concat" and attribute_int(node, "axis", 0) in (1, -3)
     if not (concat or (node.op_type in ("Add", "Sub") and len(node.inputs) == 2)):
         return False
@@ -209,7 +213,7 @@ def _join(editor: GraphEditor, node: ir.Node) -> bool:
 
 
 def _lower(editor: GraphEditor, node: ir.Node) -> bool:
-    """What works on single numbers after an enlargement is done before it."""
+    """Do what works on single numbers before an enlargement, not after it."""
     index = _resized_input(editor, node)
     resize = None if index is None else editor.producer(node.inputs[index], "Resize")
     rule, shape = resize_rule(editor, resize), editor.shape(node.outputs[0])
@@ -227,7 +231,7 @@ def _lower(editor: GraphEditor, node: ir.Node) -> bool:
 
 
 def _resized_input(editor: GraphEditor, node: ir.Node) -> int | None:
-    """Index of the input that is resized, where the others hold one number per channel."""
+    """Find the index of the input that is resized, where the others hold one number per channel."""
     if node.op_type in _UNARY:
         return 0 if len(node.inputs) == 1 else None
     if node.op_type not in _BINARY or len(node.inputs) != 2:

@@ -3,8 +3,8 @@
 A shuffle y = x[:, s] (ShuffleNet, Zhang et al., CVPR 2018, arXiv 1707.01083: Reshape, Transpose, Reshape) only says
 where channels lie. A convolution of y with weights W is sum_i W[:, i] y[:, i] = sum_i W[:, i] x[:, s[i]], which is the
 convolution of x with weights W[:, s^-1]; one that makes x can make it in the order s at once. Depthwise convolutions,
-activations, normalisations, pooling and resizing treat channels by themselves and pass an order on with their own
-constants permuted; `edgeseg.export.graph.channel_order` has the rules. So a shuffle vanishes, with it two copies of
+activations, normalisations, pooling and resizing treat channels by themselves and pass an order on with their
+constants permuted; `edgeseg.export.graph.channel_relations` has the rules. So a shuffle vanishes, with it two copies of
 a map, wherever every way out of it (or every way into it) ends in a convolution before something that needs the
 channels where they were. The flip from RGB to BGR in front of a network is the same, on a map of the image's size.
 
@@ -19,7 +19,8 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.graph.channel_order import BlockedError, ChannelOrders, Move, Order, channels, same_dims
+from edgeseg.export.graph.channel_order import ChannelOrders, Move
+from edgeseg.export.graph.channel_relations import BlockedError, Order, channels, same_dims
 from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints
 from edgeseg.export.passes._base import GraphPass
 
@@ -33,6 +34,8 @@ class AbsorbShuffles(GraphPass):
     would mix (ShuffleNet V2, LEDNet), reshapes to tokens, outputs of the graph.
     """
 
+    kind = "exact"
+
     def apply(self, editor: GraphEditor) -> None:
         for node in editor.nodes():
             move = _move_ending_in(editor, node) if editor.holds(node) else None
@@ -43,18 +46,18 @@ class AbsorbShuffles(GraphPass):
 
 
 def channel_moves(editor: GraphEditor) -> list[Move]:
-    """Every run of nodes in the graph that only reorders channels."""
+    """List every run of nodes in the graph that only reorders channels."""
     found = (_move_ending_in(editor, node) for node in editor.nodes())
     return [move for move in found if move is not None]
 
 
 def _absorb(editor: GraphEditor, move: Move) -> str:
-    """Behind the shuffle or before it; returns why neither can be."""
+    """Absorb the move behind it or before it; return why neither can be."""
     moves = channel_moves(editor)
-    straight = tuple(range(len(move.order)))
+    identity = tuple(range(len(move.order)))
     inverse = tuple(int(i) for i in np.argsort(move.order))
     reason = ""
-    for stored, made in ((straight, inverse), (move.order, straight)):
+    for stored, made in ((identity, inverse), (move.order, identity)):
         orders = ChannelOrders(editor, moves)
         try:
             orders.require(move.source, stored)
@@ -79,7 +82,7 @@ def _move_ending_in(editor: GraphEditor, node: ir.Node) -> Move | None:
 
 
 def _shuffle(editor: GraphEditor, last: ir.Node) -> Move | None:
-    """Reshape (N, C, H, W) to (N, a, b, H, W), transpose a and b, reshape back; any number of factors of C."""
+    """Match Reshape (N, C, H, W) to (N, a, b, H, W), Transpose of a and b, Reshape back; any number of factors of C."""
     middle = editor.producer(last.inputs[0], "Transpose")
     first = editor.producer(middle.inputs[0], "Reshape") if middle is not None else None
     if middle is None or first is None or first.inputs[0] is None:
@@ -96,7 +99,7 @@ def _shuffle(editor: GraphEditor, last: ir.Node) -> Move | None:
 
 
 def _factors(source: ir.Value, split: ir.Value, result: ir.Value) -> tuple[int, ...] | None:
-    """The lengths into which the channels are split, where batch and places stay what they are."""
+    """Find the lengths into which the channels are split, where batch and places stay what they are."""
     if source.shape is None or split.shape is None or result.shape is None or len(source.shape) != len(result.shape):
         return None
     places, count = len(source.shape) - 2, channels(source)
@@ -128,7 +131,7 @@ def _gather(editor: GraphEditor, node: ir.Node) -> Move | None:
 
 
 def _split_and_concat(editor: GraphEditor, last: ir.Node) -> Move | None:
-    """A Split along the channels whose parts are put together again in another order."""
+    """Match a Split along the channels whose parts are put together again in another order."""
     first = editor.producer(last.inputs[0], "Split")
     if first is None or first.inputs[0] is None or {id(v) for v in last.inputs} != {id(v) for v in first.outputs}:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeseg._optional import package_version, require
 from edgeseg.runtimes._base import RuntimeOptions
@@ -10,6 +10,7 @@ from edgeseg.runtimes.engine import Engine, Probe
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.export.passes import Pass
     from edgeseg.runtimes.ort.session import OrtSession
 
 __all__ = ["ORT"]
@@ -34,10 +35,10 @@ def _distributions(*names: str) -> tuple[str, ...]:
     return tuple(name for name in names if package_version(name))
 
 
-def _passes(precision: str) -> tuple[Any, ...]:
-    from edgeseg.export.passes import ort_passes
+def _passes(precision: str) -> tuple[type[Pass], ...]:
+    from edgeseg.runtimes.ort.passes import FLOAT_PASSES, INT8_PASSES
 
-    return ort_passes() if precision in ("fp32", "bf16") else ()
+    return {"fp32": FLOAT_PASSES, "int8": INT8_PASSES}.get(precision, ())
 
 
 ORT = Engine(

@@ -107,6 +107,7 @@ TRT = Engine(
     files=("model_labels.onnx",),
     ends_in_labels=True,
     lowers_to=("int8", "fp16"),
+    signed_int8=True,
     open=_open_trt,
     probe=_probe_trt,
 )
@@ -122,6 +123,7 @@ TRT_RTX = Engine(
     packages=("tensorrt-rtx-cu13-bindings",),
     ends_in_labels=True,
     lowers_to=("int8", "fp16"),
+    signed_int8=True,
     open=_open_rtx,
     probe=_probe_rtx,
     requires=_require_rtx,

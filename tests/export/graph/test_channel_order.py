@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
-from edgeseg.export.passes import AbsorbShuffles
+from edgeseg.export.passes import AbsorbShuffles, run_passes
 from tests.export.passes.drawn import drawn, kinds, left_alone, rewritten
+from tests.export.passes.tools import build
 
 
 def _flipped(after: str, weights: str, out: str, order: list[int]) -> onnx.ModelProto:
@@ -79,3 +83,25 @@ def test_what_needs_its_channels_in_order_keeps_them(after: str, weights: str, o
     given = {name: np.array(value) for name, value in numbers.items()}
     report = left_alone(drawn(body, **given), AbsorbShuffles())
     assert any(reason in sentence for sentence in report.declined), report.declined
+
+
+@pytest.mark.parametrize("scales", [(), (6,)])
+def test_quantised_weights_are_written_in_an_order_with_their_scales(scales: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    numbers: dict[str, NDArray[Any]] = {
+        "s": np.array(0.0625, np.float32),
+        "z": np.array(0, np.int8),
+        "w_q": rng.integers(-127, 128, (6, 4, 1, 1)).astype(np.int8),
+        "w_s": (2.0 ** -rng.integers(9, 12, scales)).astype(np.float32),
+        "w_z": np.zeros(scales, np.int8),
+        "order": np.array([3, 2, 0, 1, 5, 4]),
+        "v": rng.normal(size=(3, 6, 1, 1)).astype(np.float32),
+    }
+    body = """q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) w = DequantizeLinear<axis = 0>(w_q, w_s, w_z)
+    c = Conv(d, w) e = QuantizeLinear(c, s, z) f = DequantizeLinear(e, s, z) g = Gather<axis = 1>(f, order)
+    y = Conv(g, v)"""
+    model = build(f"g (float[1,4,6,6] x) => (float[1,3,6,6] y) {{ {body} }}", **numbers)
+    step = AbsorbShuffles()
+    changed, (report,) = run_passes(model, [step], {"x": rng.normal(size=(1, 4, 6, 6)).astype(np.float32)})
+    assert report.modified, report.declined
+    assert "Gather" not in kinds(changed)

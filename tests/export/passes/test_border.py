@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.export.passes import ConvolveSpread
+from edgeseg.export.passes import ConvolveBroadcast
 from tests.export.passes.tools import build, in_double, kinds, normal, proved
 
 
@@ -37,11 +37,11 @@ def _pooled(
 
 @pytest.mark.parametrize("spread", ["Expand(p, to)", 'Resize<mode="linear">(p, , , to)'])
 def test_the_spread_pixel_is_convolved_alone(spread: str) -> None:
-    rewritten, _ = proved(_pooled((32, 48), spread=spread), ConvolveSpread())
+    rewritten, _ = proved(_pooled((32, 48), spread=spread), ConvolveBroadcast())
     found = kinds(rewritten)
     assert "Concat" not in found
     assert found.count("Gather") == 2
-    assert in_double(_pooled((32, 48), spread=spread), ConvolveSpread()) < 1e-12
+    assert in_double(_pooled((32, 48), spread=spread), ConvolveBroadcast()) < 1e-12
 
 
 @settings(max_examples=12, deadline=None)
@@ -52,7 +52,7 @@ def test_the_spread_pixel_is_convolved_alone(spread: str) -> None:
     dilation=st.integers(1, 3),
 )
 def test_any_kernel_and_dilation_keeps_its_numbers(height: int, width: int, kernel: int, dilation: int) -> None:
-    proved(_pooled((height, width), kernel=kernel, dilation=dilation), ConvolveSpread())
+    proved(_pooled((height, width), kernel=kernel, dilation=dilation), ConvolveBroadcast())
 
 
 @pytest.mark.parametrize(
@@ -61,9 +61,9 @@ def test_any_kernel_and_dilation_keeps_its_numbers(height: int, width: int, kern
     ids=["smaller than its frame", "unpadded", "grows", "not spread"],
 )
 def test_it_declines(model: onnx.ModelProto) -> None:
-    assert not ConvolveSpread()(model).modified
+    assert not ConvolveBroadcast()(model).modified
 
 
 def test_a_spread_part_too_small_to_pay_for_a_sum_stays() -> None:
-    assert ConvolveSpread()(_pooled((32, 48), maps=3)).modified
-    assert not ConvolveSpread()(_pooled((32, 48), maps=4)).modified
+    assert ConvolveBroadcast()(_pooled((32, 48), maps=3)).modified
+    assert not ConvolveBroadcast()(_pooled((32, 48), maps=4)).modified

@@ -8,7 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeseg.export.passes import FlushTiny, default_passes, ort_passes
+from edgeseg.export.passes import FlushTiny
+from edgeseg.export.passes.registry import default_passes, engine_passes
+from edgeseg.runtimes.ort.engine import ORT
 from tests.export.passes.tools import build, normal, proved
 
 
@@ -61,5 +63,5 @@ def test_other_constants_stay(body: str, constant: NDArray[np.float32]) -> None:
 
 def test_it_runs_after_every_pass_that_makes_weights() -> None:
     assert default_passes()[-2].name == "FlushTiny"
-    assert ort_passes()[-1].name == "FlushTiny"
+    assert engine_passes(ORT, "fp32")[-1].name == "FlushTiny"
     assert "FlushTiny" not in [step.name for step in default_passes(rewrites=False)]

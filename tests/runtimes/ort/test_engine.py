@@ -10,6 +10,7 @@ import pytest
 from edgeseg.bundle import Bundle
 from edgeseg.runtimes.ort import engine as ort_engine
 from edgeseg.runtimes.ort.engine import ORT
+from edgeseg.runtimes.ort.passes import FLOAT_PASSES, INT8_PASSES
 from tests.runtimes.bundles import make_tiny_bundle
 
 
@@ -27,9 +28,10 @@ def test_several_onnxruntimes_are_warned_about(monkeypatch: pytest.MonkeyPatch) 
     assert "keep one of them" in found.advice
 
 
-def test_its_form_of_a_graph_is_for_float() -> None:
+def test_its_form_of_a_graph_depends_on_the_precision() -> None:
     assert ORT.passes is not None
-    assert [kind.name for kind in ORT.passes("fp32")] == ["SpreadPRelu", "SplitNorms", "FlushTiny"]
+    assert ORT.passes("fp32") == FLOAT_PASSES
+    assert ORT.passes("int8") == INT8_PASSES
     assert ORT.passes("fp16") == ()
 
 

@@ -1,4 +1,4 @@
-"""PReLU written as convolutions for ONNX Runtime, whose own kernel is slow and breaks its blocked layout.
+"""PReLU written as operators that ONNX Runtime runs faster than its PRelu kernel, which breaks its blocked layout.
 
 PReLU (He et al., ICCV 2015, arXiv 1502.01852) with slope s per channel is, for every s up to 1,
 
@@ -10,26 +10,27 @@ Runtime keeps convolutions in its blocked layout (NCHWc) where their channels fi
 them costs two reorderings and a slow loop besides.
 
 Other channels it keeps in plain layout. There, for slopes up to 1, PReLU is the larger of x and s x, whose operators
-are vectorised, which its own is not (35 channels of 256x512: 9.0 ms and 1.7). Every number is the same. Four operators
-for any slope, relu(x) + s (x - relu(x)), were tried: 3.9 ms alone, but slower within ESPNet and CGNet.
+are vectorised, which its kernel is not. Every number is the same. Four operators for any slope,
+relu(x) + s (x - relu(x)), were tried: faster alone, but slower within ESPNet and CGNet.
 
-Only for graphs that ONNX Runtime runs: OpenVINO and TensorRT have a fused PReLU, which this would take from them (see
-the figures in `SpreadPRelu`). Exact in real arithmetic; weights are computed in float64 and rounded once.
+Only for graphs that ONNX Runtime runs: OpenVINO and TensorRT have a fused PReLU, which this would take from them.
+Exact in real arithmetic; weights are computed in float64 and rounded once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.channel_order import channels
+from edgeseg.export.graph.channel_relations import channels
 from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_float, attribute_int
 from edgeseg.export.passes._base import GraphPass
 
-__all__ = ["SpreadPRelu"]
+__all__ = ["PReluAsConvolutions", "PReluAsMaximum"]
 
 _BLOCK = 16
 """Channels of ONNX Runtime's blocked layout with AVX-512; with AVX2 it is 8, which this contains."""
@@ -55,51 +56,60 @@ class _Source:
     attributes: dict[str, ir.Attr]
 
 
-class SpreadPRelu(GraphPass):
-    """PReLU as depthwise convolutions, for ONNX Runtime alone (`edgeseg.export.passes.ort_passes`).
+class PReluAsConvolutions(GraphPass):
+    """Write PReLU as depthwise convolutions where ONNX Runtime keeps maps in its blocked layout.
 
-    Requires constant float32 slopes, one for all or one per channel, on maps of known channels; where those are no
-    multiple of 16 or `blocked` is False, slopes up to 1. Measured on ONNX Runtime 1.32, two threads with AVX-512,
-    relative to PReLU: LETNet 0.54, CGNet 0.56, ESPNetv2 0.78, SINet 0.80, ESPNet 0.94. As convolutions on
-    OpenVINO 2026.4: LETNet 1.22, CGNet 1.14, ESPNetv2 1.02.
-
-    Args:
-        blocked: Whether convolutions around it may be in the blocked layout; those of an int8 graph are not.
+    Requires constant float32 slopes, one for all or one per channel, on maps of a multiple of 16 channels and of more
+    than one pixel.
     """
 
-    def __init__(self, *, blocked: bool = True) -> None:
-        self._blocked = blocked
+    kind = "exact"
 
     def apply(self, editor: GraphEditor) -> None:
-        for node in editor.nodes():
-            if node.op_type == "PRelu" and editor.holds(node):
-                _spread(editor, node, self._blocked)
+        for node, slope in _prelus(editor):
+            value, out = node.inputs[0], node.outputs[0]
+            count = channels(value)
+            if value is None or not count or count % _BLOCK:
+                continue
+            slopes = np.broadcast_to(slope.astype(np.float64).ravel(), (count,))
+            draft = editor.draft(out.name or "prelu")
+            branches = _convex if (slopes <= 1.0).all() else _any_slope
+            draft.commit({out: branches(draft, _source(editor, value, count), slopes, out)}, before=node)
 
 
-def _spread(editor: GraphEditor, node: ir.Node, blocked: bool) -> None:
-    value, out = node.inputs[0], node.outputs[0]
-    slope, count = editor.constant(node.inputs[1]), channels(value)
-    if value is None or slope is None or count is None or len(value.shape or ()) != 4 or slope.dtype != np.float32:
-        editor.decline("a PRelu has slopes that are not constant, or maps of unknown channels")
-        return
-    if not (slope.size == 1 or slope.shape[-3:] == (count, 1, 1)):
-        editor.decline("a PRelu has neither one slope nor one per channel")
-        return
-    plain = bool(count % _BLOCK) or not blocked
-    if plain and not (slope <= 1.0).all():
-        editor.decline("a PRelu outside the blocked layout has slopes above 1")
-        return
-    if editor.shape(value) is not None and (editor.shape(value) or ())[2:] == (1, 1):
-        return
-    slopes = np.broadcast_to(slope.astype(np.float64).ravel(), (count,))
-    draft = editor.draft(out.name or "prelu")
-    if plain:
-        scaled = draft.op("Mul", [value, draft.constant(slope.reshape(-1, 1, 1), "slope")], (), hint="scaled")
-        draft.commit({out: _like(draft.op("Max", [value, _like(scaled, out)], ()), out)}, before=node)
-        return
-    branches = _convex if (slopes <= 1.0).all() else _any_slope
-    new = branches(draft, _source(editor, value, count), slopes, out)
-    draft.commit({out: new}, before=node)
+class PReluAsMaximum(GraphPass):
+    """Write PReLU as the larger of x and s x.
+
+    Requires constant float32 slopes up to 1, one for all or one per channel, on maps of more than one pixel. Comes
+    after `PReluAsConvolutions`; in a quantised graph, where no layout is blocked, without it.
+    """
+
+    kind = "exact"
+
+    def apply(self, editor: GraphEditor) -> None:
+        for node, slope in _prelus(editor):
+            value, out = node.inputs[0], node.outputs[0]
+            if not (slope <= 1.0).all():
+                editor.decline("a PRelu has slopes above 1")
+                continue
+            draft = editor.draft(out.name or "prelu")
+            scaled = draft.op("Mul", [value, draft.constant(slope.reshape(-1, 1, 1), "slope")], (), hint="scaled")
+            draft.commit({out: _like(draft.op("Max", [value, _like(scaled, out)], ()), out)}, before=node)
+
+
+def _prelus(editor: GraphEditor) -> Iterator[tuple[ir.Node, NDArray[np.float32]]]:
+    """Yield every PReLU that can be written otherwise, with its slopes."""
+    for node in editor.nodes():
+        if node.op_type != "PRelu" or not editor.holds(node):
+            continue
+        value, slope = node.inputs[0], editor.constant(node.inputs[1])
+        count = channels(value)
+        if value is None or slope is None or count is None or len(value.shape or ()) != 4 or slope.dtype != np.float32:
+            editor.decline("a PRelu has slopes that are not constant, or maps of unknown channels")
+        elif not (slope.size == 1 or slope.shape[-3:] == (count, 1, 1)):
+            editor.decline("a PRelu has neither one slope nor one per channel")
+        elif (editor.shape(value) or ())[2:] != (1, 1):
+            yield node, slope
 
 
 def _convex(draft: Draft, source: _Source, slopes: NDArray[np.float64], out: ir.Value) -> ir.Value:
@@ -135,7 +145,7 @@ def _plain(value: ir.Value, count: int) -> _Source:
 
 
 def _source(editor: GraphEditor, value: ir.Value, count: int) -> _Source:
-    """What makes the value, where that folds: a depthwise convolution or a batch normalisation nobody else reads."""
+    """Find what gives the value, where that folds: a depthwise convolution or a batch norm nobody else reads."""
     node = editor.producer(value, "Conv", "BatchNormalization")
     parameters = None if node is None else editor.constants(node.inputs[1:])
     if node is None or parameters is None or node.inputs[0] is None or editor.uses(value) != 1:

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.export.passes import SplitNorms, norms, ort_passes
+from edgeseg.export.passes.registry import default_passes, engine_passes
+from edgeseg.runtimes.ort.engine import ORT
+from edgeseg.runtimes.ort.passes import norms
+from edgeseg.runtimes.ort.passes.norms import SplitNorms
 from tests.export.passes.tools import build, kinds, normal, proved
 
 _GEMM = "f = Reshape(t, flat) y = Gemm(f, w, b)"
@@ -134,4 +137,5 @@ def test_any_size_holds(batch: int, half: tuple[int, int], channels: int, reader
 
 
 def test_only_onnx_runtime_s_own_graph_gets_it() -> None:
-    assert any(isinstance(step, SplitNorms) for step in ort_passes())
+    assert any(isinstance(step, SplitNorms) for step in engine_passes(ORT, "fp32"))
+    assert not any(isinstance(step, SplitNorms) for step in default_passes())
