@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["MOVES", "grid_nodes", "normalisation_nodes", "untouched_nodes"]
+__all__ = ["MOVES", "NORMALISING", "grid_nodes", "normalisation_nodes", "untouched_nodes"]
 
 MOVES = frozenset(
     {"Concat", "Transpose", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Pad", "Gather", "Identity"}
 )
 """Operators that only move numbers: none of them costs accuracy."""
 
-_FREE = frozenset({"Cast", "Transpose", "Mul", "Add", "Sub", "Div", "Split", "Concat", "Slice", "Gather", "Identity"})
+NORMALISING = frozenset(
+    {"Cast", "Transpose", "Mul", "Add", "Sub", "Div", "Split", "Concat", "Slice", "Gather", "Identity"}
+)
 _MATRIX = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 
 
@@ -22,7 +24,7 @@ def normalisation_nodes(model: onnx.ModelProto) -> list[str]:
     names = []
     for node in model.graph.node:
         changing = [name for name in node.input if name not in constants]
-        if node.op_type in _FREE and changing and reached.issuperset(changing):
+        if node.op_type in NORMALISING and changing and reached.issuperset(changing):
             reached.update(node.output)
             names.append(node.name)
     return names

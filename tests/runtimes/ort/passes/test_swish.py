@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.ort import for_onnxruntime
-from edgeseg.export.precision.ort.swish import multiply_swishes
+from edgeseg.runtimes.ort.passes import for_onnxruntime
+from edgeseg.runtimes.ort.passes.swish import MultiplySwishes
 from tests.export.passes.tools import build, kinds
-from tests.export.precision.ort.quantised import constants, kernels, numbers, quantised
+from tests.runtimes.ort.passes.quantised import constants, kernels, numbers, quantised, rewritten_by
 
 CONV = f"{quantised('x', 'a')} w = DequantizeLinear<axis=0>(w_q, w_s, w_z) c = Conv<kernel_shape=[1,1]>(a, w, b) "
 
@@ -38,7 +38,7 @@ ABOVE = "h = HardSwish(c) r_q = QuantizeLinear(h, s, zero) r = DequantizeLinear(
 @given(seed=st.integers(0, 500), body=st.sampled_from([WHOLE, ABOVE]), scale=st.sampled_from([0.02, 0.0625, 0.2]))
 def test_a_hard_swish_becomes_a_product(seed: int, body: str, scale: float) -> None:
     model = _graph(body, s=np.array(scale, np.float32))
-    rewritten = multiply_swishes(model)
+    rewritten = rewritten_by(MultiplySwishes, model)
     onnx.checker.check_model(rewritten, full_check=True)
     assert "HardSwish" not in kinds(rewritten)
     feed = {"x": numbers(seed, 1, 8, 6, 10)}
@@ -61,4 +61,4 @@ def test_all_of_it_runs_in_int8(tmp_path: Path) -> None:
     ids=["float reader", "read before", "graph's output"],
 )
 def test_others_stay(body: str) -> None:
-    assert kinds(multiply_swishes(_graph(body))) == kinds(_graph(body))
+    assert kinds(rewritten_by(MultiplySwishes, _graph(body))) == kinds(_graph(body))
