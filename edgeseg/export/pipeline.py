@@ -36,7 +36,6 @@ from edgeseg.export.precision.acceptance import hold
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.precision.lowering import Fp32, Lowered, Setup, figures, gpu_graph, lower
-from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.reference import ParitySet, compare_outputs, parity_set, self_test_pair, shipped_sample
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
 from edgeseg.export.verify import verify_standalone, verify_target
@@ -45,6 +44,7 @@ from edgeseg.images import read_image
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.source import NetworkSource
+from edgeseg.runtimes.ort.passes import for_onnxruntime
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 

@@ -7,9 +7,8 @@ scale of uint8 tensors is that of int8 (largest value / 127). The engines then a
 it int8 saturates and uint8 has as much again), at the cost of a bit that measured networks do not miss, and 8-bit
 products cannot saturate the 16-bit sums of processors without VNNI.
 
-ONNX Runtime's CPU kernels want one type on both sides of an operator; where a uint8 tensor meets an int8 one it
-computes in float (Fast-SCNN: 11 of 46 convolutions). `as_uint8` writes the same numbers with every tensor as uint8,
-int8 ones shifted by 128: the graph for that one engine, since TensorRT refuses zero points.
+ONNX Runtime's CPU kernels want one type on both sides of an operator, and get it from a pass of that engine
+(`edgeseg.runtimes.ort.passes.unsigned`), since TensorRT refuses zero points.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from edgeseg.errors import ExportError
 
 __all__ = [
     "as_int8",
-    "as_uint8",
     "check_symmetric",
     "copied",
     "named",
@@ -79,25 +77,6 @@ def as_int8(model: onnx.ModelProto) -> onnx.ModelProto:
         if value.name in quantised:
             value.type.tensor_type.elem_type = TensorProto.INT8
     return copy
-
-
-def as_uint8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with every quantised activation as uint8, int8 ones with a zero point of 128: the same numbers."""
-    copy = copied(model)
-    constants = {tensor.name: tensor for tensor in copy.graph.initializer}
-    shifted: dict[str, str] = {}
-    quantised = set()
-    for node in _quantisers(copy):
-        if node.op_type == _Q and _dtype(constants, node) == np.int8:
-            shifted.setdefault(node.input[2], f"{node.input[2]}_shifted")
-            quantised.add(node.output[0])
-    for name, new in shifted.items():
-        zero = numpy_helper.to_array(constants[name]).astype(np.int16) + 128
-        copy.graph.initializer.append(numpy_helper.from_array(zero.astype(np.uint8), new))
-    for node in _quantisers(copy):
-        if (node.op_type == _Q and node.output[0] in quantised) or node.input[0] in quantised:
-            node.input[2] = shifted[node.input[2]]
-    return tidy(copy)
 
 
 def check_symmetric(model: onnx.ModelProto) -> None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError, InputError
 from edgeseg.export.precision.calibration import Picture
-from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.metrics import ConfusionMatrix, agreement
 from edgeseg.postprocess import labels_from_logits
+from edgeseg.runtimes.ort.passes import for_onnxruntime
 from edgeseg.specs import PostprocessSpec
 
 __all__ = ["Score", "Scorer", "open_graph"]
