@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeseg.export.graph.editor import GraphEditor, attribute_int
 from edgeseg.export.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import DEQUANTISE, QUANTISE, QuantisedGraph, Weight
+from edgeseg.runtimes.ort.passes.quantised import ALLOWED_DROP, DEQUANTISE, QUANTISE, QuantisedGraph, Weight
 
 __all__ = ["KeepFloats"]
 
@@ -26,7 +26,7 @@ class KeepFloats(GraphPass):
     """
 
     kind: ClassVar[Literal["exact", "rounding"]] = "rounding"
-    allowed_drop: ClassVar[float] = 0.002
+    allowed_drop: ClassVar[float] = ALLOWED_DROP
 
     def apply(self, editor: GraphEditor) -> None:
         graph = QuantisedGraph(editor)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
 from edgeseg.export.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import QUANTISE, Grid, QuantisedDraft, QuantisedGraph
+from edgeseg.runtimes.ort.passes.quantised import ALLOWED_DROP, QUANTISE, Grid, QuantisedDraft, QuantisedGraph
 
 __all__ = ["PoolsAsConvolutions"]
 
@@ -35,13 +35,15 @@ class PoolsAsConvolutions(GraphPass):
     """
 
     kind: ClassVar[Literal["exact", "rounding"]] = "rounding"
-    allowed_drop: ClassVar[float] = 0.002
+    allowed_drop: ClassVar[float] = ALLOWED_DROP
 
     def apply(self, editor: GraphEditor) -> None:
         graph = QuantisedGraph(editor)
         for node in graph.nodes("AveragePool"):
             if _is_replaceable(graph, node):
                 _replace(graph, node)
+            else:
+                editor.decline("an average pool has more than 9 numbers, rounds sizes up, or is not between quantisers")
 
 
 def _is_replaceable(graph: QuantisedGraph, node: ir.Node) -> bool:
@@ -59,6 +61,7 @@ def _replace(graph: QuantisedGraph, node: ir.Node) -> None:
         return
     lacking, quantiser = _lacking(graph, node), graph.readers(out)[0]
     if lacking is None or quantiser.op_type != QUANTISE:
+        graph.editor.decline("an average pool has a border that does not count, and a free size or a ReLU after it")
         return
     scale, zero = quantiser.inputs[1:3]
     if scale is not None and zero is not None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgeseg.export.graph.editor import GraphEditor, attribute_int
 from edgeseg.export.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import QUANTISE, Grid, QuantisedDraft, QuantisedGraph
+from edgeseg.runtimes.ort.passes.quantised import ALLOWED_DROP, QUANTISE, Grid, QuantisedDraft, QuantisedGraph
 from edgeseg.runtimes.ort.passes.sources import Source, source_of
 
 __all__ = ["SplitPRelus"]
@@ -37,13 +37,15 @@ class SplitPRelus(GraphPass):
     """
 
     kind: ClassVar[Literal["exact", "rounding"]] = "rounding"
-    allowed_drop: ClassVar[float] = 0.002
+    allowed_drop: ClassVar[float] = ALLOWED_DROP
 
     def apply(self, editor: GraphEditor) -> None:
         graph = QuantisedGraph(editor)
         for node in graph.nodes("PRelu"):
             found = _find(graph, node)
-            if found is not None:
+            if found is None:
+                editor.decline("a PRelu is not between convolutions of quantised maps and a quantiser around 0")
+            else:
                 _split(graph, node, found)
 
 

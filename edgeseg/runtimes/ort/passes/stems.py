@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
 from edgeseg.export.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import DEQUANTISE, QUANTISE, Grid, QuantisedDraft, QuantisedGraph, Weight
+from edgeseg.runtimes.ort.passes.quantised import (
+    ALLOWED_DROP,
+    DEQUANTISE,
+    QUANTISE,
+    Grid,
+    QuantisedDraft,
+    QuantisedGraph,
+    Weight,
+)
 
 __all__ = ["FoldStems"]
 
@@ -25,13 +33,17 @@ _LANES, _WIDTH = 4, 16
 
 
 class FoldStems(GraphPass):
-    """Turn convolutions of up to four channels into convolutions of several pixels at a time; no number changes.
+    """Turn convolutions of up to four channels into convolutions of several pixels at a time.
+
+    The sums are those of the same integers, and with int8 kernels no number changes. Floats are added in another order
+    than before, so that a number between two steps may be rounded to the other one.
 
     Requires int8 on both sides, a fixed width that divides, no groups and no dilation. Convolutions of four channels
     and 16 or more outputs have a kernel as they are.
     """
 
-    kind: ClassVar[Literal["exact", "rounding"]] = "exact"
+    kind: ClassVar[Literal["exact", "rounding"]] = "rounding"
+    allowed_drop: ClassVar[float] = ALLOWED_DROP
 
     def apply(self, editor: GraphEditor) -> None:
         graph = QuantisedGraph(editor)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgeseg.export.graph.editor import GraphEditor
 from edgeseg.export.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import QUANTISE, QuantisedGraph
+from edgeseg.runtimes.ort.passes.quantised import ALLOWED_DROP, QUANTISE, QuantisedGraph
 from edgeseg.runtimes.ort.passes.sources import source_of
 
 __all__ = ["MultiplySwishes"]
@@ -31,22 +31,24 @@ class MultiplySwishes(GraphPass):
     """
 
     kind: ClassVar[Literal["exact", "rounding"]] = "rounding"
-    allowed_drop: ClassVar[float] = 0.002
+    allowed_drop: ClassVar[float] = ALLOWED_DROP
 
     def apply(self, editor: GraphEditor) -> None:
         graph = QuantisedGraph(editor)
         for node in graph.nodes("HardSwish"):
-            _multiply(graph, node)
+            if not _multiply(graph, node):
+                editor.decline("a HardSwish is not between convolutions of quantised maps and a quantiser")
 
 
-def _multiply(graph: QuantisedGraph, node: ir.Node) -> None:
+def _multiply(graph: QuantisedGraph, node: ir.Node) -> bool:
+    """Put a product in the place of a hard swish, where what stands around it allows that."""
     out, source = node.outputs[0], source_of(graph, node.inputs[0])
     found = graph.readers(out)
     if source is None or len(found) != 1 or found[0].op_type != QUANTISE or out.is_graph_output():
-        return
+        return False
     scale, zero = (graph.array(value) for value in found[0].inputs[1:3])
     if scale.size != 1 or zero.dtype != np.uint8:
-        return
+        return False
     largest = max(scale.item() * (_TOP - zero.item()), _KNEE)
     step = (largest + _KNEE) / _TOP
     draft, ones = graph.draft(node), np.ones(source.channels)
@@ -54,3 +56,4 @@ def _multiply(graph: QuantisedGraph, node: ir.Node) -> None:
     factor = source.times(draft, read, "factor", ones, graph.uint8_grid(step, round(_KNEE / step)))
     gate = source.times(draft, read, "gate", ones / 6, graph.uint8_grid(1 / _TOP, 0), shift=0.5)
     draft.commit({out: draft.like("Mul", [factor, gate], out)}, before=node)
+    return True

@@ -66,3 +66,4 @@ def test_an_average_pool_becomes_a_convolution(
 )
 def test_other_pools_stay(model: onnx.ModelProto) -> None:
     assert "AveragePool" in kinds(rewritten_by(PoolsAsConvolutions, model))
+    assert PoolsAsConvolutions()(model).report.declined

@@ -107,6 +107,7 @@ def test_one_slope_for_all_channels(slope: float, seed: int) -> None:
 )
 def test_other_prelus_stay(model: onnx.ModelProto) -> None:
     assert kinds(rewritten_by(SplitPRelus, model)) == kinds(model)
+    assert SplitPRelus()(model).report.declined
 
 
 def test_the_two_halves_are_cut_off_at_zero() -> None:

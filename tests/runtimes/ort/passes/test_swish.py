@@ -62,3 +62,4 @@ def test_all_of_it_runs_in_int8(tmp_path: Path) -> None:
 )
 def test_others_stay(body: str) -> None:
     assert kinds(rewritten_by(MultiplySwishes, _graph(body))) == kinds(_graph(body))
+    assert MultiplySwishes()(_graph(body)).report.declined
