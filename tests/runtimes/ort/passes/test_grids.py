@@ -76,6 +76,26 @@ def test_elsewhere_nothing_is_quantised(model: onnx.ModelProto) -> None:
     assert kinds(rewritten_by(QuantiseGrids, model)).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
 
 
+def test_two_readers_share_a_quantiser() -> None:
+    weights: dict[str, NDArray[Any]] = {
+        "w_q": np.ones((16, 16, 1, 1), np.int8),
+        "ws": np.array(0.002, np.float32),
+        "wz": np.array(0, np.int8),
+    }
+    body = (
+        f"{quantised('x', 'a')} m = Concat<axis=1>(a, a) w = DequantizeLinear(w_q, ws, wz) "
+        f"c = Conv(m, w) {quantised('c', 'r')} d = Conv<strides=[2,2]>(m, w) {quantised('d', 'p')}"
+    )
+    model = build(
+        f"g (float[1,8,6,10] x) => (float[1,16,6,10] r, float[1,16,3,5] p) {{ {body} }}", s=SCALE, z=ZERO, **weights
+    )
+    rewritten = rewritten_by(QuantiseGrids, model)
+    assert kinds(rewritten).count("QuantizeLinear") == kinds(model).count("QuantizeLinear") + 1
+    feed = {"x": FEEDS["x"]}
+    for before, after in zip(run_graph(model, feed), run_graph(rewritten, feed), strict=True):
+        assert np.array_equal(before, after)
+
+
 def test_a_sum_is_quantised_where_both_sides_are() -> None:
     def model(other: str) -> onnx.ModelProto:
         body = f"{quantised('x', 'a')} m = Relu(a) {quantised('y', 'b')} c = Add(m, {other}) {quantised('c', 'r')}"

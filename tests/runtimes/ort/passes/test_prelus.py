@@ -19,6 +19,7 @@ from tests.export.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import SCALE, ZERO, constants, kernels, numbers, quantised, rewritten_by
 
 W = "w = DequantizeLinear<axis=0>(w_q, w_s, w_z)"
+SIGNED = np.array(0, np.int8)
 CONV = f"{quantised('x', 'a')} {W} c = Conv<kernel_shape=[1,1]>(a, w, b)"
 
 
@@ -102,8 +103,17 @@ def test_one_slope_for_all_channels(slope: float, seed: int) -> None:
         _graph(f"{CONV} p = PRelu(c, k) {quantised('p', 'q')} r = Add(q, c)"),
         _graph(f"{quantised('x', 'a')} n = Exp(a) {END}"),
         _graph(f"{quantised('x', 'a')} f = Exp(y) n = Add(a, f) {END}"),
+        _graph(f"a_q = QuantizeLinear(x, s, i) a = DequantizeLinear(a_q, s, i) n = Add(a, a) {END}", i=SIGNED),
     ],
-    ids=["slopes that change", "zero point 0", "float reader", "read before", "another operator", "sum with a float"],
+    ids=[
+        "slopes that change",
+        "zero point 0",
+        "float reader",
+        "read before",
+        "another operator",
+        "sum with a float",
+        "int8 map",
+    ],
 )
 def test_other_prelus_stay(model: onnx.ModelProto) -> None:
     assert kinds(rewritten_by(SplitPRelus, model)) == kinds(model)

@@ -26,3 +26,12 @@ def test_a_shift_of_the_picture_is_repeated_for_every_column(width: str, wide: b
     assert shapes == ({(1, 3, 1, 10)} if wide else {(1, 3, 1, 1)})
     feed = {"image": np.random.default_rng(6).integers(0, 256, (1, 6, 10, 3), dtype=np.uint8)}
     assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
+
+
+def test_shifts_after_the_first_operator_stay() -> None:
+    model = build(
+        "g (uint8[1,6,10,3] image) => (float[1,3,6,10] r) "
+        "{ f = Cast<to=1>(image) t = Transpose<perm=[0,3,1,2]>(f) k = Relu(t) r = Add(k, shift) }",
+        shift=numbers(5, 1, 3, 1, 1),
+    )
+    assert rewritten_by(WidenShifts, model) is model

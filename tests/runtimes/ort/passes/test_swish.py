@@ -23,7 +23,7 @@ CONV = f"{quantised('x', 'a')} w = DequantizeLinear<axis=0>(w_q, w_s, w_z) c = C
 
 def _graph(body: str, **more: NDArray[Any]) -> onnx.ModelProto:
     held: dict[str, NDArray[Any]] = constants(8, 8)
-    more = {"b": numbers(7, 8), "zero": np.array(0, np.uint8), **more}
+    more = {"b": numbers(7, 8), "zero": np.array(0, np.uint8), "signed": np.array(0, np.int8), **more}
     model = build(f"g (float[1,8,6,10] x) => (float[1,8,6,10] r) {{ {CONV} {body} }}", **held | more)
     for index, node in enumerate(model.graph.node):
         node.name = f"node_{index}"
@@ -31,6 +31,7 @@ def _graph(body: str, **more: NDArray[Any]) -> onnx.ModelProto:
 
 
 WHOLE = f"h = HardSwish(c) {quantised('h', 'r')}"
+SIGNED = "h = HardSwish(c) r_q = QuantizeLinear(h, s, signed) r = DequantizeLinear(r_q, s, signed)"
 ABOVE = "h = HardSwish(c) r_q = QuantizeLinear(h, s, zero) r = DequantizeLinear(r_q, s, zero)"
 
 
@@ -57,8 +58,13 @@ def test_all_of_it_runs_in_int8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["h = HardSwish(c) r = Sigmoid(h)", f"h = HardSwish(c) {quantised('h', 'q')} r = Add(q, c)", "r = HardSwish(c)"],
-    ids=["float reader", "read before", "graph's output"],
+    [
+        "h = HardSwish(c) r = Sigmoid(h)",
+        f"h = HardSwish(c) {quantised('h', 'q')} r = Add(q, c)",
+        "r = HardSwish(c)",
+        SIGNED,
+    ],
+    ids=["float reader", "read before", "graph's output", "int8 reader"],
 )
 def test_others_stay(body: str) -> None:
     assert kinds(rewritten_by(MultiplySwishes, _graph(body))) == kinds(_graph(body))
