@@ -85,7 +85,8 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
     if job.config.lowers:
         _require_parity(_graph_parity(graph.model, expected, job), job)
         lowered = lower(graph.model, job)
-    graphs = TargetGraphs(job, graph.model, lowered.model if lowered else graph.model)
+    low, score = (lowered.model, lowered.scorer.agreement) if lowered else (graph.model, None)
+    graphs = TargetGraphs(job, graph.model, low, score)
     proof = _proven(folder, job, graphs, expected, lowered)
     with storage_errors(folder):
         write_manifest(folder, proof.manifest)

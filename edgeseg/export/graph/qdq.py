@@ -7,9 +7,8 @@ scale of uint8 tensors is that of int8 (largest value / 127). The engines then a
 it int8 saturates and uint8 has as much again), at the cost of a bit that measured networks do not miss, and 8-bit
 products cannot saturate the 16-bit sums of processors without VNNI.
 
-ONNX Runtime's CPU kernels want one type on both sides of an operator; where a uint8 tensor meets an int8 one it
-computes in float (Fast-SCNN: 11 of 46 convolutions). `as_uint8` writes the same numbers with every tensor as uint8,
-int8 ones shifted by 128: the graph for that one engine, since TensorRT refuses zero points.
+ONNX Runtime's CPU kernels want one type on both sides of an operator, and get it from a pass of that engine
+(`edgeseg.runtimes.ort.passes.unsigned`), since TensorRT refuses zero points.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ from edgeseg.export.graph.editor import constant_value
 
 __all__ = [
     "as_int8",
-    "as_uint8",
     "check_symmetric",
     "copied",
     "named",
@@ -75,27 +73,6 @@ def as_int8(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == _Q and node.outputs[0].dtype is not None:
             node.outputs[0].dtype = ir.DataType.INT8
     return _written(read, model)
-
-
-def as_uint8(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy with every quantised activation as uint8: the same numbers, int8 ones with a zero point of 128."""
-    read = ir.serde.deserialize_model(model)
-    quantisers = [node for node in read.graph if node.op_type == _Q and _dtype(node) == ir.DataType.INT8]
-    points = dict.fromkeys(node.inputs[2] for node in quantisers)
-    shifted = {point: _shifted(read.graph, point) for point in points}
-    made = {node.outputs[0] for node in quantisers}
-    readers = [node for node in read.graph if node.op_type == _DQ and node.inputs[0] in made]
-    for node in (*quantisers, *readers):
-        node.replace_input_with(2, shifted[node.inputs[2]])
-    return _tidied(read)
-
-
-def _shifted(graph: ir.Graph, point: ir.Value | None) -> ir.Value:
-    """Add the zero point of the same numbers as uint8."""
-    numbers = (_numbers(point).astype(np.int16) + 128).astype(np.uint8)
-    value = constant_value(numbers, f"{_named(point).name}_shifted")
-    graph.register_initializer(value)
-    return value
 
 
 def check_symmetric(model: onnx.ModelProto) -> None:

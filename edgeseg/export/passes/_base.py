@@ -26,6 +26,8 @@ says why, and the export goes on without it.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -40,7 +42,7 @@ from edgeseg.export.graph.editor import GraphEditor
 from edgeseg.export.passes._proof import TOLERANCE, Evidence, Exact, Proof, Score
 from edgeseg.text import first_line
 
-__all__ = ["Exact", "GraphPass", "Kind", "Pass", "PassReport", "PassResult", "Score", "run_passes"]
+__all__ = ["Exact", "GraphPass", "Kind", "Pass", "PassReport", "PassResult", "Score", "apply_passes", "run_passes"]
 
 Kind = Literal["exact", "rounding"]
 """How a pass proves itself; see the module's text."""
@@ -148,6 +150,33 @@ class GraphPass(Pass, abstract=True):
         self.apply(editor)
         self.declined = tuple(editor.declined)
         return editor.to_proto() if editor.changes else None
+
+
+def apply_passes(model: onnx.ModelProto, passes: Sequence[Pass]) -> onnx.ModelProto:
+    """Apply passes in order without proof, as a search does that tries many graphs.
+
+    Args:
+        model: It is not changed.
+        passes: In order; those on a `GraphEditor` that follow one another and require nothing of the graph share one,
+            so that shapes are inferred once.
+    """
+    for shared, group in itertools.groupby(passes, key=_may_share):
+        if shared:
+            model = _edited(model, [step for step in group if isinstance(step, GraphPass)])
+        else:
+            model = functools.reduce(lambda made, step: step(made).model, group, model)
+    return model
+
+
+def _may_share(step: Pass) -> bool:
+    return isinstance(step, GraphPass) and type(step).requires is Pass.requires
+
+
+def _edited(model: onnx.ModelProto, steps: Sequence[GraphPass]) -> onnx.ModelProto:
+    editor = GraphEditor(model)
+    for step in steps:
+        step.apply(editor)
+    return editor.to_proto() if editor.changes else model
 
 
 def run_passes(

@@ -1,8 +1,8 @@
 """Every pass of an export in one list: those for all engines, and those for the kernels of one.
 
 Adding a general pass is a line in `_REWRITES`; adding one for an engine is a line in the tuples that its record gives
-(`edgeseg.runtimes.ENGINE.passes`). From here it is listed by ``edgeseg export --passes``, run, reported, and left out by
-``--skip-pass NAME``.
+(`edgeseg.runtimes.ENGINE.passes`). From here it is listed by ``edgeseg export --passes``, run, reported, and left out
+by ``--skip-pass NAME``.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from edgeseg.errors import ParityError
 from edgeseg.export.graph.qdq import as_int8, named, quantised_nodes, without_quantisers
 from edgeseg.export.graph.roles import MOVES
 from edgeseg.export.job import ExportJob
+from edgeseg.export.passes._base import apply_passes
+from edgeseg.export.passes.registry import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
 from edgeseg.export.precision.calibration import held_within, load_pictures
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
@@ -21,6 +23,7 @@ from edgeseg.export.precision.scoring import Score, Scorer
 from edgeseg.export.precision.sensitivity import Found, own_noise, rank, search
 from edgeseg.export.reference import ParitySet
 from edgeseg.export.steps import step
+from edgeseg.runtimes import engine
 
 __all__ = ["Lowered", "lower"]
 
@@ -66,7 +69,15 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
     held = held_within(held, job.channels * job.logit_size[0] * job.logit_size[1])
     expected = job.expected([picture.path for picture in held], synthetic=False)
     classes = len(job.labels.names)
-    scorer = Scorer(held, expected, job.spec.postprocess, classes, batch=job.batch, ignore=job.config.calib_ignore)
+    scorer = Scorer(
+        held,
+        expected,
+        job.spec.postprocess,
+        classes,
+        form=_ort_form(job),
+        batch=job.batch,
+        ignore=job.config.calib_ignore,
+    )
     work = {"int8": _int8, "fp16": _fp16, "bf16": _bf16}[job.config.precision]
     made, report = work(named(model), job, scorer)
     notes = report.notes
@@ -80,6 +91,13 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         notes=notes,
     )
     return Lowered(made, expected, scorer, report)
+
+
+def _ort_form(job: ExportJob) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
+    """The passes that ONNX Runtime's graph in this precision gets, without proof: a search tries many graphs."""
+    config = job.config
+    passes = engine_passes(engine("ort"), config.precision, rewrites=config.rewrites, skip=config.skip_passes)
+    return lambda model: apply_passes(model, passes)
 
 
 def _int8(model: onnx.ModelProto, job: ExportJob, scorer: Scorer) -> tuple[onnx.ModelProto, PrecisionReport]:

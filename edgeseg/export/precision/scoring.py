@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import ExportError, InputError
 from edgeseg.export.precision.calibration import Picture
-from edgeseg.export.precision.ort import for_onnxruntime
 from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.labels import LabelMap
@@ -24,6 +23,13 @@ __all__ = ["Score", "Scorer", "open_graph"]
 
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """uint8 (H, W, 3) to logits (C, h, w)."""
+
+
+Form = Callable[[onnx.ModelProto], onnx.ModelProto]
+"""A graph to the same network's in the form of one engine."""
+
+PASS_PICTURES = 16
+"""Pictures that a pass on a lowered graph is scored on, before and after it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Scorer:
         expected: What fp32 PyTorch makes of them, in the same order.
         postprocess: How logits become labels.
         classes: Number of labels.
+        form: Writes a graph as ONNX Runtime is given it; as it is where none is given.
         batch: Of the graph.
         ignore: Label value of void in label maps.
     """
@@ -62,12 +69,14 @@ class Scorer:
         postprocess: PostprocessSpec,
         classes: int,
         *,
+        form: Form | None = None,
         batch: int = 1,
         ignore: int | None = None,
     ) -> None:
         self.pictures, self.expected, self.postprocess = pictures, expected, postprocess
         self._classes = classes - 1 if ignore == classes - 1 else classes
         self._batch, self._ignore = batch, ignore
+        self._form: Form = form or (lambda model: model)
         self.miou_fp32 = self._miou(expected.logits)
 
     @property
@@ -76,8 +85,15 @@ class Scorer:
         return all(picture.truth is not None for picture in self.pictures)
 
     def graph(self, model: onnx.ModelProto) -> Score:
-        """Score a graph, run by ONNX Runtime as a device runs it: with its int8 kernels."""
-        return self.logits(open_graph(model, batch=self._batch))
+        """Score a graph, run by ONNX Runtime as a device runs it: in its own form, with its int8 kernels."""
+        return self.logits(open_graph(self._form(model), batch=self._batch))
+
+    def agreement(self, model: onnx.ModelProto) -> float:
+        """Share of equal labels, 0..1, of a graph as it stands, on the first `PASS_PICTURES` pictures."""
+        run = open_graph(model, batch=self._batch)
+        pairs = zip(self.pictures[:PASS_PICTURES], self.expected.labels, strict=False)
+        counts = np.array([self._differing(run(picture.image), labels) for picture, labels in pairs])
+        return 1.0 - float(counts[:, 0].sum() / counts[:, 1].sum())
 
     def logits(self, run: Logits) -> Score:
         """Score anything that gives logits."""
@@ -93,7 +109,7 @@ class Scorer:
 
     def error(self, model: onnx.ModelProto, most: int) -> float:
         """`Score.error` on the first pictures only."""
-        run = open_graph(model, batch=self._batch)
+        run = open_graph(self._form(model), batch=self._batch)
         return self._error([run(picture.image) for picture in self.pictures[:most]])
 
     def _error(self, found: Sequence[NDArray[np.float32]]) -> float:
@@ -149,8 +165,7 @@ def open_graph(model: onnx.ModelProto, *, batch: int = 1) -> Logits:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     try:
-        content = for_onnxruntime(model).SerializeToString()
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
         raise ExportError(f"ONNX Runtime refuses the low-precision graph: {first_reason(error)}") from error
 

@@ -12,7 +12,6 @@ from onnx import numpy_helper
 from edgeseg.errors import ExportError
 from edgeseg.export.graph.qdq import (
     as_int8,
-    as_uint8,
     check_symmetric,
     named,
     quantised_nodes,
@@ -46,7 +45,6 @@ def _quantised(zero: np.generic, bias: float = 1.0) -> onnx.ModelProto:
 
 TOOLS: list[Callable[[onnx.ModelProto], object]] = [
     as_int8,
-    as_uint8,
     named,
     quantised_nodes,
     seven_bits,
@@ -78,15 +76,6 @@ def test_operators_that_are_not_named_stay_quantised() -> None:
     model = _quantised(np.int8(0))
     assert without_quantisers(model, _float(), []) == tidy(model)
     assert quantised_nodes(model) == ["Conv_0"]
-
-
-def test_int8_as_uint8_gives_the_same_numbers() -> None:
-    model = _quantised(np.int8(0))
-    shifted = as_uint8(model)
-    assert {tensor.name: tensor.data_type for tensor in shifted.graph.initializer}[
-        "z_shifted"
-    ] == onnx.TensorProto.UINT8
-    assert np.array_equal(run_graph(shifted, FEED)[0], run_graph(model, FEED)[0])
 
 
 def test_seven_bits_widen_the_scale_of_uint8_alone() -> None:

@@ -16,7 +16,6 @@ from onnx import numpy_helper
 from edgeseg.errors import ExportError
 from edgeseg.export.graph.qdq import (
     as_int8,
-    as_uint8,
     check_symmetric,
     named,
     quantised_nodes,
@@ -28,6 +27,7 @@ from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.int8 import RECIPES, quantise
 from edgeseg.export.precision.scoring import open_graph
 from edgeseg.export.to_onnx import check_limits
+from edgeseg.runtimes.ort.passes.unsigned import UnsignedActivations
 from tests.export.graphs import parse
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures
 
@@ -94,7 +94,7 @@ def test_the_engines_writings_hold_the_same_numbers(made: Made) -> None:
     signed = as_int8(quantised)
     check_symmetric(signed)
     assert {zero.dtype for zero in _zero_points(signed)} == {np.dtype(np.int8)}
-    assert np.array_equal(_logits(as_uint8(quantised)), _logits(quantised))
+    assert np.array_equal(_logits(UnsignedActivations()(quantised).model), _logits(quantised))
     calm = {"image": (100 + smooth(20) // 8)[None]}  # within the calibrated ranges, beyond which int8 saturates
     assert np.array_equal(run_graph(signed, calm)[0], run_graph(quantised, calm)[0])
 
@@ -105,7 +105,8 @@ def test_onnx_runtime_runs_int8_kernels(made: Made, tmp_path: Path) -> None:
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 4
-    ort.InferenceSession(as_uint8(made[1]).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    unsigned = UnsignedActivations()(made[1]).model
+    ort.InferenceSession(unsigned.SerializeToString(), options, providers=["CPUExecutionProvider"])
     ops = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert "QLinearConv" in ops
     assert "Relu" not in ops

@@ -1,4 +1,4 @@
-"""The first operators: the picture shifted by whole rows, and convolved several pixels at a time."""
+"""The first convolution of several pixels at a time: the same numbers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.ort.pixels import fold_stems, widen_shifts
+from edgeseg.runtimes.ort.passes.stems import FoldStems
 from tests.export.passes.tools import build, kinds
-from tests.export.precision.ort.quantised import convolution, numbers, weights_of
+from tests.runtimes.ort.passes.quantised import convolution, numbers, rewritten_by, weights_of
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,7 +36,7 @@ def test_a_folded_convolution_gives_the_same_numbers(
     bias: bool,
 ) -> None:
     model = convolution((1, channels, 7, 16), outputs, kernel, strides=stride, pads=pads, end=end, own=own, bias=bias)
-    rewritten = fold_stems(model)
+    rewritten = rewritten_by(FoldStems, model)
     onnx.checker.check_model(rewritten, full_check=True)
     feed = {"x": numbers(3, 1, channels, 7, 16)}
     assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
@@ -45,7 +45,7 @@ def test_a_folded_convolution_gives_the_same_numbers(
 @pytest.mark.parametrize(("stride", "outputs", "wide"), [(2, 64, (128, 12, 3, 2)), (1, 16, (64, 12, 3, 3))])
 def test_three_channels_become_twelve(stride: int, outputs: int, wide: tuple[int, ...]) -> None:
     model = convolution((1, 3, 8, 16), outputs, (3, 3), strides=(stride, stride), pads=(1, 1, 1, 1))
-    assert weights_of(fold_stems(model)) == [wide]
+    assert weights_of(rewritten_by(FoldStems, model)) == [wide]
 
 
 def test_two_stems_share_the_folded_picture() -> None:
@@ -60,7 +60,7 @@ def test_two_stems_share_the_folded_picture() -> None:
     model.graph.node.extend(second)
     model.graph.output.add().CopyFrom(one.graph.output[0])
     model.graph.output[1].name = "r2"
-    rewritten = fold_stems(model)
+    rewritten = rewritten_by(FoldStems, model)
     assert kinds(rewritten).count("Reshape") == 3  # one of the picture, one of each output
     feed = {"x": numbers(3, 1, 3, 8, 16)}
     before, after = run_graph(model, feed), run_graph(rewritten, feed)
@@ -81,26 +81,9 @@ def test_two_stems_share_the_folded_picture() -> None:
     ids=["width does not divide", "eight channels", "aligned", "float output", "groups", "dilation", "free width"],
 )
 def test_other_convolutions_are_not_folded(model: onnx.ModelProto) -> None:
-    assert kinds(fold_stems(model)) == kinds(model)
-
-
-@pytest.mark.parametrize(("width", "wide"), [("10", True), ("W", False)])
-def test_a_shift_of_the_picture_is_repeated_for_every_column(width: str, wide: bool) -> None:
-    body = "f = Cast<to=1>(image) t = Transpose<perm=[0,3,1,2]>(f) k = Mul(t, factor) r = Add(k, shift)"
-    model = build(
-        f"g (uint8[1,6,{width},3] image) => (float[1,3,6,{width}] r) {{ {body} }}",
-        factor=numbers(4, 1, 3, 1, 1),
-        shift=numbers(5, 1, 3, 1, 1),
-    )
-    for index, node in enumerate(model.graph.node):
-        node.name = f"node_{index}"
-    rewritten = widen_shifts(model)
-    shapes = {tuple(tensor.dims) for tensor in rewritten.graph.initializer}
-    assert shapes == ({(1, 3, 1, 10)} if wide else {(1, 3, 1, 1)})
-    feed = {"image": np.random.default_rng(6).integers(0, 256, (1, 6, 10, 3), dtype=np.uint8)}
-    assert np.array_equal(run_graph(model, feed)[0], run_graph(rewritten, feed)[0])
+    assert kinds(rewritten_by(FoldStems, model)) == kinds(model)
 
 
 def test_nothing_to_fold_in_a_float_graph() -> None:
     model = build("g (float[1,3,8,16] x) => (float[1,3,8,16] r) { r = Relu(x) }")
-    assert kinds(fold_stems(model)) == ["Relu"]
+    assert kinds(rewritten_by(FoldStems, model)) == ["Relu"]

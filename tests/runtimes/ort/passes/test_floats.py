@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.ort.floats import keep_floats
+from edgeseg.runtimes.ort.passes.floats import KeepFloats
 from tests.export.passes.tools import build, kinds
-from tests.export.precision.ort.quantised import constants, convolution, numbers, quantised
+from tests.runtimes.ort.passes.quantised import constants, convolution, numbers, quantised, rewritten_by
 
 
 def _graph(body: str, outputs: int = 8, **more: NDArray[Any]) -> onnx.ModelProto:
@@ -25,7 +25,7 @@ W = "w = DequantizeLinear<axis=0>(w_q, w_s, w_z)"
 
 def test_a_float_convolution_has_float_weights_and_the_same_numbers() -> None:
     model = convolution((1, 8, 6, 10), 8, (3, 3), pads=(1, 1, 1, 1), end="Sigmoid")
-    rewritten = keep_floats(model)
+    rewritten = rewritten_by(KeepFloats, model)
     assert kinds(rewritten) == ["QuantizeLinear", "DequantizeLinear", "Conv", "Sigmoid"]
     feed = {"x": numbers(5, 1, 8, 6, 10)}
     np.testing.assert_allclose(run_graph(rewritten, feed)[0], run_graph(model, feed)[0], atol=1e-6)
@@ -33,7 +33,7 @@ def test_a_float_convolution_has_float_weights_and_the_same_numbers() -> None:
 
 def test_a_map_that_floats_alone_read_is_not_rounded() -> None:
     model = _graph(f"e = Exp(x) {quantised('e', 'a')} {W} c = Conv<kernel_shape=[1,1]>(a, w) r = Sigmoid(c)")
-    assert kinds(keep_floats(model)) == ["Exp", "Conv", "Sigmoid"]
+    assert kinds(rewritten_by(KeepFloats, model)) == ["Exp", "Conv", "Sigmoid"]
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_a_map_that_floats_alone_read_is_not_rounded() -> None:
 )
 def test_a_quantiser_that_int8_needs_stays(body: str) -> None:
     model = _graph(body)
-    assert kinds(keep_floats(model)) == kinds(model)
+    assert kinds(rewritten_by(KeepFloats, model)) == kinds(model)
 
 
 def test_what_the_graph_gives_stays_rounded() -> None:
     model = _graph(f"e = Exp(x) {quantised('e', 'r')}")
-    assert kinds(keep_floats(model)) == kinds(model)
+    assert kinds(rewritten_by(KeepFloats, model)) == kinds(model)
 
 
 def test_a_product_of_two_maps_is_float_and_one_with_weights_is_not() -> None:
@@ -63,7 +63,7 @@ def test_a_product_of_two_maps_is_float_and_one_with_weights_is_not() -> None:
         s=constants(8, 8)["s"],
         z=constants(8, 8)["z"],
     )
-    assert kinds(keep_floats(both)) == ["Exp", "Neg", "MatMul", "Exp"]
+    assert kinds(rewritten_by(KeepFloats, both)) == ["Exp", "Neg", "MatMul", "Exp"]
     rng = np.random.default_rng(1)
     one = build(
         f"g (float[1,8,8] x) => (float[1,8,8] r) {{ e = Exp(x) {quantised('e', 'a')} "
@@ -74,4 +74,4 @@ def test_a_product_of_two_maps_is_float_and_one_with_weights_is_not() -> None:
         w_s=np.array(0.01, np.float32),
         w_z=np.array(0, np.int8),
     )
-    assert kinds(keep_floats(one)) == kinds(one)
+    assert kinds(rewritten_by(KeepFloats, one)) == kinds(one)

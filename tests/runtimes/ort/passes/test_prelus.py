@@ -13,12 +13,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.ort import for_onnxruntime
-from edgeseg.export.precision.ort.prelu import split_prelus
+from edgeseg.runtimes.ort.passes.prelus import SplitPRelus
 from tests.export.passes.tools import build, kinds
-from tests.export.precision.ort.quantised import SCALE, ZERO, constants, kernels, numbers, quantised
+from tests.runtimes.ort.passes.quantised import (
+    SCALE,
+    ZERO,
+    constants,
+    formed,
+    kernels,
+    numbers,
+    quantised,
+    rewritten_by,
+)
 
 W = "w = DequantizeLinear<axis=0>(w_q, w_s, w_z)"
+SIGNED = np.array(0, np.int8)
 CONV = f"{quantised('x', 'a')} {W} c = Conv<kernel_shape=[1,1]>(a, w, b)"
 
 
@@ -74,13 +83,13 @@ def _model(case: str, **more: NDArray[Any]) -> onnx.ModelProto:
 @pytest.mark.parametrize("case", list(CASES))
 def test_a_prelu_becomes_a_sum_of_the_same_numbers(case: str, low: float, tmp_path: Path) -> None:
     model = _model(case, k=_slopes(CASES[case][1], low=low))
-    rewritten = split_prelus(model)
+    rewritten = rewritten_by(SplitPRelus, model)
     onnx.checker.check_model(rewritten, full_check=True)
     assert "PRelu" not in kinds(rewritten)
     steps = np.abs(run_graph(model, FEED)[0] - run_graph(rewritten, FEED)[0]) / SCALE
     assert steps.max() <= 1.01
     assert np.mean(steps) <= (0.02 if "sum" in case else 0.001)  # a sum's weights are rounded, 64 to 127 being one
-    assert not {"PRelu", "Conv", "Add", "BatchNormalization"} & set(kernels(for_onnxruntime(model), tmp_path))
+    assert not {"PRelu", "Conv", "Add", "BatchNormalization"} & set(kernels(formed(model), tmp_path))
 
 
 @settings(max_examples=25, deadline=None)
@@ -88,7 +97,7 @@ def test_a_prelu_becomes_a_sum_of_the_same_numbers(case: str, low: float, tmp_pa
 def test_one_slope_for_all_channels(slope: float, seed: int) -> None:
     model = _graph(CASES["convolution"][0], k=np.full((1, 1, 1), slope, np.float32))
     feed = {"x": numbers(seed, 1, 8, 6, 10), "y": FEED["y"]}
-    steps = np.abs(run_graph(model, feed)[0] - run_graph(split_prelus(model), feed)[0]) / SCALE
+    steps = np.abs(run_graph(model, feed)[0] - run_graph(rewritten_by(SplitPRelus, model), feed)[0]) / SCALE
     assert steps.max() <= 1.01
     assert np.mean(steps) <= 0.002  # ties
 
@@ -102,21 +111,31 @@ def test_one_slope_for_all_channels(slope: float, seed: int) -> None:
         _graph(f"{CONV} p = PRelu(c, k) {quantised('p', 'q')} r = Add(q, c)"),
         _graph(f"{quantised('x', 'a')} n = Exp(a) {END}"),
         _graph(f"{quantised('x', 'a')} f = Exp(y) n = Add(a, f) {END}"),
+        _graph(f"a_q = QuantizeLinear(x, s, i) a = DequantizeLinear(a_q, s, i) n = Add(a, a) {END}", i=SIGNED),
     ],
-    ids=["slopes that change", "zero point 0", "float reader", "read before", "another operator", "sum with a float"],
+    ids=[
+        "slopes that change",
+        "zero point 0",
+        "float reader",
+        "read before",
+        "another operator",
+        "sum with a float",
+        "int8 map",
+    ],
 )
 def test_other_prelus_stay(model: onnx.ModelProto) -> None:
-    assert kinds(split_prelus(model)) == kinds(model)
+    assert kinds(rewritten_by(SplitPRelus, model)) == kinds(model)
+    assert SplitPRelus()(model).report.declined
 
 
 def test_the_two_halves_are_cut_off_at_zero() -> None:
-    rewritten = split_prelus(_model("convolution"))
+    rewritten = rewritten_by(SplitPRelus, _model("convolution"))
     points = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in rewritten.graph.initializer}
     ends = [int(points[node.input[2]]) for node in rewritten.graph.node if node.op_type == "QuantizeLinear"]
     assert ends == [int(ZERO), 0, 255, int(ZERO)]
 
 
 def test_negative_slopes_take_a_third_convolution() -> None:
-    rewritten = split_prelus(_model("convolution", k=_slopes(8, low=-1.5)))
+    rewritten = rewritten_by(SplitPRelus, _model("convolution", k=_slopes(8, low=-1.5)))
     assert kinds(rewritten).count("Conv") == 3
-    assert kinds(split_prelus(_model("convolution"))).count("Conv") == 2
+    assert kinds(rewritten_by(SplitPRelus, _model("convolution"))).count("Conv") == 2

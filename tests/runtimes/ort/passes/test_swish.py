@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.ort import for_onnxruntime
-from edgeseg.export.precision.ort.swish import multiply_swishes
+from edgeseg.runtimes.ort.passes.swish import MultiplySwishes
 from tests.export.passes.tools import build, kinds
-from tests.export.precision.ort.quantised import constants, kernels, numbers, quantised
+from tests.runtimes.ort.passes.quantised import constants, formed, kernels, numbers, quantised, rewritten_by
 
 CONV = f"{quantised('x', 'a')} w = DequantizeLinear<axis=0>(w_q, w_s, w_z) c = Conv<kernel_shape=[1,1]>(a, w, b) "
 
 
 def _graph(body: str, **more: NDArray[Any]) -> onnx.ModelProto:
     held: dict[str, NDArray[Any]] = constants(8, 8)
-    more = {"b": numbers(7, 8), "zero": np.array(0, np.uint8), **more}
+    more = {"b": numbers(7, 8), "zero": np.array(0, np.uint8), "signed": np.array(0, np.int8), **more}
     model = build(f"g (float[1,8,6,10] x) => (float[1,8,6,10] r) {{ {CONV} {body} }}", **held | more)
     for index, node in enumerate(model.graph.node):
         node.name = f"node_{index}"
@@ -31,6 +30,7 @@ def _graph(body: str, **more: NDArray[Any]) -> onnx.ModelProto:
 
 
 WHOLE = f"h = HardSwish(c) {quantised('h', 'r')}"
+SIGNED = "h = HardSwish(c) r_q = QuantizeLinear(h, s, signed) r = DequantizeLinear(r_q, s, signed)"
 ABOVE = "h = HardSwish(c) r_q = QuantizeLinear(h, s, zero) r = DequantizeLinear(r_q, s, zero)"
 
 
@@ -38,7 +38,7 @@ ABOVE = "h = HardSwish(c) r_q = QuantizeLinear(h, s, zero) r = DequantizeLinear(
 @given(seed=st.integers(0, 500), body=st.sampled_from([WHOLE, ABOVE]), scale=st.sampled_from([0.02, 0.0625, 0.2]))
 def test_a_hard_swish_becomes_a_product(seed: int, body: str, scale: float) -> None:
     model = _graph(body, s=np.array(scale, np.float32))
-    rewritten = multiply_swishes(model)
+    rewritten = rewritten_by(MultiplySwishes, model)
     onnx.checker.check_model(rewritten, full_check=True)
     assert "HardSwish" not in kinds(rewritten)
     feed = {"x": numbers(seed, 1, 8, 6, 10)}
@@ -49,7 +49,7 @@ def test_a_hard_swish_becomes_a_product(seed: int, body: str, scale: float) -> N
 
 
 def test_all_of_it_runs_in_int8(tmp_path: Path) -> None:
-    found = kernels(for_onnxruntime(_graph(WHOLE)), tmp_path)
+    found = kernels(formed(_graph(WHOLE)), tmp_path)
     assert "QLinearMul" in found
     assert not {"HardSwish", "HardSigmoid", "Conv", "Mul"} & set(found)
     assert "HardSigmoid" in kernels(_graph(WHOLE), tmp_path)
@@ -57,8 +57,14 @@ def test_all_of_it_runs_in_int8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["h = HardSwish(c) r = Sigmoid(h)", f"h = HardSwish(c) {quantised('h', 'q')} r = Add(q, c)", "r = HardSwish(c)"],
-    ids=["float reader", "read before", "graph's output"],
+    [
+        "h = HardSwish(c) r = Sigmoid(h)",
+        f"h = HardSwish(c) {quantised('h', 'q')} r = Add(q, c)",
+        "r = HardSwish(c)",
+        SIGNED,
+    ],
+    ids=["float reader", "read before", "graph's output", "int8 reader"],
 )
 def test_others_stay(body: str) -> None:
-    assert kinds(multiply_swishes(_graph(body))) == kinds(_graph(body))
+    assert kinds(rewritten_by(MultiplySwishes, _graph(body))) == kinds(_graph(body))
+    assert MultiplySwishes()(_graph(body)).report.declined

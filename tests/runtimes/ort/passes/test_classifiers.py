@@ -7,16 +7,16 @@ import onnx
 import pytest
 
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.ort.products import classifiers_as_products
+from edgeseg.runtimes.ort.passes.classifiers import ClassifiersAsProducts
 from tests.export.passes.tools import kinds
-from tests.export.precision.ort.quantised import convolution, numbers
+from tests.runtimes.ort.passes.quantised import convolution, numbers, rewritten_by
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("own", [False, True])
 def test_a_classifier_becomes_a_product_of_integers(bias: bool, own: bool) -> None:
     model = convolution((1, 8, 6, 10), 3, (1, 1), bias=bias, own=own, end="Sigmoid")
-    rewritten = classifiers_as_products(model)
+    rewritten = rewritten_by(ClassifiersAsProducts, model)
     onnx.checker.check_model(rewritten)
     assert "Conv" not in kinds(rewritten)
     assert "MatMulInteger" in kinds(rewritten)
@@ -35,4 +35,4 @@ def test_a_classifier_becomes_a_product_of_integers(bias: bool, own: bool) -> No
     ids=["quantised output", "as many outputs", "3x3", "groups"],
 )
 def test_other_convolutions_stay(model: onnx.ModelProto) -> None:
-    assert kinds(classifiers_as_products(model)) == kinds(model)
+    assert kinds(rewritten_by(ClassifiersAsProducts, model)) == kinds(model)

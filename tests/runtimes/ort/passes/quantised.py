@@ -12,11 +12,29 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edgeseg.export.passes import Pass
+from edgeseg.export.passes._base import apply_passes
+from edgeseg.runtimes.ort.passes import INT8_PASSES
 from tests.export.passes.tools import build, kinds
 
-__all__ = ["SCALE", "constants", "convolution", "kernels", "numbers", "quantised", "weights_of"]
+__all__ = [
+    "SCALE",
+    "constants",
+    "convolution",
+    "formed",
+    "kernels",
+    "numbers",
+    "quantised",
+    "rewritten_by",
+    "weights_of",
+]
 
 SCALE, ZERO = np.array(0.0625, np.float32), np.array(128, np.uint8)
+
+
+def formed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A quantised graph after every pass for ONNX Runtime, without proof."""
+    return apply_passes(model, [step() for step in INT8_PASSES])
 
 
 def numbers(seed: int, *shape: int) -> NDArray[np.float32]:
@@ -93,6 +111,17 @@ def kernels(model: onnx.ModelProto, folder: Path) -> list[str]:
     options.log_severity_level = 4
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return kinds(onnx.load(folder / "optimised.onnx"))
+
+
+def rewritten_by(kind: type[Pass], model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph after a pass, which left the one it was given as it was, and told whether it did something."""
+    given = model.SerializeToString()
+    result = kind()(model)
+    assert model.SerializeToString() == given
+    assert result.modified == (result.model is not model)
+    onnx.checker.check_model(result.model)
+    assert list(result.model.graph.output) == list(model.graph.output)
+    return result.model
 
 
 def weights_of(model: onnx.ModelProto) -> list[tuple[int, ...]]:

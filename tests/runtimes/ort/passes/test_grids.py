@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from edgeseg.export.graph.qdq import tidy
 from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.ort.grids import quantise_grids
+from edgeseg.runtimes.ort.passes.grids import QuantiseGrids
 from tests.export.passes.tools import build, kinds
-from tests.export.precision.ort.quantised import SCALE, ZERO, kernels, numbers, quantised
+from tests.runtimes.ort.passes.quantised import SCALE, ZERO, kernels, numbers, quantised, rewritten_by
 
 
 def _convolved(join: str, *, channels: int, end: str = "o", scale: NDArray[np.float32] = SCALE) -> onnx.ModelProto:
@@ -54,7 +54,7 @@ FEEDS = {"x": numbers(2, 1, 8, 6, 10), "y": numbers(3, 1, 8, 6, 10)}
 )
 def test_a_joined_map_is_quantised_and_no_number_changes(join: str, channels: int, tmp_path: Path) -> None:
     model = _convolved(join, channels=channels)
-    rewritten = quantise_grids(model)
+    rewritten = rewritten_by(QuantiseGrids, model)
     onnx.checker.check_model(rewritten)
     assert kinds(rewritten).count("QuantizeLinear") == kinds(model).count("QuantizeLinear") + 1
     assert np.array_equal(run_graph(model, FEEDS)[0], run_graph(rewritten, FEEDS)[0])
@@ -72,8 +72,28 @@ def test_a_joined_map_is_quantised_and_no_number_changes(join: str, channels: in
     ],
     ids=["two scales", "not quantised", "float reader", "nothing to do"],
 )
-def test_elsewhere_nothing_isquantised(model: onnx.ModelProto) -> None:
-    assert kinds(quantise_grids(model)).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
+def test_elsewhere_nothing_is_quantised(model: onnx.ModelProto) -> None:
+    assert kinds(rewritten_by(QuantiseGrids, model)).count("QuantizeLinear") == kinds(model).count("QuantizeLinear")
+
+
+def test_two_readers_share_a_quantiser() -> None:
+    weights: dict[str, NDArray[Any]] = {
+        "w_q": np.ones((16, 16, 1, 1), np.int8),
+        "ws": np.array(0.002, np.float32),
+        "wz": np.array(0, np.int8),
+    }
+    body = (
+        f"{quantised('x', 'a')} m = Concat<axis=1>(a, a) w = DequantizeLinear(w_q, ws, wz) "
+        f"c = Conv(m, w) {quantised('c', 'r')} d = Conv<strides=[2,2]>(m, w) {quantised('d', 'p')}"
+    )
+    model = build(
+        f"g (float[1,8,6,10] x) => (float[1,16,6,10] r, float[1,16,3,5] p) {{ {body} }}", s=SCALE, z=ZERO, **weights
+    )
+    rewritten = rewritten_by(QuantiseGrids, model)
+    assert kinds(rewritten).count("QuantizeLinear") == kinds(model).count("QuantizeLinear") + 1
+    feed = {"x": FEEDS["x"]}
+    for before, after in zip(run_graph(model, feed), run_graph(rewritten, feed), strict=True):
+        assert np.array_equal(before, after)
 
 
 def test_a_sum_is_quantised_where_both_sides_are() -> None:
@@ -83,6 +103,6 @@ def test_a_sum_is_quantised_where_both_sides_are() -> None:
         return tidy(build(whole, s=SCALE, z=ZERO))
 
     both, one = model("b"), model("y")
-    assert kinds(quantise_grids(both)).count("QuantizeLinear") == 4
-    assert kinds(quantise_grids(one)) == kinds(one)
-    assert np.array_equal(run_graph(both, FEEDS)[0], run_graph(quantise_grids(both), FEEDS)[0])
+    assert kinds(rewritten_by(QuantiseGrids, both)).count("QuantizeLinear") == 4
+    assert kinds(rewritten_by(QuantiseGrids, one)) == kinds(one)
+    assert np.array_equal(run_graph(both, FEEDS)[0], run_graph(rewritten_by(QuantiseGrids, both), FEEDS)[0])
