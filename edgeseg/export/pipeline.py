@@ -94,7 +94,7 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
         path=folder,
         parity=proof.manifest.parity,
         fusion=graph.fusion,
-        passes=graph.passes + graphs.reports,
+        passes=graph.passes + graphs.reports(proof.manifest),
         nodes=len(graphs.plain(job.config.precision).graph.node),
         macs=job.macs,
         parameters=job.parameters,

@@ -11,12 +11,18 @@ from edgeseg.export.job import ExportJob
 from edgeseg.export.network_graph import exact_logits
 from edgeseg.export.passes import PassReport, run_passes
 from edgeseg.export.passes.registry import engine_passes
+from edgeseg.manifest import Manifest
 from edgeseg.runtimes import engine
 
 __all__ = ["TargetGraphs"]
 
 _FP32_GRAPHS = ("fp32", "bf16")
 """Precisions whose graph is the fp32 one; bf16 is arithmetic that OpenVINO chooses when it opens it."""
+
+
+def _of_numbers(precision: str) -> str:
+    """The precision of the numbers in a graph."""
+    return "fp32" if precision in _FP32_GRAPHS else precision
 
 
 class TargetGraphs:
@@ -46,15 +52,15 @@ class TargetGraphs:
 
     def of(self, target: str, precision: str) -> onnx.ModelProto:
         """The graph in a precision as a target is given it; `plain` itself where the target wants no other."""
-        key = (target, "fp32" if precision in _FP32_GRAPHS else precision)
+        key = (target, _of_numbers(precision))
         if key not in self._forms:
             self._forms[key], self._reports[key] = self._formed(*key)
         return self._forms[key]
 
-    @property
-    def reports(self) -> tuple[PassReport, ...]:
-        """One report per pass that wrote a graph for one engine."""
-        return tuple(report for reports in self._reports.values() for report in reports)
+    def reports(self, manifest: Manifest) -> tuple[PassReport, ...]:
+        """One report per pass that wrote a graph of a manifest's targets for one engine."""
+        keys = [(target, _of_numbers(manifest.precision_of(target))) for target in manifest.targets]
+        return tuple(report for key in keys for report in self._reports.get(key, ()))
 
     def _formed(self, target: str, precision: str) -> tuple[onnx.ModelProto, tuple[PassReport, ...]]:
         plain, record, config = self.plain(precision), engine(target), self._job.config
