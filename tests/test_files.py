@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeseg import files
 from edgeseg.errors import StorageError, UsageError
 from edgeseg.files import atomic_folder, sha256_of, write_bytes, write_text
 
@@ -67,7 +66,7 @@ def test_interrupted_between_two_renames_the_old_one_comes_back(
             raise KeyboardInterrupt
         rename(source, target)
 
-    monkeypatch.setattr(files, "_renameat2", lambda first, second: False)
+    monkeypatch.setattr("edgeseg.files.exchange._renameat2", lambda first, second: False)
     monkeypatch.setattr(os, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "made") as folder:
         (folder / "new").write_text("new")
@@ -180,7 +179,7 @@ def test_a_folder_takes_the_place_of_another_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
 ) -> None:
     if not exchange:
-        monkeypatch.setattr(files, "_renameat2", lambda first, second: False)
+        monkeypatch.setattr("edgeseg.files.exchange._renameat2", lambda first, second: False)
     for text in ("old", "new", "newest"):
         with atomic_folder(tmp_path / "made") as folder:
             (folder / text).write_text(text)
