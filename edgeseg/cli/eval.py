@@ -41,51 +41,45 @@ def evaluate(
 ) -> None:
     """Score a bundle: mIoU, class accuracy and pixel accuracy, with void ignored and with void counted as an error."""
     from edgeseg.errors import PartialFailureError
-    from edgeseg.evaluation import evaluate_bundle
+    from edgeseg.evaluation import LabelledPictures, evaluate_bundle
     from edgeseg.runtimes import RuntimeOptions
 
+    data = LabelledPictures(images, labels, ignore, positive_label, limit, max_pixels, strict)
     options = RuntimeOptions(threads=threads, device=device, network=network)
     with errors().status("opening") as status:
 
-        def tell(done: int, total: int) -> None:
+        def show_progress(done: int, total: int) -> None:
             if not quiet:
                 status.update(f"{done} of {total} pictures")
 
-        result = evaluate_bundle(
-            bundle,
-            images,
-            labels,
-            target=target,
-            ignore=ignore,
-            positive_label=positive_label,
-            options=options,
-            limit=limit,
-            progress=tell,
-            max_pixels=max_pixels,
-            strict=strict,
-        )
+        result = evaluate_bundle(bundle, data, target=target, options=options, progress=show_progress)
     if as_json:
         print_json(result.to_json(), indent=2)
     else:
-        _show(result)
-    for word, listed in (("damaged", result.damaged), ("failed", result.failures)):
-        for picture, reason in listed:
-            name, why = one_line(picture), one_line(reason, 1000)
-            errors().print(f"{word}: {why if name in why else f'{name}: {why}'}", soft_wrap=True)
+        _print_scores(result)
+    _print_notes(result)
     if result.failures:
         count, total = len(result.failures), len(result.failures) + result.images
         raise PartialFailureError(f"{count} of {total} pictures failed (named above); the others were scored")
 
 
-def _show(result: Evaluation) -> None:
+def _print_notes(result: Evaluation) -> None:
+    """Name the damaged pictures and the failed ones on standard error."""
+    for word, listed in (("damaged", result.damaged), ("failed", result.failures)):
+        for picture, reason in listed:
+            name, why = one_line(picture), one_line(reason, 1000)
+            errors().print(f"{word}: {why if name in why else f'{name}: {why}'}", soft_wrap=True)
+
+
+def _print_scores(result: Evaluation) -> None:
     listed = table("class", "IoU %", "accuracy %", "pixels", right=("IoU %", "accuracy %", "pixels"))
     for row in result.rows():
         listed.add_row(row["name"], _per_cent(row["iou"]), _per_cent(row["accuracy"]), str(row["pixels"]))
     console().print(listed)
     console().print(f"{result.images} pictures on {result.target}, {result.engine}")
     for title, scores in result.scores().items():
-        told = ", ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items())
-        console().print(f"{title}: {told}")
+        words = ", ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items())
+        console().print(f"{title}: {words}")
 
 
 def _per_cent(value: Any) -> str:
