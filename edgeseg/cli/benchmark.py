@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgeseg.cli._shared import console, errors, print_json, split_targets, table
+from edgeseg.cli.options import BundleFolder, Device, Network, Quiet, Threads
 from edgeseg.errors import EdgesegError, PartialFailureError
 from edgeseg.text import one_line
 
@@ -44,36 +45,40 @@ benchmark_app = typer.Typer(
 )
 
 
+_Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="Engines to measure, one after the other; commas work too. Default: ort."),
+]
+_Images = Annotated[Path | None, typer.Option(help="Picture or folder of pictures; default: the bundle's own.")]
+_Precision = Annotated[str | None, typer.Option(help="OpenVINO inference precision: f32, bf16 or f16.")]
+_MinSamples = Annotated[
+    int | None, typer.Option(min=1, help="Frames measured at the least; default 50, or --max-samples if that is less.")
+]
+_MaxSamples = Annotated[
+    int | None, typer.Option(min=1, help="Frames measured at the most; default 1000, at least --min-samples.")
+]
+_Seconds = Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough frames.")]
+_Save = Annotated[Path | None, typer.Option(help="File for the report, raw samples included.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")]
+_InProcess = Annotated[bool, typer.Option("--in-process", help="No process of its own per target.")]
+
+
 @benchmark_app.command("run")
 def benchmark(
-    bundle: Annotated[Path, typer.Argument(help="NAME.edgeseg folder.")],
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", "-t", help="Engines to measure, one after the other; commas work too. Default: ort."),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Picture or folder of pictures; default: the bundle's own.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device or provider of the engine, such as cpu, cuda, GPU.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="OpenVINO inference precision: f32, bf16 or f16.")] = None,
-    network: Annotated[
-        str | None, typer.Option(help="package.module:factory of your own network, for the torch target.")
-    ] = None,
-    min_samples: Annotated[
-        int | None,
-        typer.Option(min=1, help="Frames measured at the least; default 50, or --max-samples if that is less."),
-    ] = None,
-    max_samples: Annotated[
-        int | None, typer.Option(min=1, help="Frames measured at the most; default 1000, at least --min-samples.")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough frames.")] = 10.0,
-    save: Annotated[Path | None, typer.Option(help="File for the report, raw samples included.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")] = False,
-    in_process: Annotated[bool, typer.Option("--in-process", help="No process of its own per target.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    bundle: BundleFolder,
+    target: _Targets = None,
+    images: _Images = None,
+    threads: Threads = None,
+    device: Device = None,
+    precision: _Precision = None,
+    network: Network = None,
+    min_samples: _MinSamples = None,
+    max_samples: _MaxSamples = None,
+    seconds: _Seconds = 10.0,
+    save: _Save = None,
+    as_json: _Json = False,
+    in_process: _InProcess = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a bundle's latency, from picture file to labels at the picture's size.
 
@@ -82,10 +87,8 @@ def benchmark(
     from edgeseg.bench.report import save_reports, to_json
     from edgeseg.sources import pictures_at
 
-    options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "in_process": in_process}
-    options["network"] = network
-    least = min_samples or min(50, max_samples or 50)
-    options |= {"min_samples": least, "max_samples": max_samples or max(1000, least), "seconds": seconds}
+    options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "network": network}
+    options |= {"in_process": in_process, "seconds": seconds, **_sample_limits(min_samples, max_samples)}
     options["images"] = None if images is None else pictures_at(images)
     reports: list[BenchmarkReport] = []
     try:
@@ -104,6 +107,12 @@ def benchmark(
         )
 
 
+def _sample_limits(least: int | None, most: int | None) -> dict[str, int]:
+    """Least and most frames to measure; each default gives way to the other option."""
+    least = least or min(50, most or 50)
+    return {"min_samples": least, "max_samples": most or max(1000, least)}
+
+
 @benchmark_app.command("compare")
 def compare(
     before: Annotated[Path, typer.Argument(help="Report of the earlier measurement.")],
@@ -112,7 +121,7 @@ def compare(
     any_machine: Annotated[bool, typer.Option("--any-machine", help="Compare though the machines differ.")] = False,
     save: Annotated[Path | None, typer.Option(help="File for the comparison.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare two reports of `edgeseg benchmark --save`; ends with code 10 where a total became slower."""
     from edgeseg.bench.compare import compare_reports
@@ -134,7 +143,7 @@ def compare(
 def _measure_all(
     bundle: Path, targets: list[str], options: dict[str, Any], reports: list[BenchmarkReport], *, quiet: bool
 ) -> dict[str, EdgesegError]:
-    """Measure target by target into `reports`; what could not be measured comes back."""
+    """Measure one target after the other, adding to `reports`; return the error of each that failed."""
     from edgeseg.bench.harness import benchmark as measure
 
     failures: dict[str, EdgesegError] = {}
