@@ -25,6 +25,7 @@ from edgeseg.errors import EdgesegError, InputError
 from edgeseg.files import path_for_opencv
 from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, load_image
 from edgeseg.text import natural_key
+from edgeseg.timing import ms_since
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -155,7 +156,7 @@ def _decode(path: Path, name: str, index: int, reading: _Reading) -> Frame:
         found = load_image(path, max_pixels=reading.max_pixels, strict=reading.strict)
     except EdgesegError as error:
         return Frame(None, name, index, error=error)
-    return Frame(found.image, name, index, _ms_since(start), damaged=found.damaged)
+    return Frame(found.image, name, index, ms_since(start), damaged=found.damaged)
 
 
 def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> Frame:
@@ -167,7 +168,7 @@ def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> F
         return Frame(None, str(index), index, error=error)
     if np.may_share_memory(image, array):
         image = image.copy()
-    return Frame(image, str(index), index, _ms_since(start))
+    return Frame(image, str(index), index, ms_since(start))
 
 
 class _Video(Source):
@@ -212,7 +213,7 @@ class _Video(Source):
             done, picture = (False, None) if self._closed else self._capture.read()
         if not done or picture is None:
             return None
-        return Frame(as_rgb(picture, "bgr"), f"{self.name}#{self._count}", self._count, _ms_since(start))
+        return Frame(as_rgb(picture, "bgr"), f"{self.name}#{self._count}", self._count, ms_since(start))
 
     def _cut_off(self) -> bool:
         exact = self.kind == "video" and Path(self.name).suffix.lower() in _EXACT_COUNTS
@@ -378,7 +379,3 @@ def _capture(
 
 def _words(kind: SourceKind) -> str:
     return "stream" if kind == "rtsp" else kind
-
-
-def _ms_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1000.0

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -24,3 +28,15 @@ def real_weights(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip("no published checkpoints beside the checkout")
     return folder
+
+
+@pytest.fixture
+def picture() -> U8:
+    return np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def smooth() -> U8:
+    """A picture that JPEG and resizing barely change; red falls from left to right, green from the top down."""
+    y, x = np.mgrid[0:24, 0:40]
+    return np.stack((250 - 6 * x, 250 - 10 * y, np.full_like(x, 60)), axis=2).astype(np.uint8)
