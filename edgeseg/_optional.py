@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named with the way to install them where they are missing."""
+"""Optional packages: imported where they are used; where one is missing, the error says how to install it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["is_installed", "package_version", "require"]
 
 
 def require(module: str, *, extra: str, why: str = "", advice: str = "") -> ModuleType:
-    """Import an optional module, or say in one sentence how to get it.
+    """Import an optional module, or raise an error that says in one sentence how to get it.
 
     Args:
         module: Import name, such as ``"openvino"``.
@@ -40,7 +40,12 @@ def require(module: str, *, extra: str, why: str = "", advice: str = "") -> Modu
 
 
 def is_installed(module: str) -> bool:
-    """Whether `module` could be found, without importing it (its parents aside)."""
+    """Tell whether `module` can be found, without importing it (its parent packages are imported).
+
+    Example:
+        >>> is_installed("numpy"), is_installed("no_such_module")
+        (True, False)
+    """
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -49,7 +54,7 @@ def is_installed(module: str) -> bool:
 
 
 def package_version(*packages: str) -> str:
-    """Version of the first installed distribution among `packages`; empty where there is none."""
+    """Look up the version of the first installed distribution among `packages`; empty where none is installed."""
     for package in packages:
         try:
             return metadata.version(package)

@@ -24,7 +24,7 @@ from typing import Any
 from edgeseg._optional import require
 from edgeseg.errors import BundleError, UsageError
 from edgeseg.files import scratch_folder, sha256_of, write_bytes
-from edgeseg.text import first_line, one_line
+from edgeseg.text import first_line, one_line, os_reason
 
 __all__ = ["SIGNATURE", "sign_bundle", "signature_of", "signed_files", "verify_signature"]
 
@@ -54,7 +54,7 @@ def signed_files(folder: str | Path) -> list[str]:
     try:
         found = list(_walk(root))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise BundleError(f"'{error.filename or root}' cannot be read ({reason}); copy the bundle again") from error
     return sorted(name for name in found if name != SIGNATURE)
 
@@ -221,7 +221,7 @@ def _signature_bytes(root: Path) -> bytes:
             raise BundleError(f"the signature of bundle '{root}' is too large to be one; get the bundle again")
         return path.read_bytes()
     except OSError as error:
-        raise BundleError(f"'{path}' cannot be read ({(error.strerror or str(error)).lower()})") from error
+        raise BundleError(f"'{path}' cannot be read ({os_reason(error)})") from error
 
 
 def _parsed(root: Path, data: bytes) -> tuple[str, dict[str, str]]:
@@ -270,7 +270,7 @@ def _key_errors(path: Path, half: str, password: str | None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot read the key '{path}': {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"cannot read the key '{path}': {os_reason(error)}") from error
     except TypeError as error:  # what cryptography raises where a password and an encryption do not go together
         need = "is encrypted, and no password was given; set EDGESEG_KEY_PASSWORD, or type it with --ask-password"
         unused = "is not encrypted, but a password was given; unset EDGESEG_KEY_PASSWORD, or encrypt the key"

@@ -8,5 +8,5 @@ __all__ = ["ms_since"]
 
 
 def ms_since(start: float) -> float:
-    """Milliseconds since `start`, a value of `time.perf_counter`."""
+    """Compute the milliseconds since `start`, a value of `time.perf_counter`."""
     return (time.perf_counter() - start) * 1000.0

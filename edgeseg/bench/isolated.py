@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 import edgeseg
 from edgeseg import errors
-from edgeseg._signals import tell_process
+from edgeseg._signals import report_process, signal_name
 from edgeseg.bench.report import BenchmarkReport, Settings
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError
@@ -93,12 +92,12 @@ def run_worker(
             stderr=stream,
             env=worker_environment(),
         )
-        tell_process("+", process.pid)
+        report_process("+", process.pid)
         try:
             code = process.wait()
         finally:
             _stop(process)
-            tell_process("-", process.pid)
+            report_process("-", process.pid)
     return _read_answer(answer, code, target, messages.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -109,7 +108,7 @@ def _read_answer(answer: Path, code: int, target: str, messages: str) -> dict[st
             raise _rebuilt(data["error"]["kind"], data["error"]["message"])
         return data
     if code < 0:
-        name = signal.Signals(-code).name if -code in {int(s) for s in signal.Signals} else f"signal {-code}"
+        name = signal_name(-code)
         why = "most often the memory ran out" if name == "SIGKILL" else "the engine crashed"
         raise EdgesegError(
             f"the process measuring {target} was ended by {name} ({why}); "

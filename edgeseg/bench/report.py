@@ -16,6 +16,7 @@ from edgeseg.errors import InputError, UsageError
 from edgeseg.files import write_text
 from edgeseg.runtimes._base import SessionInfo
 from edgeseg.specs import Size
+from edgeseg.text import os_reason
 
 __all__ = [
     "KIND",
@@ -263,7 +264,7 @@ def load_reports(path: Path) -> tuple[BenchmarkReport, ...]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise InputError(f"cannot read '{path}': {reason}; expected a file of `edgeseg benchmark --save`") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not JSON ({error}); expected a file of `edgeseg benchmark --save`") from error

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from edgeseg import _signals, files
 from edgeseg.cli.supervisor import STOPPED, Reporter, supervise
+from edgeseg.text import one_line, os_reason
 
 __all__ = ["main", "run"]
 
@@ -32,7 +33,7 @@ def run(arguments: list[str], reporter: Reporter | None = None) -> int:
         reporter: Told of what must be removed if this process is killed.
     """
     _escape_what_a_stream_cannot_show()
-    with _signals.watched() as signals:
+    with _signals.watch_signals() as signals:
         sentence, code = "", 0
         try:
             if reporter is not None:
@@ -104,8 +105,6 @@ def _usage_sentence(error: Exception) -> str:
 
 
 def _say(sentence: str) -> None:
-    from edgeseg.text import one_line
-
     if sys.stderr is not None:  # else `print` would take standard output
         print(f"edgeseg: {one_line(sentence, 2100)}", file=sys.stderr)
 
@@ -120,7 +119,7 @@ def _flushed(sentence: str, code: int) -> tuple[str, int]:
         _give_up_stdout()
     except OSError as error:
         _give_up_stdout()
-        return f"cannot write to standard output: {(error.strerror or str(error)).lower()}; free space", 8
+        return f"cannot write to standard output: {os_reason(error)}; free space", 8
     return sentence, code
 
 
@@ -139,7 +138,7 @@ def _escape_what_a_stream_cannot_show() -> None:
 
 def _os_sentence(error: OSError) -> str:
     where = f" '{error.filename}'" if error.filename else ""
-    return f"the system refused{where}: {(error.strerror or str(error)).lower()}"
+    return f"the system refused{where}: {os_reason(error)}"
 
 
 def spread_targets(arguments: list[str]) -> list[str]:

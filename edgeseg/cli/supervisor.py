@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from edgeseg._signals import die_with, ending_signals, exit_code_of
+from edgeseg._signals import die_with, ending_signals, exit_code_of, signal_name
 
 __all__ = ["STOPPED", "Reporter", "supervise"]
 
@@ -122,7 +122,7 @@ def supervise(work: Callable[[Reporter | None], int]) -> NoReturn:
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-    with _signals() as (arrived, wake):
+    with _collect_signals() as (arrived, wake):
         reading, writing = os.pipe()
         parent = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())  # the child unblocks them when its handlers stand
@@ -194,7 +194,7 @@ def _outcome(child: _Child, status: int, arrived: list[int]) -> int:
     child.clean_up()
     if arrived:
         return _say(arrived[0])
-    name = signal.Signals(-code).name if -code in {int(s) for s in signal.Signals} else f"signal {-code}"
+    name = signal_name(-code)
     if -code in ending_signals():  # it was sent to the child alone, before its handlers stood
         return _say(-code)
     why = "most often the memory ran out" if name == "SIGKILL" else "native code crashed on this input"
@@ -215,7 +215,7 @@ def _print(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[tuple[list[int], int]]:
+def _collect_signals() -> Iterator[tuple[list[int], int]]:
     """Collect the signals that end a command, and a handle that becomes readable when one arrives or the child ends."""
     arrived: list[int] = []
     reading, writing = os.pipe()

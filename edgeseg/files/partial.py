@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from edgeseg._signals import held, settle
+from edgeseg._signals import settle, signals_deferred
 from edgeseg.files.exchange import exchange
 from edgeseg.files.live import forget, remember, remove_partial
 from edgeseg.files.locks import is_still_at, lock, open_to_lock
@@ -58,7 +58,7 @@ class Partial:
         Raises:
             StorageError: Renaming failed; what stood there is untouched.
         """
-        with storage_errors(self.target), held():
+        with storage_errors(self.target), signals_deferred():
             if replaces is not None and os.path.lexists(self.target):
                 replaces(self.target)
             if stat.S_ISDIR(os.lstat(self.path).st_mode) and os.path.lexists(self.target):
