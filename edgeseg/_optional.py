@@ -27,16 +27,16 @@ def require(module: str, *, extra: str, why: str = "", advice: str = "") -> Modu
     """
     wants = why or (f"edgeseg[{extra}]" if extra else "this")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise _missing(module, extra, wants, advice) from error
         raise _broken(module, wants, error) from error
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise _broken(module, wants, error) from error
-    if getattr(found, "__file__", None) is None:  # a bare folder of that name, such as type stubs leave
+    if getattr(imported, "__file__", None) is None:  # a bare folder of that name, such as type stubs leave
         raise _missing(module, extra, wants, advice)
-    return found
+    return imported
 
 
 def is_installed(module: str) -> bool:

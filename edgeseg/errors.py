@@ -82,15 +82,15 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, got: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.got, self.known = kind, got, sorted(known)
-        told, words = one_line(got), [one_line(word) for word in self.known]
-        close = difflib.get_close_matches(told.lower(), words, n=3, cutoff=0.5)
+        name, words = one_line(got), [one_line(word) for word in self.known]
+        close = difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.5)
         if close:
             advice = "did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
         elif len(words) <= 12:
             advice = "known are " + ", ".join(words) + "."
         else:
             advice = hint or f"{len(words)} are known."
-        super().__init__(f"unknown {kind} '{told}': {advice}")
+        super().__init__(f"unknown {kind} '{name}': {advice}")
 
 
 class SizeError(UsageError):

@@ -83,7 +83,7 @@ class LabelledPictures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a bundle.
+    """Scores of a bundle on labelled pictures.
 
     Attributes:
         matrix: Confusion over all pictures, void kept apart.
@@ -104,14 +104,14 @@ class Evaluation:
     damaged: tuple[tuple[str, str], ...] = ()
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Two readings: void left out, and predictions on void counted as errors (the published CamVid protocol)."""
+        """Give two readings: void left out, and predictions on void counted as errors (CamVid's published protocol)."""
         readings = {"void ignored": _scores(self.matrix)}
         if self.matrix.void.any():
             readings["predictions on void count as errors"] = _scores(self.matrix.with_void_as_error())
         return readings
 
     def rows(self) -> list[dict[str, Any]]:
-        """Per class: name, IoU and accuracy (0..1, NaN where absent) with void left out, and labelled pixels."""
+        """List the classes: name, IoU and accuracy (0..1, NaN where absent) with void left out, and labelled pixels."""
         iou, accuracy = self.matrix.iou, self.matrix.class_accuracy
         pixels = self.matrix.counts.sum(axis=1)
         return [
@@ -120,7 +120,7 @@ class Evaluation:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; shares are 0..1, absent classes null."""
+        """Convert to plain JSON values; shares are 0..1, absent classes null."""
         return {
             "target": self.target,
             "engine": self.engine,
@@ -141,7 +141,7 @@ def _scores(matrix: ConfusionMatrix) -> dict[str, float]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN."""
+    """Replace NaN, which JSON lacks, by None."""
     return {key: None if value != value else value for key, value in values.items()}
 
 
@@ -162,6 +162,10 @@ def read_labels(
     Raises:
         InputError: Not readable, too large, more than one channel, or with `strict` damaged.
         UsageError: `max_pixels` is below 1.
+
+    Example:
+        >>> read_labels(folder / "labels" / "sample.png").shape
+        (44, 52)
     """
     return _load_labels(path, positive_label, max_pixels, strict)[0]
 

@@ -179,10 +179,10 @@ def parse_object(text: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise FieldError("it gives a name twice")
-    return found
+    return fields
 
 
 def _refuse_constant(word: str) -> Any:

@@ -101,8 +101,8 @@ def _varint(stream: BinaryIO) -> int:
 
 def _entry(data: bytes) -> tuple[str, str]:
     """Read key and value of a StringStringEntryProto."""
-    stream, found = io.BytesIO(data), {1: "", 2: ""}
+    stream, texts = io.BytesIO(data), {1: "", 2: ""}
     while stream.tell() < len(data):
         field, wire = divmod(_varint(stream), 8)
-        found[field] = stream.read(_length(stream, wire)).decode("utf-8", "replace")
-    return found[1], found[2]
+        texts[field] = stream.read(_length(stream, wire)).decode("utf-8", "replace")
+    return texts[1], texts[2]

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.decoding import HELD_BYTES, MAX_PIXELS, Decoded, decode
+from edgeseg.decoding import DECODER_BYTES, MAX_PIXELS, Decoded, decode
 from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
 from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeRule, Size
@@ -89,8 +89,8 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
         ()
     """
     name = f"picture '{one_line(path, _NAME)}'"
-    found = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
-    return Decoded(_to_eight_bits(found.image, name), found.damaged)
+    decoded = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
+    return Decoded(_to_eight_bits(decoded.image, name), decoded.damaged)
 
 
 def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -106,7 +106,7 @@ def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> byte
         UsageError: `max_pixels` is below 1.
     """
     check_max_pixels(max_pixels)
-    most = HELD_BYTES * max_pixels + _OVERHEAD
+    most = DECODER_BYTES * max_pixels + _OVERHEAD
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
@@ -195,8 +195,8 @@ def _to_eight_bits(picture: NDArray[Any], name: str) -> U8:
 
 def _narrowed(picture: NDArray[np.uint16]) -> U8:
     """Divide by 257 and round, without a wider copy of the picture; float32 is exact enough for every value."""
-    found = cv2.convertScaleAbs(np.ascontiguousarray(picture), alpha=1.0 / 257.0)
-    return np.asarray(found, np.uint8).reshape(picture.shape)
+    narrow = cv2.convertScaleAbs(np.ascontiguousarray(picture), alpha=1.0 / 257.0)
+    return np.asarray(narrow, np.uint8).reshape(picture.shape)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------

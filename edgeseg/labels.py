@@ -156,10 +156,10 @@ def label_dtype(num_classes: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if num_classes <= 255 else np.uint16
 
 
-def as_label_map(found: NDArray[Any]) -> LabelMap:
+def as_label_map(labels: NDArray[Any]) -> LabelMap:
     """Convert an engine's labels: uint8 stays, int32 (used above 255 classes) becomes uint16."""
-    labels: LabelMap = found if found.dtype == np.uint8 else found.astype(np.uint16)
-    return labels
+    label_map: LabelMap = labels if labels.dtype == np.uint8 else labels.astype(np.uint16)
+    return label_map
 
 
 def _palette(count: int) -> tuple[Color, ...]:

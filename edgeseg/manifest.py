@@ -170,8 +170,7 @@ class Manifest:
             manifest = _manifest_from(Fields(data))
         except (FieldError, UsageError) as error:
             raise BundleError(f"the manifest is not valid: {error}; copy or export the bundle again") from error
-        told = data.get("sha256")
-        if told != _digest({key: value for key, value in data.items() if key != "sha256"}):
+        if data.get("sha256") != _digest({key: value for key, value in data.items() if key != "sha256"}):
             raise BundleError(
                 "the manifest is not the one that was exported (its SHA-256 differs): a field was changed, or the copy "
                 "is damaged; copy or export the bundle again"

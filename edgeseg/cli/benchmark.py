@@ -128,16 +128,16 @@ def compare(
     from edgeseg.bench.report import load_reports
     from edgeseg.files import write_text
 
-    found = compare_reports(
+    comparison = compare_reports(
         load_reports(before), load_reports(after), threshold=max_regression / 100.0, any_machine=any_machine
     )
     if save is not None:
-        write_text(save, json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(save, json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if as_json:
-        print_json(found.to_json(), indent=1)
+        print_json(comparison.to_json(), indent=1)
     elif not quiet:
-        _print_comparison(found)
-    found.check()
+        _print_comparison(comparison)
+    comparison.check()
 
 
 def _measure_all(
@@ -179,7 +179,7 @@ def _print_report(report: BenchmarkReport) -> None:
 
 
 def _print_line(text: str, style: str = "") -> None:
-    """Print one line, whatever the names in it hold."""
+    """Print text in one line."""
     console().print(one_line(text, _LINE), style=style, soft_wrap=True)
 
 
@@ -212,16 +212,16 @@ def _mib(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} MiB"
 
 
-def _print_comparison(found: Comparison) -> None:
+def _print_comparison(comparison: Comparison) -> None:
     figures = ("before ms", "after ms", "ratio [95 % CI]", "p value")
-    for bundle, target in dict.fromkeys((change.bundle, change.target) for change in found.changes):
+    for bundle, target in dict.fromkeys((change.bundle, change.target) for change in comparison.changes):
         listed = table("p50", *figures, "verdict", right=figures)
-        for change in found.changes:
+        for change in comparison.changes:
             if (change.bundle, change.target) == (bundle, target):
                 listed.add_row(*_change_cells(change), style=_VERDICT_STYLES[change.verdict])
         _print_line(f"{bundle} on {target}", "bold")
         console().print(listed)
-    for line in _comparison_lines(found):
+    for line in _comparison_lines(comparison):
         _print_line(line)
 
 
@@ -237,9 +237,9 @@ def _change_cells(change: StageChange) -> tuple[str, ...]:
     )
 
 
-def _comparison_lines(found: Comparison) -> list[str]:
-    lines = [f"other machine: {text}" for text in found.machine_differences]
-    lines += [f"only in the first file: {text}" for text in found.only_before]
-    lines += [f"only in the second file: {text}" for text in found.only_after]
-    lines += [f"note: {text}" for text in found.notes]
+def _comparison_lines(comparison: Comparison) -> list[str]:
+    lines = [f"other machine: {text}" for text in comparison.machine_differences]
+    lines += [f"only in the first file: {text}" for text in comparison.only_before]
+    lines += [f"only in the second file: {text}" for text in comparison.only_after]
+    lines += [f"note: {text}" for text in comparison.notes]
     return lines

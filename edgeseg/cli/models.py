@@ -1,4 +1,4 @@
-"""``edgeseg models``: what can be built, with the facts people choose by. Counting at a size aside, without torch."""
+"""``edgeseg models``: the networks and the facts people choose by. It needs no torch, except to count at a size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-_TOLD = (
+_FACTS = (
     "name", "system", "year", "parameters", "macs", "size", "classes", "labels", "divisor", "accuracy",
     "weights_licence", "paper", "source", "notes",
 )  # fmt: skip
@@ -55,8 +55,8 @@ def models(
 
 
 def _row(stored: dict[str, Any], size: Size | None, count: bool) -> dict[str, Any]:
-    """The facts told of a network, with MACs at the size, or at its own where it does not take the one asked for."""
-    row = {key: stored[key] for key in _TOLD}
+    """Give the facts of a network, with MACs at `size`, or at its own size where it does not take that one."""
+    row = {key: stored[key] for key in _FACTS}
     if not count:
         return {**row, "macs": None, "size": row["size"] if size is None else list(size)}
     if size is None or any(side % stored["divisor"] or side < stored["min_side"] for side in size):
@@ -67,7 +67,7 @@ def _row(stored: dict[str, Any], size: Size | None, count: bool) -> dict[str, An
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    """One line per network; accuracy and notes are cut at the edge (`edgeseg models NAME` has them whole)."""
+    """Print one line per network; accuracy and notes are cut at the edge (`edgeseg models NAME` has them whole)."""
     titles = ("name", "system", "year", "params", "MACs", "at", "classes", "published accuracy", "notes")
     listed = table(*titles, right=("year", "params", "MACs", "classes"))
     lines = [

@@ -165,7 +165,7 @@ def predict(
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
-    """Predict an image, a folder, a video or a camera with a bundle, and write what was found as pictures."""
+    """Predict an image, a folder, a video or a camera with a bundle, and write the results as pictures."""
     from edgeseg.predictor import Predictor
     from edgeseg.runtimes import RuntimeOptions
     from edgeseg.sources import open_source

@@ -1,4 +1,4 @@
-"""The sparse way of the postprocessing, in numpy: only the cells whose corners disagree are interpolated."""
+"""The sparse method of the postprocessing, in numpy: only the cells whose corners disagree are interpolated."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from edgeseg.specs import PostprocessSpec
 
 _PIXELS = 1 << 16  # interpolated at once: 256 KiB of float32
 
-# What `auto` goes by: nanoseconds of one thread, fitted to CPU times on an AVX-512 Xeon (2 cores, 2.6 GHz) over maps of
-# rising disagreement. Dense, per pixel and class (plus two): 19 classes to 512x1024 take 5.3 ms, 150 to 512x512 24 ms.
-# Sparse, per disagreeing cell: 40 per class, 9.5 per pixel, 250 besides. They meet where 45 % of the cells disagree at
-# 19 classes and stride 8 (measured 4.7 ms sparse against 5.3 dense at 39 %, 6.6 against 5.8 at 53 %), at 16 % with
-# stride 4 (5.2 against 8.8 at 16 %, 8.3 against 8.7 at 27 %), at 76 % with 150 classes (15.9 against 24.7 at 67 %, 43
-# against 27 at 96 %) and at 7 % with 2 classes and stride 4 (1.0 against 1.4 at 5.5 %, 1.8 against 1.3 at 8.8 %).
+# Cost model of `auto`, in nanoseconds of one thread, fitted to measured CPU times of maps with rising disagreement.
+# Dense: `_DENSE` per pixel and class, plus two. Sparse, per disagreeing cell: 40 per class, 9.5 per pixel, 250 besides.
+# docs/speed.md has the measurements.
 _DENSE = 0.55
 
 
 def coarse_argmax(field: F32, postprocess: PostprocessSpec) -> LabelMap:
-    """uint8 (h, w): argmax over the classes, a running maximum in pieces that stay in cache."""
+    """Take the argmax over the classes, uint8 (h, w), as a running maximum in pieces that stay in cache."""
     classes, h, w = field.shape
     if classes == 1:
         above: NDArray[np.bool_] = field[0] > np.float32(postprocess.threshold)
@@ -38,10 +35,10 @@ def coarse_argmax(field: F32, postprocess: PostprocessSpec) -> LabelMap:
 
 
 def run_maximum(best: F32, labels: LabelMap, values: Iterable[tuple[int, F32]]) -> None:
-    """Fill `labels` (zeros at first) with the class of the largest value, the lowest winning ties; `best` changes.
+    """Fill `labels`, zero before, with the class of the largest value, the lowest winning ties; `best` changes.
 
-    Classes come in rising order, so the label of a new maximum is above every label before it and the update is the
-    maximum of two uint8 arrays: four times less memory traffic than a masked copy, and vectorised by numpy.
+    Classes come in rising order, so the label of a new maximum is above every label before it. The update is therefore
+    the maximum of two uint8 arrays: four times less memory traffic than a masked copy, and vectorised by numpy.
     """
     above = np.empty(best.shape, bool)
     flags = above.view(np.uint8)
@@ -53,12 +50,12 @@ def run_maximum(best: F32, labels: LabelMap, values: Iterable[tuple[int, F32]]) 
         np.maximum(labels, stamp, out=labels)
 
 
-def spread(coarse: LabelMap, rows: Axis, columns: Axis) -> LabelMap:
-    """Look up labels where every output pixel falls on a logit; the map itself where the sizes agree."""
+def repeat_labels(coarse: LabelMap, rows: Axis, columns: Axis) -> LabelMap:
+    """Look up the label of every output pixel that falls on a logit; return the map itself where the sizes agree."""
     if (len(rows.low), len(columns.low)) == coarse.shape:  # unused rows are gone, so this is the identity
         return coarse
-    spread: LabelMap = coarse[rows.low][:, columns.low]
-    return spread
+    labels: LabelMap = coarse[rows.low][:, columns.low]
+    return labels
 
 
 @dataclass(frozen=True)
@@ -92,11 +89,11 @@ class Cells:
         return cls(rows, columns, labels, y, x)
 
     def nanoseconds(self, classes: int) -> float:
-        """Estimated cost of interpolating the disagreeing cells."""
+        """Estimate the cost of interpolating the disagreeing cells."""
         return len(self.y) * (40.0 * classes + 9.5 * self.area + 250.0)
 
     def cheaper(self, classes: int) -> bool:
-        """Whether the sparse way is expected to beat the dense one; coefficients are `_DENSE` and `nanoseconds`."""
+        """Estimate whether the sparse method is faster than the dense one, from `_DENSE` and `nanoseconds`."""
         pixels = int(self.rows.lengths.sum()) * int(self.columns.lengths.sum())
         return self.nanoseconds(classes) < _DENSE * pixels * (classes + 2)
 
@@ -107,7 +104,7 @@ class Cells:
 
 
 def interpolate_cells(field: F32, coarse: LabelMap, cells: Cells, postprocess: PostprocessSpec) -> LabelMap:
-    """Labels of all pixels: those of the agreeing cells, and the disagreeing cells interpolated."""
+    """Label all pixels: those of agreeing cells at once, those of disagreeing cells by interpolation."""
     labels = cells.labels.repeat(cells.columns.lengths, axis=1).repeat(cells.rows.lengths, axis=0)
     if len(field) == 1:  # a constant second class turns the threshold into an argmax; ties go to label 0
         field = np.concatenate((np.full_like(field, postprocess.threshold), field))
@@ -134,22 +131,22 @@ def _fill(field: F32, coarse: LabelMap, cells: Cells, part: slice, labels: Label
     first = np.cumsum(counts) - counts
     ty, tx = rows.t[:, y][:, None], columns.t[:, x][None]
     best: F32 = np.empty(0, np.float32)
-    found: LabelMap = np.empty(0, labels.dtype)
+    winner: LabelMap = np.empty(0, labels.dtype)
     for turn in range(int(counts[0])):
         n = int(np.searchsorted(-counts, -turn, side="left"))
         classes = candidates[first[:n] + turn]
         values = _between(corners[classes, :, order[:n]], ty[..., :n], tx[..., :n])
         if turn == 0:
-            best, found = values, np.empty(values.shape, labels.dtype)
-            found[:] = classes
+            best, winner = values, np.empty(values.shape, labels.dtype)
+            winner[:] = classes
         else:
-            _update(best[..., :n], found[..., :n], values, classes.astype(found.dtype))
+            _update(best[..., :n], winner[..., :n], values, classes.astype(winner.dtype))
     target = (rows.pixels[:, y] * labels.shape[1])[:, None] + columns.pixels[:, x][None]
-    labels.reshape(-1)[target] = found
+    labels.reshape(-1)[target] = winner
 
 
 def _possible(corners: F32, winners: LabelMap) -> NDArray[np.bool_]:
-    """Bool (C, K): classes that no corner's winner beats at all four corners of the cell.
+    """Find the classes that no corner's winner beats at all four corners of the cell: bool (C, K).
 
     Args:
         corners: (C, 4, K) logits.
@@ -177,10 +174,10 @@ def _between(corners: F32, ty: F32, tx: F32) -> F32:
     return values
 
 
-def _update(best: F32, found: LabelMap, values: F32, classes: LabelMap) -> None:
+def _update(best: F32, winner: LabelMap, values: F32, classes: LabelMap) -> None:
     above = values > best
     np.maximum(best, values, out=best)
     flags = above.view(np.uint8)
-    stamp = flags if found.dtype == np.uint8 else np.empty(found.shape, found.dtype)
+    stamp = flags if winner.dtype == np.uint8 else np.empty(winner.shape, winner.dtype)
     np.multiply(flags, classes, out=stamp)
-    np.maximum(found, stamp, out=found)
+    np.maximum(winner, stamp, out=winner)

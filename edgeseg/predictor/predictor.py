@@ -47,21 +47,27 @@ class Predictor:
         target: Engine: ``ort``, ``openvino``, ``trt``, ``trt-rtx``, ``torch``, or one that a third party registered.
         output: Size of the labels: ``"source"`` (of the picture), ``"network"`` (of the graph's input; letterbox bars
             are then part of the labels), or height x width in pixels.
-        scores: Also give the probability of the chosen class per pixel.
-        keep_image: Keep the picture in the result, for overlays; costs a copy of arrays that the caller passes.
+        scores: Also compute the probability of the chosen class per pixel.
+        keep_image: Keep the picture in the result, for overlays; copies arrays that the caller passes.
         check: Compare every file of the bundle with its SHA-256 (a `path` only; an opened bundle was checked).
-        trusted_keys: PEM files of public keys; where any is given, only a bundle signed by the owner of one is opened.
-        input_size: Height x width to feed; only for bundles exported with free height and width.
+        trusted_keys: PEM files of public keys. Where any is given, only a bundle signed by the owner of one is opened.
+        input_size: Height x width to give the graph; only for bundles exported with free height and width.
         threads: CPU threads of the engine; short for `RuntimeOptions.threads`.
         device: Device or provider; short for `RuntimeOptions.device`.
         options: How the engine is to run.
         max_pixels: Largest height x width of a picture file; arrays are in memory already and have no limit.
-        strict: Refuse damaged picture files instead of telling in `Result.damaged`.
+        strict: Refuse damaged picture files. Otherwise `Result.damaged` describes the damage.
 
     Raises:
         BundleError: A bundle that is missing, damaged, newer, or not exported for the target.
         TargetUnavailableError: The machine lacks what the target needs.
-        UsageError: An unknown target, a size that cannot be, or options that contradict one another.
+        UsageError: An unknown target, an impossible size, or options that contradict one another.
+
+    Example:
+        >>> with Predictor(bundle, target="ort", threads=1) as predictor:
+        ...     result = predictor(bundle.file("sample.png"))
+        >>> result.labels.shape, result.labels.dtype
+        ((44, 52), dtype('uint8'))
     """
 
     def __init__(self, path: str | Path | Bundle, target: str = "ort", **settings: Unpack[PredictorKeywords]) -> None:
@@ -78,12 +84,12 @@ class Predictor:
 
     @property
     def info(self) -> SessionInfo:
-        """What really runs, as the engine reports it."""
+        """What runs, as the engine reports it."""
         return self._session.info
 
     @property
     def manifest(self) -> Manifest:
-        """What the bundle says of the network."""
+        """The bundle's manifest."""
         return self._bundle.manifest
 
     @property
@@ -99,8 +105,8 @@ class Predictor:
             color: Channel order of an array; OpenCV reads ``"bgr"``.
 
         Returns:
-            Labels uint8 (H, W) and the milliseconds of each stage; on a shared Predictor ``infer`` includes waiting
-            for the other threads' turns.
+            Labels uint8 (H, W) and the milliseconds of each stage. On a shared Predictor ``infer`` includes waiting for
+            the other threads.
 
         Raises:
             InputError: A file or array that is no picture, or a closed Predictor.
@@ -109,7 +115,7 @@ class Predictor:
         return self.predict_batch([frame], color=color)[0]
 
     def predict_batch(self, frames: Sequence[str | Path | NDArray[Any]], *, color: Color = "rgb") -> list[Result]:
-        """Predict several pictures, as many at once as the graph takes; the last batch is filled with its last picture.
+        """Predict several pictures, as many at once as the graph takes. The last picture fills up the last batch.
 
         Args:
             frames: Paths or arrays, each as `__call__` takes it.
@@ -121,6 +127,11 @@ class Predictor:
         Raises:
             InputError: As `__call__`; nothing is returned when one picture fails.
             SizeError: As `__call__`.
+
+        Example:
+            >>> with Predictor(bundle) as predictor:
+            ...     len(predictor.predict_batch([bundle.file("sample.png")] * 3))
+            3
         """
         jobs = (self._preparer.load(frame, color) for frame in frames)  # one batch of pictures in memory at a time
         done = self._infer(self.manifest.batch, jobs)
@@ -136,24 +147,29 @@ class Predictor:
         on_error: Literal["raise", "report"] = "report",
         stop: threading.Event | None = None,
     ) -> Stream[Result | Failure]:
-        """Predict picture after picture, with decoding, engine and postprocessing busy at once. Order is kept.
+        """Predict one picture after another, with decoding, engine and postprocessing busy at once. Order is kept.
 
         Args:
             source: What `edgeseg.sources.open_source` opens, an opened source, or an iterable of arrays and paths.
-            live: Drop late pictures instead of queueing them, so that the next result is always of the newest one;
-                None does so for cameras and RTSP. `Stream.dropped` counts them.
+            live: Drop late pictures instead of queueing them, so that the next result is always of the newest one. None
+                does so for cameras and RTSP. `Stream.dropped` counts them.
             color: Channel order of arrays from an iterable.
             queue: Pictures that may wait between two stages of a source that is not live.
-            on_error: ``report`` gives a `Failure` for a picture that cannot be used and goes on, ``raise`` raises it.
+            on_error: ``report`` yields a `Failure` for a picture that cannot be used and goes on, ``raise`` raises it.
             stop: When set from any thread, the stream ends.
 
         Returns:
-            An iterator of results and failures. Breaking out, `close`, an error and Ctrl-C end its threads; where the
-            stream has a name of its own, use it in a ``with`` block. A source given open is left open.
+            An iterator of results and failures. Breaking out, `close`, an error and Ctrl-C end its threads. Use a
+            stream that has a name in a ``with`` block. An opened source is left open.
 
         Raises:
             InputError: The source cannot be opened.
             UsageError: A queue below 1.
+
+        Example:
+            >>> with Predictor(bundle) as predictor, predictor.stream(folder / "images") as stream:
+            ...     [result.size for result in stream]
+            [(44, 52)]
         """
         if queue < 1:
             raise UsageError(f"queue is {queue}; at least 1 picture must be able to wait")
@@ -166,14 +182,19 @@ class Predictor:
         return Stream(frames, stages, capacity=queue, latest=latest, stop=stop, patience=opened.patience)
 
     def self_test(self) -> Parity:
-        """Predict the bundle's sample picture and compare with the labels fp32 PyTorch gave it at export.
+        """Predict the bundle's sample picture, and compare with the labels that fp32 PyTorch gave it at export.
 
         Returns:
             Pixels compared (at the sample's own size, whatever `output` and `input_size` are) and pixels whose label
-            differs; `max_logit_error` is not measured.
+            differs. `max_logit_error` is not measured.
 
         Raises:
-            BundleError: The bundle holds no sample, or its labels do not fit.
+            BundleError: The bundle holds no sample, or its labels have another size.
+
+        Example:
+            >>> with Predictor(bundle) as predictor:
+            ...     predictor.self_test().agreement
+            1.0
         """
         expected = read_sample_labels(self._bundle)
         image = read_image(self._bundle.file(SAMPLE))
@@ -190,7 +211,7 @@ class Predictor:
         return Parity(self._target, labels.size, differing, images=1, engine=self.info.engine)
 
     def close(self) -> None:
-        """Free the engine; closing twice is harmless."""
+        """Free the engine. Closing twice is harmless."""
         self._session.close()
 
     def __enter__(self) -> Predictor:
@@ -250,7 +271,7 @@ class Predictor:
         return finish(job, self.manifest, with_scores=self._config.scores)
 
     def _open_source(self, source: str | Path | int | Source | Iterable[Any], color: Color) -> tuple[Source, bool]:
-        """Open a source; also tell whether the stream must close it."""
+        """Open a source; also return whether the stream must close it."""
         if isinstance(source, Source):
             return source, False
         if isinstance(source, (str, Path, int)):
@@ -268,7 +289,7 @@ def _open(path: str | Path | Bundle, config: PredictorConfig) -> Bundle:
 
 
 def _frames(source: Source, close: bool) -> Iterator[Frame]:
-    """Frames of a source, which is closed after the last one where `close` is set."""
+    """Yield the frames of a source, and then close it where `close` is set."""
     try:
         yield from source
     finally:

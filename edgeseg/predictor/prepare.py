@@ -89,7 +89,7 @@ class Preparer:
         return Job(source, resized, region, size, graph_output, picture, timings, damaged)
 
     def _input_size(self, source: Size) -> Size:
-        """Height x width to give the graph for a picture of size `source`."""
+        """Choose the height x width to give the graph for a picture of size `source`."""
         manifest = self._manifest
         if self._config.input_size is not None:
             return self._config.input_size
