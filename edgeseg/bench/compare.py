@@ -31,6 +31,7 @@ __all__ = [
 
 Verdict = Literal["slower", "faster", "no difference", "unclear"]
 Samples = Sequence[float] | NDArray[np.float64]
+ByKey = dict[tuple[str, str], BenchmarkReport]
 
 ALPHA = 0.05
 _RESAMPLES = 2000
@@ -144,13 +145,7 @@ def compare_reports(
     if not (math.isfinite(threshold) and threshold >= 0.0):
         raise UsageError(f"the allowed regression is {threshold}; it must be 0 or more, such as 0.05 for 5 %")
     first, second = _by_key(before), _by_key(after)
-    shared = [key for key in first if key in second]
-    if not shared:
-        raise UsageError(
-            f"the files have no bundle and target in common: {_keys(first)} against {_keys(second)}; "
-            "compare benchmarks of one bundle"
-        )
-    pairs = [(first[key], second[key]) for key in shared]
+    pairs = _pairs(first, second)
     machines = _machine_differences(pairs)
     if machines and not any_machine:
         raise UsageError(
@@ -261,8 +256,8 @@ def _ratio(before: float, after: float) -> float:
     return math.inf if after > 0.0 else 1.0
 
 
-def _by_key(reports: Sequence[BenchmarkReport]) -> dict[tuple[str, str], BenchmarkReport]:
-    reports_by_key: dict[tuple[str, str], BenchmarkReport] = {}
+def _by_key(reports: Sequence[BenchmarkReport]) -> ByKey:
+    reports_by_key: ByKey = {}
     for report in reports:
         key = report.bundle.name, report.target
         if key in reports_by_key:
@@ -271,7 +266,18 @@ def _by_key(reports: Sequence[BenchmarkReport]) -> dict[tuple[str, str], Benchma
     return reports_by_key
 
 
-def _keys(reports: dict[tuple[str, str], BenchmarkReport]) -> str:
+def _pairs(first: ByKey, second: ByKey) -> list[tuple[BenchmarkReport, BenchmarkReport]]:
+    """Pair the reports of one bundle and target."""
+    pairs = [(first[key], second[key]) for key in first if key in second]
+    if not pairs:
+        raise UsageError(
+            f"the files have no bundle and target in common: {_keys(first)} against {_keys(second)}; "
+            "compare benchmarks of one bundle"
+        )
+    return pairs
+
+
+def _keys(reports: ByKey) -> str:
     return ", ".join(f"{bundle} on {target}" for bundle, target in reports)
 
 

@@ -9,6 +9,8 @@ import typer
 from edgeseg.cli._shared import console, optional_size, print_json, size_text, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgeseg.specs import Size
 
 __all__ = ["models"]
@@ -31,16 +33,10 @@ def models(
     macs: Annotated[bool, typer.Option(help="Tell MACs; at a --size every network listed is built for them.")] = True,
 ) -> None:
     """List networks: name, system, year, parameters, MACs at a size, published accuracy, notes."""
-    import fnmatch
-
-    from edgeseg.errors import UnknownNameError
     from edgeseg.models.facts import read_rows
 
     wanted, known = optional_size(size), read_rows()
-    glob = pattern if pattern in known or any(c in pattern for c in "*?[") else f"*{pattern}*"
-    names = fnmatch.filter(known, glob)
-    if not names:
-        raise UnknownNameError("network", pattern, known, hint="`edgeseg models` lists them.")
+    names = _matching(pattern, known)
     if wanted is not None and macs:
         from edgeseg._optional import require
 
@@ -52,6 +48,20 @@ def models(
         _print_one(rows[0])
     else:
         _print_table(rows)
+
+
+def _matching(pattern: str, known: Iterable[str]) -> list[str]:
+    """List the names that a shell pattern, or a word inside them, matches."""
+    import fnmatch
+
+    from edgeseg.errors import UnknownNameError
+
+    known = list(known)
+    glob = pattern if pattern in known or any(c in pattern for c in "*?[") else f"*{pattern}*"
+    names = fnmatch.filter(known, glob)
+    if not names:
+        raise UnknownNameError("network", pattern, known, hint="`edgeseg models` lists them.")
+    return names
 
 
 def _row(stored: dict[str, Any], size: Size | None, count: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from edgeseg.text import one_line
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.errors import EdgesegError
+    from edgeseg.predictor import Predictor
     from edgeseg.runtimes import RuntimeOptions
 
 __all__ = ["verify"]
@@ -125,42 +127,49 @@ def _cross_test(
     Pictures that cannot be read are added to `unread`.
     """
     from edgeseg.errors import InputError
-    from edgeseg.metrics import agreement
     from edgeseg.predictor import Predictor
     from edgeseg.sources import pictures_at
 
-    targets = list(options)
-    if not targets:
+    if not options:
         return []
     files = pictures_at(images)
-    predictors = [
-        Predictor(bundle, name, output="network", keep_image=False, check=False, options=options[name])
-        for name in targets
-    ]
-    counts = {target: [0, 0] for target in targets[1:]}
-    try:
-        for file in files:
-            try:
-                first, *others = [predictor(file).labels for predictor in predictors]
-            except InputError as error:
-                unread.append(str(file))
-                errors().print(f"failed: {error}", markup=False, highlight=False, soft_wrap=True)
-                continue
-            for target, labels in zip(targets[1:], others, strict=True):
-                wrong, total = agreement(first, labels)
-                counts[target][0] += wrong
-                counts[target][1] += total
-    finally:
-        for predictor in predictors:
-            predictor.close()
+    with contextlib.ExitStack() as stack:
+        predictors = {
+            name: stack.enter_context(
+                Predictor(bundle, name, output="network", keep_image=False, check=False, options=options[name])
+            )
+            for name in options
+        }
+        counts = _count_differing(predictors, files, unread)
     if len(unread) == len(files):
         raise InputError(f"none of the {len(files)} pictures of '{images}' could be read (named above)")
-    reason = f"against {targets[0]} on {len(files) - len(unread)} pictures"
+    reason = f"against {next(iter(options))} on {len(files) - len(unread)} pictures"
     return [
         _Row(target, "ok" if 1 - wrong / total >= minimum else "differs", total, wrong, "", reason)
         for target, (wrong, total) in counts.items()
         if total
     ]
+
+
+def _count_differing(
+    predictors: dict[str, Predictor], files: list[Path], unread: list[str]
+) -> dict[str, tuple[int, int]]:
+    """Count, for every target but the first, the pixels whose label is not the first one's, and all pixels."""
+    from edgeseg.errors import InputError
+    from edgeseg.metrics import agreement
+
+    counts = dict.fromkeys(list(predictors)[1:], (0, 0))
+    for file in files:
+        try:
+            first, *others = [predictor(file).labels for predictor in predictors.values()]
+        except InputError as error:
+            unread.append(str(file))
+            errors().print(f"failed: {error}", markup=False, highlight=False, soft_wrap=True)
+            continue
+        for (target, (wrong, total)), labels in zip(counts.items(), others, strict=True):
+            differing, pixels = agreement(first, labels)
+            counts[target] = (wrong + differing, total + pixels)
+    return counts
 
 
 def _signed(bundle: Bundle, keys: list[Path]) -> str:
