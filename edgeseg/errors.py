@@ -52,6 +52,13 @@ class EdgesegError(Exception):
     Args:
         message: The sentence. Characters that a terminal would act on, newlines included, are replaced by escapes.
             Beyond 2,000 characters the middle is left out, so that what to do stays.
+
+    Example:
+        >>> try:
+        ...     raise UsageError("size 'big' is not HEIGHTxWIDTH")
+        ... except EdgesegError as error:
+        ...     print(error.exit_code, error)
+        2 size 'big' is not HEIGHTxWIDTH
     """
 
     exit_code = 1

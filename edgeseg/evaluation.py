@@ -42,6 +42,10 @@ class LabelledPictures:
 
     Raises:
         UsageError: A label value outside 0..65535, or a limit below 1.
+
+    Example:
+        >>> [picture.name for picture, labels in LabelledPictures(folder / "images", folder / "labels").pairs()]
+        ['sample.png']
     """
 
     images: str | Path

@@ -85,6 +85,11 @@ def sign_bundle(folder: str | Path, key: str | Path, *, password: str | None = N
         BundleError: The folder cannot be read, or holds links.
         TargetUnavailableError: model-signing is not installed.
         StorageError: The signature cannot be written.
+
+    Example:
+        >>> signature = sign_bundle(unsigned, keys / "private.pem", replace=True)
+        >>> verify_signature(unsigned, [keys / "public.pem"]).name
+        'public.pem'
     """
     library = require("model_signing", extra="sign", why="signing a bundle")
     root = Path(folder)

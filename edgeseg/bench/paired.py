@@ -202,6 +202,11 @@ def take_turns(
     """Alternate several functions for `seconds`, ten turns at least; return the milliseconds of each frame.
 
     The order is reversed with every turn. The first two turns are the warm-up and left out.
+
+    Example:
+        >>> times = take_turns({"a": lambda: None, "b": lambda: None}, seconds=0.0)
+        >>> len(times["a"]), len(times["b"])
+        (10, 10)
     """
     names = list(frames)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -217,7 +222,12 @@ def take_turns(
 
 
 def run_block(frame: Frame, seconds: float, *, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Run a block of `seconds`, three frames at least; return the milliseconds of each frame."""
+    """Run a block of `seconds`, three frames at least; return the milliseconds of each frame.
+
+    Example:
+        >>> len(run_block(lambda: None, seconds=0.0))
+        3
+    """
     times: list[float] = []
     end = clock() + seconds
     while len(times) < 3 or clock() < end:

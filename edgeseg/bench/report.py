@@ -147,6 +147,12 @@ class BenchmarkReport:
         after: The same after it.
         created: UTC, ISO 8601.
         edgeseg: Version of edgeseg.
+
+    Example:
+        >>> from edgeseg.bench import benchmark
+        >>> report = benchmark(bundle, in_process=True, min_samples=3, max_samples=3, warmup_frames=0)
+        >>> report.stages["total"].n, report.own_process
+        (3, False)
     """
 
     bundle: BundleIdentity

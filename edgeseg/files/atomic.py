@@ -26,7 +26,13 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as `write_bytes` does. A character that UTF-8 cannot encode becomes ``?``."""
+    """Write UTF-8 text as `write_bytes` does. A character that UTF-8 cannot encode becomes ``?``.
+
+    Example:
+        >>> write_text(folder / "note.txt", "whole")
+        >>> (folder / "note.txt").read_text()
+        'whole'
+    """
     write_bytes(path, text.encode(errors="replace"))
 
 
@@ -45,6 +51,12 @@ def atomic_folder(
 
     Raises:
         StorageError: Writing failed; what stood at `path` is untouched.
+
+    Example:
+        >>> with atomic_folder(folder / "made") as temporary:
+        ...     _ = (temporary / "a").write_text("1")
+        >>> (folder / "made" / "a").exists()
+        True
     """
     with Partial(path, folder=True) as partial:
         yield partial.path

@@ -34,7 +34,12 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """Compute the SHA-256 of a file's bytes, in hexadecimal."""
+    """Compute the SHA-256 of a file's bytes, in hexadecimal.
+
+    Example:
+        >>> sha256_of(bundle.file("sample.png")) == bundle.manifest.files["sample.png"]
+        True
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):

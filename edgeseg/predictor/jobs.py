@@ -25,6 +25,13 @@ class Failure:
     Attributes:
         source: Path, or address and frame number.
         error: Why, in one sentence.
+
+    Example:
+        >>> from edgeseg import Predictor
+        >>> with Predictor(bundle) as predictor, predictor.stream(["missing.png"]) as stream:
+        ...     failure = next(stream)
+        >>> failure.source, type(failure.error).__name__
+        ('missing.png', 'InputError')
     """
 
     source: str
