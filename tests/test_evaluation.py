@@ -150,12 +150,12 @@ def test_read_labels(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(tmp_path / "deep.png"), deep)
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_bytes(b"text")
-    for name, told in (
+    for name, message in (
         ("color", "is uint8 2x3x3; expected one 8-bit or 16-bit channel"),
         ("empty", "cannot be read as a picture"),
         ("text", "cannot be read as a picture"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             read_labels(tmp_path / f"{name}.png")
 
 

@@ -113,7 +113,9 @@ def with_hole(size: tuple[int, int] = (240, 320)) -> bytes:
     return bytes(data)
 
 
-def test_a_hole_in_a_jpeg_is_told_and_with_strict_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_hole_in_a_jpeg_is_reported_and_with_strict_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(with_hole())
     found = load_image(file)
@@ -215,9 +217,9 @@ def test_many_threads_decode_in_silence(tmp_path: Path, picture: U8, capfd: pyte
         thread.join()
     os.write(2, b"end\n")
     assert right == [True] * 800
-    told = capfd.readouterr().err.split()
-    assert sorted(told[:-1], key=int) == [str(index) for index in range(100)]
-    assert told[-1] == "end"
+    lines = capfd.readouterr().err.split()
+    assert sorted(lines[:-1], key=int) == [str(index) for index in range(100)]
+    assert lines[-1] == "end"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is POSIX")

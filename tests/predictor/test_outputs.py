@@ -27,7 +27,7 @@ from tests.predictor.fakes import (
 from tests.runtimes.bundles import make_tiny_bundle, picture
 
 
-def test_graph_labels_are_taken_only_where_they_fit(fake: Fake) -> None:
+def test_graph_labels_are_taken_only_where_they_are_the_ones_asked_for(fake: Fake) -> None:
     with_labels = {"label_size": NET}
 
     def asked(image: NDArray[np.uint8], of: Mapping[str, Any] | None = None, **options: object) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def test_graph_labels_are_taken_only_where_they_fit(fake: Fake) -> None:
     assert asked(picture(NET), {"dynamic": True}, input_size=(64, 48)) == ("logits",)
 
 
-def test_graph_labels_equal_the_host_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_labels_equal_the_host_postprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
     from edgeseg.runtimes.ort.session import OrtSession
@@ -99,7 +99,7 @@ def test_dynamic_graph_with_another_rule_takes_the_recorded_or_given_size(fake: 
     assert session.calls[-1][0] == (1, 64, 64, 3)
 
 
-def test_input_size_must_fit(fake: Fake) -> None:
+def test_input_size_must_be_one_the_graph_takes(fake: Fake) -> None:
     with pytest.raises(SizeError, match="multiples of 8"):
         fake(of={"dynamic": True}, input_size=(60, 64))
     with pytest.raises(SizeError, match="takes only 32x48, got 64x64"):

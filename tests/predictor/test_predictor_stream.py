@@ -54,7 +54,7 @@ def test_stream_reports_failures_in_their_place(fake: Fake, tmp_path: Path) -> N
     assert same(results[4], expected(picture(NET, 2)))
 
 
-def test_stream_reports_sizes_that_do_not_fit(fake: Fake) -> None:
+def test_stream_reports_sizes_that_the_graph_does_not_take(fake: Fake) -> None:
     predictor, _ = fake(of={"resize": ResizeRule("none")})
     good, bad = predictor.stream([picture(NET), picture((40, 40))])
     assert isinstance(good, Result)
