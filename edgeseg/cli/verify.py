@@ -158,7 +158,7 @@ def _count_differing(
     from edgeseg.errors import InputError
     from edgeseg.metrics import agreement
 
-    counts = dict.fromkeys(list(predictors)[1:], (0, 0))
+    counts: dict[str, tuple[int, int]] = dict.fromkeys(list(predictors)[1:], (0, 0))
     for file in files:
         try:
             first, *others = [predictor(file).labels for predictor in predictors.values()]
