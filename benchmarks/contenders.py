@@ -115,7 +115,7 @@ def _engine(onnx: str, engine: str) -> Run:
 
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})[0]
+    return lambda x: np.asarray(session.run(None, {name: x})[0])
 
 
 def graph(onnx: str) -> Frame:

@@ -94,7 +94,7 @@ def onnxruntime_postprocess(model: bytes, threads: int) -> Contender:
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda logits: session.run(None, {"x": logits[None]})[0][0]
+    return lambda logits: np.asarray(session.run(None, {"x": logits[None]})[0])[0]
 
 
 def openvino_postprocess(model: bytes, threads: int) -> Contender:

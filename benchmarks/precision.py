@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.matrix import lively  # noqa: E402
 from edgeseg.bench.machine import describe_machine, device_state  # noqa: E402
-from edgeseg.evaluation import evaluate_bundle, read_labels  # noqa: E402
+from edgeseg.evaluation import LabelledPictures, evaluate_bundle, read_labels  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
 from edgeseg.files import write_text  # noqa: E402
 from edgeseg.metrics import agreement  # noqa: E402
@@ -50,7 +50,7 @@ def espnet(shared: Path, out: Path) -> Row:
     scores = {}
     for target in CPU_TARGETS:
         pair = [
-            evaluate_bundle(b, test / "images", test / "labels", target=target, ignore=11)
+            evaluate_bundle(b, LabelledPictures(test / "images", test / "labels", ignore=11), target=target)
             for b in (exact.path, low.path)
         ]
         fp32, int8 = (entry.scores() for entry in pair)

@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named with the way to install them where they are missing."""
+"""Optional packages: imported where they are used; where one is missing, the error says how to install it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["is_installed", "package_version", "require"]
 
 
 def require(module: str, *, extra: str, why: str = "", advice: str = "") -> ModuleType:
-    """Import an optional module, or say in one sentence how to get it.
+    """Import an optional module, or raise an error that says in one sentence how to get it.
 
     Args:
         module: Import name, such as ``"openvino"``.
@@ -27,20 +27,25 @@ def require(module: str, *, extra: str, why: str = "", advice: str = "") -> Modu
     """
     wants = why or (f"edgeseg[{extra}]" if extra else "this")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise _missing(module, extra, wants, advice) from error
         raise _broken(module, wants, error) from error
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise _broken(module, wants, error) from error
-    if getattr(found, "__file__", None) is None:  # a bare folder of that name, such as type stubs leave
+    if getattr(imported, "__file__", None) is None:  # a bare folder of that name, such as type stubs leave
         raise _missing(module, extra, wants, advice)
-    return found
+    return imported
 
 
 def is_installed(module: str) -> bool:
-    """Whether `module` could be found, without importing it (its parents aside)."""
+    """Tell whether `module` can be found, without importing it (its parent packages are imported).
+
+    Example:
+        >>> is_installed("numpy"), is_installed("no_such_module")
+        (True, False)
+    """
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -49,7 +54,7 @@ def is_installed(module: str) -> bool:
 
 
 def package_version(*packages: str) -> str:
-    """Version of the first installed distribution among `packages`; empty where there is none."""
+    """Look up the version of the first installed distribution among `packages`; empty where none is installed."""
     for package in packages:
         try:
             return metadata.version(package)

@@ -1,9 +1,9 @@
-"""Usage data that dependencies would send: off before any of them is imported, unless the user chose otherwise.
+"""Switch off the usage data of dependencies before any of them is imported, unless the user chose otherwise.
 
-Importing edgeseg does it, so it holds in every process that edgeseg starts. A variable that the user has set is left
-as it is. OpenVINO has no variable: its telemetry is the package ``openvino_telemetry``, without which OpenVINO and NNCF
-do by themselves. Here its import fails as if it were not installed, unless the user opted in with Intel's own tool
-(``opt_in_out --opt_in``), or imported it before edgeseg.
+Importing edgeseg does that, so it applies to every process that edgeseg starts. A variable that the user has set is not
+changed. OpenVINO has no variable. Its telemetry is the package ``openvino_telemetry``, without which OpenVINO and NNCF
+work as well. Its import is made to fail as if it were not installed, unless the user opted in with Intel's own tool
+(``opt_in_out --opt_in``) or imported it before edgeseg.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _SENDER = "openvino_telemetry"
 
 @dataclass(frozen=True)
 class Switch:
-    """The environment variable a package reads when it is imported.
+    """The environment variable that a package reads when it is imported.
 
     Attributes:
-        package: Whose it is.
+        package: Package that reads it.
         variable: Its name.
-        stops: What is not done where it is set to ``1``.
+        stops: What the package no longer does where it is set to ``1``.
         off: Values that switch off, in lower case; empty where every value but the empty one does.
-        through: Module it sends through; where that cannot be imported, nothing is sent.
+        through: Module that the package sends through; where that cannot be imported, nothing is sent.
     """
 
     package: str
@@ -53,11 +53,11 @@ SWITCHES = (
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Whether a package may send usage data from here.
+    """Whether a package may send usage data from this process.
 
     Attributes:
         package: The package.
-        off: Whether it is kept from it.
+        off: Whether it is kept from sending.
         decided_by: ``edgeseg``, or what the user set.
     """
 
@@ -83,7 +83,7 @@ def switch_off_telemetry() -> None:
 
 
 def telemetry() -> tuple[Telemetry, ...]:
-    """What holds now, for every package that has telemetry, and who decided."""
+    """Describe the present state of every package that has telemetry, and who decided it."""
     return (*map(_state, SWITCHES), _openvino())
 
 
@@ -96,7 +96,7 @@ def _state(switch: Switch) -> Telemetry:
 
 
 def _openvino() -> Telemetry:
-    """OpenVINO's: the user decides by the file that Intel's tool writes."""
+    """Read OpenVINO's state. The user decides by the file that Intel's tool writes."""
     consent = _consent()
     if _is_kept_out(_SENDER):
         return Telemetry("openvino", True, "opt_in_out --opt_out" if consent == "0" else "edgeseg")
@@ -110,7 +110,7 @@ def _is_kept_out(module: str) -> bool:
 
 
 def _consent() -> str:
-    """What the user told Intel's tool: ``1``, ``0``, or nothing."""
+    """Read what the user chose with Intel's tool: ``1``, ``0``, or nothing."""
     try:
         home = Path(os.environ["LOCALAPPDATA"], "Intel Corporation") if os.name == "nt" else Path.home() / "intel"
         with (home / _SENDER).open(encoding="utf-8", errors="replace") as stream:

@@ -1,26 +1,26 @@
-"""The bundle: a folder ``NAME.edgeseg/`` that holds everything a device needs to make one network's masks.
+"""The bundle: a folder ``NAME.edgeseg/`` with everything a device needs to make one network's masks.
 
     NAME.edgeseg/
         manifest.json         this module's `Manifest`: what the network is, how to feed it, what was proven
         model.onnx            uint8 NHWC RGB in, float logits out (opset <= 18, IR <= 10)
-        model_labels.onnx     the same ending in labels too, for GPU targets; present when one was asked for
-        ort/                  model.onnx: the same network as ONNX Runtime's CPU kernels want it written (int8, PReLU);
-                              present where that differs
+        model_labels.onnx     the same with labels as second output, for GPU targets; where one was asked for
+        ort/                  model.onnx: the same network in the form that ONNX Runtime's CPU kernels run best (int8,
+                              PReLU); where that differs
         openvino/             model.xml, model.bin
-        tensorrt/             engines, keyed by what they were built for; built on the device where absent
+        tensorrt/             engines, keyed by what they were built for; absent ones are built on the device
         labels/               cpu.onnx, openvino.xml, gpu.onnx: uint8 picture to labels alone, for programs without
-                              edgeseg's Predictor; present with ``--output labels``
-        torch/                weights.safetensors for the PyTorch reference; present when it was asked for
+                              edgeseg's Predictor; with ``--output labels``
+        torch/                weights.safetensors for the PyTorch reference; where it was asked for
         ...                   a folder for each engine of another package that it was exported for
-        sample.png            a picture of another size than the network's (where it may have one), and
-        sample_labels.png     its labels by fp32 PyTorch, at the picture's size: the self test
-        signature.sig         over all of it; present after ``edgeseg sign``
+        sample.png            the self test's picture, of another size than the network's where it may have one, and
+        sample_labels.png     its labels by fp32 PyTorch, at the picture's size
+        signature.sig         over all of it; after ``edgeseg sign``
 
 Engine files stay plain, so trtexec, benchmark_app and Netron open them. When a bundle is opened, its manifest is
 checked field by field and against its own SHA-256, every file it lists against its SHA-256, and every graph's metadata
 against the manifest. Plans that a device adds later lie in a cache outside the bundle.
 
-Nothing in a bundle is run but its graphs, by the engines; TensorRT's engines are code to it, and are read through
+Nothing in a bundle is run but its graphs, by the engines. TensorRT's engines are code, and are therefore read through
 `Bundle.read` only.
 """
 
@@ -41,7 +41,7 @@ from edgeseg.files import sha256_of, storage_errors, write_text
 from edgeseg.graph_metadata import METADATA_KEY, read_metadata
 from edgeseg.manifest import SCHEMA_VERSION, Manifest, Parity
 from edgeseg.signing import verify_signature
-from edgeseg.text import first_line, one_line
+from edgeseg.text import first_line, one_line, os_reason
 
 __all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Bundle", "Manifest", "Parity", "open_bundle", "write_manifest"]
 
@@ -56,16 +56,25 @@ MOST_MANIFEST_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its folder and its manifest."""
+    """An opened bundle.
+
+    Attributes:
+        path: Its folder.
+        manifest: Its manifest.
+
+    Example:
+        >>> bundle.manifest.name, bundle.has("model.onnx")
+        ('tiny', True)
+    """
 
     path: Path
     manifest: Manifest
 
     def file(self, relative: str) -> Path:
-        """Absolute path of a file of the bundle.
+        """Look up the path of a file of the bundle.
 
         Raises:
-            BundleError: The bundle does not hold it, or it is no plain file inside the folder.
+            BundleError: The bundle lacks it, or it is no plain file inside the folder.
         """
         if relative not in self.manifest.files:
             raise BundleError(
@@ -75,13 +84,13 @@ class Bundle:
         return _plain_file(self.path, relative)
 
     def has(self, relative: str) -> bool:
-        """Whether the bundle holds a file."""
+        """Tell whether the bundle lists a file."""
         return relative in self.manifest.files
 
     def read(self, relative: str) -> bytes:
-        """Read a file whole, and give its bytes only if they are those the manifest promises.
+        """Read a whole file, and return its bytes only if their SHA-256 is that of the manifest.
 
-        What an engine runs as code is read this way: what is checked is then what is used.
+        What an engine runs as code is read this way, so that the bytes that are used are the bytes that were checked.
 
         Raises:
             BundleError: As `file`, or other bytes than were exported.
@@ -114,7 +123,7 @@ class Bundle:
                     )
 
     def _check_size(self, file: Path, relative: str) -> None:
-        """Refuse another number of bytes than was exported, however many they are, before they are read."""
+        """Refuse a file of another size than was exported before reading it."""
         size = file.stat().st_size
         if size != self.manifest.sizes.get(relative, size):
             raise _changed(self.path, relative, f"it has {size} bytes instead of {self.manifest.sizes[relative]}")
@@ -131,12 +140,12 @@ def _readable(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise BundleError(f"'{one_line(file)}' cannot be read ({reason}); copy or export the bundle again") from error
 
 
 def _plain_file(folder: Path, relative: str) -> Path:
-    """The path of a file of a bundle; refuse what is missing, no regular file, or outside the folder by a link."""
+    """Find a file of a bundle; refuse one that is missing, not regular, or linked out of the folder."""
     file = folder / relative
     try:
         mode = os.stat(file).st_mode
@@ -168,6 +177,10 @@ def open_bundle(path: str | Path, *, check: bool = True, trusted_keys: Sequence[
             a graph of another manifest, or no signature by a trusted key.
         UsageError: A file of `trusted_keys` holds no public key.
         TargetUnavailableError: Keys are given and the extra ``sign`` is not installed.
+
+    Example:
+        >>> open_bundle(bundle.path).manifest.targets
+        ('ort',)
     """
     folder = Path(path)
     if not _is_folder(folder):
@@ -203,10 +216,10 @@ def _manifest_data(folder: Path) -> dict[str, object]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` into `folder` (atomically), with the sizes of the files that it lists.
+    """Write ``manifest.json`` into `folder`, whole or not at all, with the sizes of the files that it lists.
 
     Raises:
-        BundleError: A field that cannot be.
+        BundleError: A field has a value that no manifest may have.
         StorageError: Writing failed.
     """
     with storage_errors(folder):

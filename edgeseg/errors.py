@@ -1,22 +1,22 @@
 """The errors edgeseg raises, and the exit code the command line ends with for each.
 
-    EdgesegError                    1   anything below; catch this one
-    ├── UsageError                  2   an argument that cannot be: unknown name, impossible size, contradictory options
-    │   ├── UnknownNameError        2   a network, target, label set or option that does not exist; suggests the nearest
-    │   └── SizeError               2   a height x width the network or the graph does not take; names sizes that fit
-    ├── CheckpointError             3   a checkpoint that cannot be read or does not fit the network
+    EdgesegError                    1   base class; catch this one
+    ├── UsageError                  2   an impossible argument: unknown name, wrong size, contradictory options
+    │   ├── UnknownNameError        2   an unknown network, target, label set or option; suggests the nearest
+    │   └── SizeError               2   a height x width the network or graph does not take; names the nearest it does
+    ├── CheckpointError             3   a checkpoint that cannot be read or does not match the network
     ├── ExportError                 4   the network could not be turned into a graph or engine
-    │   └── ParityError             4   a graph was made, but its masks are not those of PyTorch
+    │   └── ParityError             4   the masks of a graph are not those of PyTorch
     ├── BundleError                 5   a bundle that is missing, damaged, or newer than this edgeseg
     ├── TargetUnavailableError      6   the machine lacks what the target needs (package, GPU, driver)
     ├── InputError                  7   an image, folder, video or camera that cannot be read
     ├── StorageError                8   writing failed (disk full, no permission)
-    │   └── ResultPathError         8   the place of one picture's result is not to be had; others can be written
+    │   └── ResultPathError         8   something else is in the place of one picture's result; others can be written
     ├── PartialFailureError         9   some inputs failed and were reported; the rest was done
     └── RegressionError            10   a benchmark is slower than the one it was compared with
 
 Ctrl-C ends a command with 130. Every message is one sentence: what was got, what was expected, what to do. It is one
-line of visible characters, whatever names it quotes; a very long one is cut in the middle.
+line of visible characters, whatever names it quotes. A very long one is cut in the middle.
 """
 
 from __future__ import annotations
@@ -47,11 +47,18 @@ _LONGEST, _TAIL = 2000, 600
 
 
 class EdgesegError(Exception):
-    """Base of every error edgeseg raises on purpose.
+    """Base class of every error that edgeseg raises on purpose.
 
     Args:
-        message: The sentence. What a terminal would act on is replaced by its escape, newlines too; beyond 2,000
-            characters the middle is left out, so that what to do stays.
+        message: The sentence. Characters that a terminal would act on, newlines included, are replaced by escapes.
+            Beyond 2,000 characters the middle is left out, so that what to do stays.
+
+    Example:
+        >>> try:
+        ...     raise UsageError("size 'big' is not HEIGHTxWIDTH")
+        ... except EdgesegError as error:
+        ...     print(error.exit_code, error)
+        2 size 'big' is not HEIGHTxWIDTH
     """
 
     exit_code = 1
@@ -67,26 +74,30 @@ class UsageError(EdgesegError, ValueError):
 
 
 class UnknownNameError(UsageError):
-    """A name that does not exist; the message suggests the nearest known ones.
+    """An unknown name; the message suggests the nearest known ones.
 
     Args:
         kind: What was asked for, such as ``"network"`` or ``"target"``.
         got: The word received.
         known: All words that would have been accepted.
         hint: What to do when no suggestion fits.
+
+    Example:
+        >>> UnknownNameError("target", "openvinno", ["ort", "openvino"])
+        UnknownNameError("unknown target 'openvinno': did you mean 'openvino'?")
     """
 
     def __init__(self, kind: str, got: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.got, self.known = kind, got, sorted(known)
-        told, words = one_line(got), [one_line(word) for word in self.known]
-        close = difflib.get_close_matches(told.lower(), words, n=3, cutoff=0.5)
+        name, words = one_line(got), [one_line(word) for word in self.known]
+        close = difflib.get_close_matches(name.lower(), words, n=3, cutoff=0.5)
         if close:
             advice = "did you mean " + " or ".join(f"'{word}'" for word in close) + "?"
         elif len(words) <= 12:
             advice = "known are " + ", ".join(words) + "."
         else:
             advice = hint or f"{len(words)} are known."
-        super().__init__(f"unknown {kind} '{told}': {advice}")
+        super().__init__(f"unknown {kind} '{name}': {advice}")
 
 
 class SizeError(UsageError):
@@ -94,7 +105,7 @@ class SizeError(UsageError):
 
 
 class CheckpointError(EdgesegError):
-    """A checkpoint that cannot be read, or whose tensors do not fit the network."""
+    """A checkpoint that cannot be read, or whose tensors do not match the network."""
 
     exit_code = 3
 
@@ -116,7 +127,7 @@ class BundleError(EdgesegError):
 
 
 class TargetUnavailableError(EdgesegError):
-    """The machine lacks what the target needs; nothing else is used in its place."""
+    """The machine lacks what the target needs. Nothing else is used in its place."""
 
     exit_code = 6
 
@@ -134,11 +145,11 @@ class StorageError(EdgesegError):
 
 
 class ResultPathError(StorageError):
-    """Where one picture's result belongs, something else stands; the results of other pictures can be written."""
+    """Something else is in the place of one picture's result. The results of other pictures can be written."""
 
 
 class PartialFailureError(EdgesegError):
-    """Some inputs failed (each was reported) while the rest was done."""
+    """Some inputs failed, each of which was reported. The rest was done."""
 
     exit_code = 9
 
@@ -150,7 +161,7 @@ class RegressionError(EdgesegError):
 
 
 def _sentence(text: str) -> str:
-    """One line of visible characters, cut in the middle where it is very long."""
+    """Make one line of visible characters; cut a very long one in the middle."""
     if len(text) > _LONGEST:  # before the escapes, which make it longer and must not be cut through
         text = f"{text[: _LONGEST - _TAIL]} … {text[-_TAIL:]}"
     return printable(text).replace("\n", "\\n")

@@ -1,4 +1,4 @@
-"""Accuracy of a bundle on labelled pictures."""
+"""Accuracy of a bundle on labelled pictures: mIoU, class accuracy and pixel accuracy."""
 
 from __future__ import annotations
 
@@ -20,12 +20,74 @@ from edgeseg.runtimes import RuntimeOptions
 from edgeseg.sources import list_images
 from edgeseg.text import one_line
 
-__all__ = ["Evaluation", "evaluate_bundle", "read_labels"]
+__all__ = ["Evaluation", "LabelledPictures", "evaluate_bundle", "read_labels"]
+
+_LARGEST_LABEL = 65535
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """A folder of pictures, a folder of their label maps, and how both are read.
+
+    Attributes:
+        images: Folder of pictures.
+        labels: Folder of label maps, ``STEM.png`` for each picture.
+        ignore: Label value of void pixels, 0..65535. Where the network has an output for it, that class is not scored
+            and a prediction of it is a miss.
+        positive_label: Label value that means class 1.
+        limit: Take only the first so many pictures.
+        max_pixels: Largest height x width of a picture and of a label map.
+        strict: Count damaged pictures and label maps as failures. Otherwise they are scored and listed in
+            `Evaluation.damaged`.
+
+    Raises:
+        UsageError: A label value outside 0..65535, or a limit below 1.
+
+    Example:
+        >>> [picture.name for picture, labels in LabelledPictures(folder / "images", folder / "labels").pairs()]
+        ['sample.png']
+    """
+
+    images: str | Path
+    labels: str | Path
+    ignore: int | None = None
+    positive_label: int | None = None
+    limit: int | None = None
+    max_pixels: int = MAX_PIXELS
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("ignore", "positive_label"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _LARGEST_LABEL:
+                raise UsageError(f"{name} is {value}; a label value is between 0 and {_LARGEST_LABEL}")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit is {self.limit}; it must be at least 1")
+
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """List each picture with its label map, in natural order.
+
+        Raises:
+            InputError: A folder is missing, there are no pictures, or one has no label map.
+        """
+        images, labels = Path(self.images), Path(self.labels)
+        if not labels.is_dir():
+            raise InputError(f"no folder of label maps at '{labels}'; give the folder with --labels")
+        if not images.is_dir():
+            raise InputError(f"no folder of pictures at '{images}'; give the folder with --images")
+        pairs = [(picture, labels / f"{picture.stem}.png") for picture in list_images(images)]
+        lacking = [picture.name for picture, labelled in pairs if not labelled.is_file()]
+        if lacking:
+            raise InputError(
+                f"{len(lacking)} of {len(pairs)} pictures have no label map in '{labels}' (first: {lacking[0]}); "
+                "expected STEM.png for each"
+            )
+        return pairs[: self.limit]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of a bundle.
+    """Scores of a bundle on labelled pictures.
 
     Attributes:
         matrix: Confusion over all pictures, void kept apart.
@@ -46,14 +108,14 @@ class Evaluation:
     damaged: tuple[tuple[str, str], ...] = ()
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Two readings: void left out, and predictions on void counted as errors (the published CamVid protocol)."""
+        """Give two readings: void left out, and predictions on void counted as errors (CamVid's published protocol)."""
         readings = {"void ignored": _scores(self.matrix)}
         if self.matrix.void.any():
             readings["predictions on void count as errors"] = _scores(self.matrix.with_void_as_error())
         return readings
 
     def rows(self) -> list[dict[str, Any]]:
-        """Per class: name, IoU and accuracy (0..1, NaN where absent) with void left out, and labelled pixels."""
+        """List the classes: name, IoU and accuracy (0..1, NaN where absent) with void left out, and labelled pixels."""
         iou, accuracy = self.matrix.iou, self.matrix.class_accuracy
         pixels = self.matrix.counts.sum(axis=1)
         return [
@@ -62,7 +124,7 @@ class Evaluation:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; shares are 0..1, absent classes null."""
+        """Convert to plain JSON values; shares are 0..1, absent classes null."""
         return {
             "target": self.target,
             "engine": self.engine,
@@ -83,14 +145,14 @@ def _scores(matrix: ConfusionMatrix) -> dict[str, float]:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON knows no NaN."""
+    """Replace NaN, which JSON lacks, by None."""
     return {key: None if value != value else value for key, value in values.items()}
 
 
 def read_labels(
     path: Path, *, positive_label: int | None = None, max_pixels: int = MAX_PIXELS, strict: bool = False
 ) -> LabelMap:
-    """Read a label map: single-channel PNG, class index per pixel, 8 or 16 bits. With a colour table it is refused.
+    """Read a label map: a single-channel PNG of 8 or 16 bits, class index per pixel, without a colour table.
 
     Args:
         path: The file.
@@ -104,6 +166,10 @@ def read_labels(
     Raises:
         InputError: Not readable, too large, more than one channel, or with `strict` damaged.
         UsageError: `max_pixels` is below 1.
+
+    Example:
+        >>> read_labels(folder / "labels" / "sample.png").shape
+        (44, 52)
     """
     return _load_labels(path, positive_label, max_pixels, strict)[0]
 
@@ -111,9 +177,10 @@ def read_labels(
 def _load_labels(
     path: Path, positive_label: int | None, max_pixels: int, strict: bool
 ) -> tuple[LabelMap, tuple[str, ...]]:
+    """Read a label map, and sentences on its damage."""
     name = f"label map '{one_line(path, 300)}'"
-    found = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict, stored=True)
-    data = found.image
+    decoded = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict, stored=True)
+    data = decoded.image
     if data.ndim != 2 or data.dtype not in (np.uint8, np.uint16):
         shape = "x".join(map(str, data.shape))
         raise InputError(
@@ -121,39 +188,25 @@ def _load_labels(
             "without a colour table"
         )
     labels: LabelMap = np.asarray(data)
-    return (labels if positive_label is None else (labels == positive_label).astype(np.uint8)), found.damaged
+    return (labels if positive_label is None else (labels == positive_label).astype(np.uint8)), decoded.damaged
 
 
 def evaluate_bundle(
     bundle: str | Path | Bundle,
-    images: str | Path,
-    labels: str | Path,
+    data: LabelledPictures,
     *,
     target: str = "ort",
-    ignore: int | None = None,
-    positive_label: int | None = None,
     options: RuntimeOptions | None = None,
-    limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    max_pixels: int = MAX_PIXELS,
-    strict: bool = False,
 ) -> Evaluation:
     """Predict labelled pictures at their own size and score them.
 
     Args:
         bundle: Folder or opened bundle.
-        images: Folder of pictures.
-        labels: Folder of label maps with the same stems.
+        data: The pictures and their label maps.
         target: Where to run.
-        ignore: Label value of void pixels, 0..65535; where the network has an output for it, that class is not scored
-            and a prediction of it is a miss.
-        positive_label: Label value that means class 1.
         options: How to run.
-        limit: Only the first so many pictures.
-        progress: Called with pictures done and in all.
-        max_pixels: Largest height x width of a picture and of a label map.
-        strict: Take damaged pictures and label maps for failures; without it they are scored and listed in
-            `Evaluation.damaged`.
+        progress: Called with the number of pictures done and of all pictures.
 
     Returns:
         The scores. A picture or label map that cannot be read is listed in `Evaluation.failures`; the rest is scored.
@@ -161,64 +214,62 @@ def evaluate_bundle(
     Raises:
         InputError: No pictures, none that can be read, a picture without label map, sizes that differ, or a label
             outside the classes.
-        UsageError: A label value outside 0..65535, or a limit or `max_pixels` below 1.
+        UsageError: `max_pixels` below 1.
+
+    Example:
+        >>> data = LabelledPictures(folder / "images", folder / "labels")
+        >>> evaluate_bundle(bundle, data).matrix.pixel_accuracy
+        1.0
     """
-    _check_numbers(ignore, positive_label, limit)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    pairs = _pairs(Path(images), Path(labels))[:limit]
-    names = opened.manifest.labels
-    scored = names[:-1] if ignore == len(names) - 1 else names
-    matrix = ConfusionMatrix(len(scored))
-    failures: list[tuple[str, str]] = []
-    damaged: list[tuple[str, str]] = []
+    pairs = data.pairs()
+    scoring = _Scoring(opened.manifest.labels, data)
     with Predictor(
-        opened, target, keep_image=False, options=options, max_pixels=max_pixels, strict=strict
+        opened, target, keep_image=False, options=options, max_pixels=data.max_pixels, strict=data.strict
     ) as predictor:
-        for done, (picture, truth_file) in enumerate(pairs, 1):
-            try:
-                truth, notes = _load_labels(truth_file, positive_label, max_pixels, strict)
-                predicted = predictor(picture)
-            except InputError as error:
-                failures.append((str(picture), str(error)))
-            else:
-                _count(matrix, truth_file, truth, predicted.labels, ignore)
-                damaged.extend((str(picture), note) for note in predicted.damaged)
-                damaged.extend((str(picture), f"label map '{truth_file}': {note}") for note in notes)
+        for done, (picture, labels) in enumerate(pairs, 1):
+            scoring.add(predictor, picture, labels)
             if progress:
                 progress(done, len(pairs))
         info = predictor.info
-    if len(failures) == len(pairs):
-        raise InputError(f"none of the {len(pairs)} pictures could be scored; the first: {failures[0][1]}")
-    scores = len(pairs) - len(failures)
-    return Evaluation(matrix, scored, scores, info.target, info.engine, tuple(failures), tuple(damaged))
+    if len(scoring.failures) == len(pairs):
+        raise InputError(f"none of the {len(pairs)} pictures could be scored; the first: {scoring.failures[0][1]}")
+    scored = len(pairs) - len(scoring.failures)
+    failures, damaged = tuple(scoring.failures), tuple(scoring.damaged)
+    return Evaluation(scoring.matrix, scoring.names, scored, info.target, info.engine, failures, damaged)
 
 
-def _check_numbers(ignore: int | None, positive_label: int | None, limit: int | None) -> None:
-    for name, value in (("ignore", ignore), ("positive_label", positive_label)):
-        if value is not None and not 0 <= value <= 65535:
-            raise UsageError(f"{name} is {value}; a label value is between 0 and 65535")
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit is {limit}; it must be at least 1")
+class _Scoring:
+    """Scores of the pictures so far.
 
+    Args:
+        names: Class names of the network's labels.
+        data: How label maps are read. Where `ignore` is the last class, that class is not scored.
+    """
 
-def _count(matrix: ConfusionMatrix, file: Path, truth: LabelMap, labels: LabelMap, ignore: int | None) -> None:
-    try:
-        matrix.update(truth, labels, ignore=ignore)
-    except InputError as error:
-        raise InputError(f"label map '{file}': {error}") from error
+    def __init__(self, names: tuple[str, ...], data: LabelledPictures) -> None:
+        self.names = names[:-1] if data.ignore == len(names) - 1 else names
+        self.matrix = ConfusionMatrix(len(self.names))
+        self.failures: list[tuple[str, str]] = []
+        self.damaged: list[tuple[str, str]] = []
+        self._data = data
 
+    def add(self, predictor: Predictor, picture: Path, file: Path) -> None:
+        """Predict a picture and count it against the label map in `file`.
 
-def _pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
-    if not labels.is_dir():
-        raise InputError(f"no folder of label maps at '{labels}'; give the folder with --labels")
-    if not images.is_dir():
-        raise InputError(f"no folder of pictures at '{images}'; give the folder with --images")
-    pictures = list_images(images)
-    pairs = [(picture, labels / f"{picture.stem}.png") for picture in pictures]
-    lacking = [picture.name for picture, truth in pairs if not truth.is_file()]
-    if lacking:
-        raise InputError(
-            f"{len(lacking)} of {len(pairs)} pictures have no label map in '{labels}' (first: {lacking[0]}); "
-            "expected STEM.png for each"
-        )
-    return pairs
+        Raises:
+            InputError: The label map has another size than the picture, or labels outside the classes.
+        """
+        data = self._data
+        try:
+            labels, damage = _load_labels(file, data.positive_label, data.max_pixels, data.strict)
+            result = predictor(picture)
+        except InputError as error:
+            self.failures.append((str(picture), str(error)))
+            return
+        try:
+            self.matrix.update(labels, result.labels, ignore=data.ignore)
+        except InputError as error:
+            raise InputError(f"label map '{file}': {error}") from error
+        self.damaged.extend((str(picture), note) for note in result.damaged)
+        self.damaged.extend((str(picture), f"label map '{file}': {note}") for note in damage)

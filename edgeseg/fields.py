@@ -1,7 +1,7 @@
 """Typed access to the fields of a JSON object that came from a file.
 
-JSON gives anything where anything else was meant: ``"false"`` for a truth value, ``true`` for 1, a string for a size, a
-number that is infinite. Every field is taken through `Fields`, which names the one that is wrong and what it must be.
+JSON may hold ``"false"`` where a truth value is expected, ``true`` for 1, a string for a size, or an infinite number.
+Every field is taken through `Fields`, whose error names the wrong field and what it must be.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST = 200
 
 
 class FieldError(ValueError):
-    """A field that is missing, or not what it must be."""
+    """A field that is missing or has a value that it must not have."""
 
 
 class Fields:
@@ -33,6 +33,11 @@ class Fields:
 
     Raises:
         FieldError: `data` is no object.
+
+    Example:
+        >>> fields = Fields({"batch": 4, "name": "tiny"})
+        >>> fields.integer("batch", 1, 16), fields.text("name")
+        (4, 'tiny')
     """
 
     def __init__(self, data: Any, where: str = "") -> None:
@@ -47,7 +52,7 @@ class Fields:
         return iter(self._data)
 
     def value(self, name: str) -> Any:
-        """Take a field as it is; refuse it where it is missing."""
+        """Take a field of any kind; refuse a missing one."""
         if name not in self._data:
             raise FieldError(f"{self._name(name)} is missing")
         return self._data[name]
@@ -93,7 +98,7 @@ class Fields:
         return tuple(int(value) for value in values)
 
     def integer_rows(self, name: str, rows: int, count: int, low: int, high: int) -> tuple[tuple[int, ...], ...]:
-        """Take a list of `rows` lists as `integers` takes one."""
+        """Take a list of `rows` lists, each as `integers` takes one."""
         values = self.items(name, rows, rows)
         if not all(_are_whole(value, count, low, high) for value in values):
             raise self._wrong(name, values, f"{rows} lists of {count} whole numbers from {low} to {high}")
@@ -115,7 +120,7 @@ class Fields:
         return value
 
     def items(self, name: str, least: int, most: int) -> list[Any]:
-        """Take a list of `least` to `most` values, each as it is."""
+        """Take a list of `least` to `most` values of any kind."""
         values = self.value(name)
         if not isinstance(values, (list, tuple)) or not least <= len(values) <= most:
             many = str(least) if least == most else f"{least} to {most}"
@@ -151,10 +156,14 @@ class Fields:
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """Parse a JSON object; names given twice, numbers that are not finite and nesting without end are refused.
+    """Parse a JSON object; refuse repeated names, numbers that are not finite, and endless nesting.
 
     Raises:
-        FieldError: It is not JSON, no object, or one of these.
+        FieldError: It is not JSON, not an object, or refused.
+
+    Example:
+        >>> parse_object('{"batch": 4}')
+        {'batch': 4}
     """
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
@@ -170,10 +179,10 @@ def parse_object(text: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise FieldError("it gives a name twice")
-    return found
+    return fields
 
 
 def _refuse_constant(word: str) -> Any:

@@ -1,6 +1,6 @@
-"""What a graph says of itself: the text that the export left in its metadata, read without the engine's own packages.
+"""The text that the export left in a graph's metadata, read without the engine's own packages.
 
-An ONNX file is a protobuf message whose outermost fields are walked over (the weights are skipped, not read); OpenVINO
+An ONNX file is a protobuf message. Its outermost fields are walked over; the weights are skipped, not read. OpenVINO
 copies the metadata of the ONNX graph it converts into the ``rt_info`` at the end of its XML.
 """
 
@@ -25,16 +25,20 @@ _XML_ENTITIES = {"&quot;": '"', "&apos;": "'", "&#xA;": "\n", "&#10;": "\n", "&#
 
 
 def read_metadata(file: Path) -> str | None:
-    """Read what the export wrote into a graph's metadata.
+    """Read the text that the export wrote into a graph's metadata.
 
     Args:
         file: ``.onnx``, or OpenVINO's ``.xml``.
 
     Returns:
-        The text; None where the graph holds none, or is none.
+        The text; None where the graph has none, or the file is no graph.
 
     Raises:
         OSError: The file cannot be read.
+
+    Example:
+        >>> read_metadata(bundle.file("model.onnx")) == bundle.manifest.contract()
+        True
     """
     return _from_xml(file) if file.suffix == ".xml" else _from_onnx(file)
 
@@ -72,7 +76,7 @@ def _from_onnx(file: Path) -> str | None:
 
 
 def _length(stream: BinaryIO, wire: int) -> int:
-    """Bytes of a field's value that are still to come."""
+    """Count the bytes of a field's value that follow."""
     if wire == _VARINT:
         _varint(stream)
         return 0
@@ -96,9 +100,9 @@ def _varint(stream: BinaryIO) -> int:
 
 
 def _entry(data: bytes) -> tuple[str, str]:
-    """Key and value of a StringStringEntryProto."""
-    stream, found = io.BytesIO(data), {1: "", 2: ""}
+    """Read key and value of a StringStringEntryProto."""
+    stream, texts = io.BytesIO(data), {1: "", 2: ""}
     while stream.tell() < len(data):
         field, wire = divmod(_varint(stream), 8)
-        found[field] = stream.read(_length(stream, wire)).decode("utf-8", "replace")
-    return found[1], found[2]
+        texts[field] = stream.read(_length(stream, wire)).decode("utf-8", "replace")
+    return texts[1], texts[2]

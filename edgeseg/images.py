@@ -1,6 +1,6 @@
-"""Pictures in: files and arrays become uint8 RGB, and uint8 RGB becomes the size the network takes.
+"""Files and arrays become uint8 RGB, and uint8 RGB becomes the size the network takes.
 
-Nothing here guesses: a file that is cut short, holds CMYK or floats, or is not a picture is refused with one sentence.
+Nothing here guesses. A file that is cut short, holds CMYK or floats, or is not a picture is refused with one sentence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.decoding import HELD_BYTES, MAX_PIXELS, Decoded, decode
+from edgeseg.decoding import DECODER_BYTES, MAX_PIXELS, Decoded, decode
 from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
 from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeRule, Size
@@ -38,16 +38,17 @@ _OVERHEAD = 1 << 26  # bytes of a file beside its pixels
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool = False) -> U8:
-    """Read a picture file (any format OpenCV decodes to whole numbers) as RGB.
+    """Read a picture file as RGB, in any format that OpenCV decodes to whole numbers.
 
     The picture is measured before it is decoded. The EXIF orientation is applied. Gray becomes three equal channels.
-    Alpha is dropped and the colour beneath kept as stored (straight alpha). 16 bits per channel become 8 by dividing by
-    257, rounded. Of animations and files of several pages, the first picture; of an animated PNG the one that programs
-    without animation show. A damaged picture is given as far as it decodes; `load_image` also tells the damage.
+    Alpha is dropped, and the colour beneath kept as stored (straight alpha). 16 bits per channel are divided by 257 and
+    rounded. Of animations and files of several pages the first picture is read; of an animated PNG the one that
+    programs without animation show. A damaged picture is returned as far as it decodes; `load_image` also describes the
+    damage.
 
     Args:
         path: Any path, non-ASCII ones too.
-        max_pixels: Largest height x width in pixels; a decoder may hold 8 bytes for each of them.
+        max_pixels: Largest height x width in pixels; a decoder may use 8 bytes for each of them.
         strict: Refuse damaged pictures.
 
     Returns:
@@ -57,15 +58,19 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
         InputError: Missing, unreadable, empty or cut short; not a picture; CMYK or float pixels; above `max_pixels`;
             with `strict` damaged.
         UsageError: `max_pixels` is below 1.
+
+    Example:
+        >>> read_image(bundle.file("sample.png")).shape
+        (44, 52, 3)
     """
     return load_image(path, max_pixels=max_pixels, strict=strict).image
 
 
 def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool = False) -> Decoded:
-    """Read a picture file as `read_image` does, and tell what is wrong with it.
+    """Read a picture file as `read_image` does, and describe its damage.
 
-    Damage is told where it can be: a JPEG that libjpeg warns of, a PNG chunk whose checksum is wrong. That of other
-    formats is not told.
+    Damage is described where it can be recognised: a JPEG that libjpeg warns of, a PNG chunk whose checksum is wrong.
+    Damage of other formats is not recognised.
 
     Args:
         path: As `read_image`.
@@ -78,14 +83,18 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
     Raises:
         InputError: As `read_image`.
         UsageError: As `read_image`.
+
+    Example:
+        >>> load_image(bundle.file("sample.png")).damaged
+        ()
     """
     name = f"picture '{one_line(path, _NAME)}'"
-    found = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
-    return Decoded(_to_eight_bits(found.image, name), found.damaged)
+    decoded = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
+    return Decoded(_to_eight_bits(decoded.image, name), decoded.damaged)
 
 
 def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Read a whole file, unless it is larger than any picture of so many pixels.
+    """Read a whole file, unless it is larger than any picture of `max_pixels` pixels.
 
     Args:
         path: Any path.
@@ -97,7 +106,7 @@ def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> byte
         UsageError: `max_pixels` is below 1.
     """
     check_max_pixels(max_pixels)
-    most = HELD_BYTES * max_pixels + _OVERHEAD
+    most = DECODER_BYTES * max_pixels + _OVERHEAD
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
@@ -117,7 +126,7 @@ def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> byte
 
 
 def check_max_pixels(max_pixels: int) -> None:
-    """Refuse a limit that no picture keeps.
+    """Refuse a limit below 1.
 
     Raises:
         UsageError: `max_pixels` is below 1.
@@ -130,7 +139,7 @@ def check_max_pixels(max_pixels: int) -> None:
 
 
 def as_rgb(array: Any, color: Literal["rgb", "bgr"] = "rgb") -> U8:
-    """Make a caller's array what the rest works on.
+    """Turn a caller's array into contiguous uint8 RGB.
 
     Args:
         array: uint8 or uint16 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), any strides. Alpha is dropped; uint16 is
@@ -138,10 +147,14 @@ def as_rgb(array: Any, color: Literal["rgb", "bgr"] = "rgb") -> U8:
         color: Order of the colours in `array`; OpenCV's pictures are ``bgr``.
 
     Returns:
-        uint8 (H, W, 3) RGB, contiguous; the array itself where it is that already.
+        uint8 (H, W, 3) RGB, contiguous; the same array where it is that already.
 
     Raises:
         InputError: Not a numpy array, another type or shape, or empty.
+
+    Example:
+        >>> as_rgb(np.zeros((4, 6), np.uint16)).shape
+        (4, 6, 3)
     """
     if color not in ("rgb", "bgr"):
         raise InputError(f"colour order '{color}' is neither 'rgb' nor 'bgr'")
@@ -182,28 +195,35 @@ def _to_eight_bits(picture: NDArray[Any], name: str) -> U8:
 
 def _narrowed(picture: NDArray[np.uint16]) -> U8:
     """Divide by 257 and round, without a wider copy of the picture; float32 is exact enough for every value."""
-    found = cv2.convertScaleAbs(np.ascontiguousarray(picture), alpha=1.0 / 257.0)
-    return np.asarray(found, np.uint8).reshape(picture.shape)
+    narrow = cv2.convertScaleAbs(np.ascontiguousarray(picture), alpha=1.0 / 257.0)
+    return np.asarray(narrow, np.uint8).reshape(picture.shape)
 
 
 # --- sizes -------------------------------------------------------------------------------------------------------
 
 
 def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | None]:
-    """Bring a picture to the network's size the way its rule says.
+    """Resize a picture to the network's size by the bundle's rule.
 
     Args:
         image: uint8 (H, W, 3) RGB.
         size: Height x width of the network's input.
-        rule: ``stretch``; ``letterbox`` (aspect kept, centred, an odd pixel of padding goes below and right); ``none``.
+        rule: ``stretch``; ``letterbox`` (keeps the aspect ratio and centres; an odd pixel of padding goes below and
+            right); ``none``.
 
     Returns:
-        uint8 (height, width, 3) RGB, the picture itself where the sizes agree, and after a letterbox where the picture
-        lies in it, else None.
+        uint8 (height, width, 3) RGB, the same array where the sizes agree; and after a letterbox the part of it that
+        the picture covers, else None.
 
     Raises:
         SizeError: The rule is ``none`` and the sizes differ.
         TargetUnavailableError: The rule needs Pillow and it is not installed.
+
+    Example:
+        >>> image = np.zeros((50, 100, 3), np.uint8)
+        >>> resized, region = fit_image(image, (64, 64), ResizeRule("letterbox"))
+        >>> resized.shape, region
+        ((64, 64, 3), Region(net_size=(64, 64), top=16.0, left=0.0, height=32.0, width=64.0))
     """
     if image.shape[:2] == tuple(size):
         return image, None
@@ -235,7 +255,7 @@ def _resize(image: U8, size: Size, kind: str) -> U8:
 
 
 def _pillow_bilinear(image: U8, size: Size) -> U8:
-    """Pillow's bilinear, which widens its kernel when shrinking (antialias), on uint8 as it does it."""
+    """Resize uint8 by Pillow's bilinear filter, which widens its kernel when shrinking (antialias)."""
     try:
         from PIL import Image
     except ImportError as error:

@@ -86,7 +86,7 @@ _VOC_NAMES = (
 
 
 def _voc_color(index: int) -> Color:
-    """Colour `index` of PASCAL VOC's colour map: its bits dealt to R, G, B from the top down."""
+    """Compute a colour of PASCAL VOC's colour map: the bits of `index`, dealt to R, G, B from the highest bit down."""
     channels = [0, 0, 0]
     for bit in range(8):
         channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
@@ -112,7 +112,7 @@ LABEL_SETS = tuple(_SETS)
 
 
 def label_set(name: str, num_classes: int) -> LabelSet:
-    """Names and colours for a network with so many outputs.
+    """Choose names and colours for the outputs of a network.
 
     Args:
         name: ``cityscapes`` (19, or 20 with background last), ``camvid`` (11, or 12 with void last), ``person`` (2, or
@@ -120,12 +120,19 @@ def label_set(name: str, num_classes: int) -> LabelSet:
         num_classes: Output channels of the network.
 
     Returns:
-        The named set, or "class 0", "class 1", … in distinguishable colours, called ``generic``, where the number does
-        not fit it: a network trained on other classes keeps working. One channel always means two labels.
+        The named set. Where that has another number of classes: ``generic``, with "class 0", "class 1", … in
+        distinguishable colours, so that a network trained on other classes keeps working. One channel always means two
+        labels.
 
     Raises:
         UnknownNameError: No such set.
         UsageError: Fewer than 1 or more than 65535 classes.
+
+    Example:
+        >>> label_set("camvid", 11).names[:3]
+        ('sky', 'building', 'pole')
+        >>> label_set("camvid", 5).name
+        'generic'
     """
     if name not in _SETS:
         raise UnknownNameError("label set", name, LABEL_SETS)
@@ -140,18 +147,23 @@ def label_set(name: str, num_classes: int) -> LabelSet:
 
 
 def label_dtype(num_classes: int) -> type[np.unsignedinteger[Any]]:
-    """uint8 for up to 255 classes (so that 255 can mean void), uint16 above."""
+    """Choose the type of a label map: uint8 up to 255 classes (so that 255 can mean void), uint16 above.
+
+    Example:
+        >>> label_dtype(19), label_dtype(256)
+        (<class 'numpy.uint8'>, <class 'numpy.uint16'>)
+    """
     return np.uint8 if num_classes <= 255 else np.uint16
 
 
-def as_label_map(found: NDArray[Any]) -> LabelMap:
-    """Labels as an engine gives them: uint8 as they are; int32, used above 255 classes, as uint16."""
-    labels: LabelMap = found if found.dtype == np.uint8 else found.astype(np.uint16)
-    return labels
+def as_label_map(labels: NDArray[Any]) -> LabelMap:
+    """Convert an engine's labels: uint8 stays, int32 (used above 255 classes) becomes uint16."""
+    label_map: LabelMap = labels if labels.dtype == np.uint8 else labels.astype(np.uint16)
+    return label_map
 
 
 def _palette(count: int) -> tuple[Color, ...]:
-    """Colours told apart: hues a golden angle away from each other, in turn bright, dark and pale; none twice."""
+    """Choose distinct colours: hues a golden angle apart, in turn bright, dark and pale."""
     colors: dict[Color, None] = {(0, 0, 0): None}
     step = 0
     while len(colors) < count:

@@ -1,8 +1,8 @@
 """The manifest of a bundle: what the network is, how to feed it, what was proven. Frozen data, checked field by field.
 
-``manifest.json`` carries a SHA-256 of its own content, so that a changed field is found out, and every graph carries
-the manifest's `Manifest.contract` in its metadata, so that a manifest of another graph is. Both find damage and editing
-by hand; against somebody who writes the whole bundle anew there are signatures (`edgeseg.signing`).
+``manifest.json`` carries a SHA-256 of its own content, which exposes a changed field. Every graph carries the
+manifest's `Manifest.contract` in its metadata, which exposes the manifest of another graph. Both detect damage and
+editing by hand. Against somebody who writes a whole bundle there are signatures (`edgeseg.signing`).
 """
 
 from __future__ import annotations
@@ -38,14 +38,18 @@ class Parity:
 
     Attributes:
         target: Canonical target name.
-        pixels: Pixels compared: at the network's size over all parity pictures, and where a GPU graph ends in labels of
-            another size, also those labels with the exact postprocessing's.
+        pixels: Pixels compared: at the network's size over all parity pictures. Where a GPU graph ends in labels of
+            another size, those labels are compared too, with the exact postprocessing's.
         differing: Pixels whose label differs.
         max_logit_error: Largest absolute difference of logits.
         logit_range: Largest minus smallest logit of PyTorch's, for scale.
         images: Number of pictures compared.
         engine: Version of the engine that ran.
         ran: False where the engine was built but could not be run on the export machine.
+
+    Example:
+        >>> Parity("ort", pixels=1000, differing=1).agreement
+        0.999
     """
 
     target: str
@@ -67,7 +71,7 @@ class Parity:
         """Read from a manifest.
 
         Raises:
-            FieldError: A field that is missing or cannot be.
+            FieldError: A field that is missing or has a wrong value.
         """
         pixels = fields.integer("pixels", 0, _COUNT)
         return cls(
@@ -84,7 +88,7 @@ class Parity:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What ``manifest.json`` says. Sizes are height x width.
+    """The content of ``manifest.json``. Sizes are height x width.
 
     Attributes:
         name: Of the bundle.
@@ -97,12 +101,12 @@ class Manifest:
         dynamic: Whether height and width of the graph are free.
         divisor: Heights and widths must be multiples of it.
         logit_size: Of the logits at `input_size`.
-        label_size: Of the labels a GPU graph ends in, or None.
+        label_size: Of the labels that a GPU graph ends in, or None.
         input: How the graph normalises (done inside the graph; recorded for people).
         resize: How a picture becomes the graph's input (done by the Predictor).
         postprocess: How logits become labels.
         precision: ``fp32``, ``fp16`` or ``int8``: of the numbers in the graph; ``bf16``: an fp32 graph that OpenVINO
-            runs in bf16. ``facts["precision"]`` holds what was measured against fp32.
+            runs in bf16. ``facts["precision"]`` has what was measured against fp32.
         precisions: Target -> its precision, where that is another than `precision` (it was slower or below its budget
             there).
         targets: Canonical names exported for; at least one.
@@ -110,7 +114,7 @@ class Manifest:
         versions: Tool -> version at export.
         files: Relative path -> SHA-256.
         sizes: Relative path -> bytes, of the same files; `edgeseg.bundle.write_manifest` fills it in.
-        facts: Free facts (paper, licence, parameters, MACs) for people, and what was measured of a low precision.
+        facts: Free facts for people (paper, licence, parameters, MACs), and what was measured of a low precision.
         schema_version: Of this file's form.
     """
 
@@ -148,34 +152,33 @@ class Manifest:
         return float(self.facts.get("precision", {}).get("self_test", 0.999))
 
     def contract(self) -> str:
-        """What decides the masks, as canonical JSON: it is in every graph's metadata as well.
+        """Write what decides the masks as canonical JSON, which every graph carries in its metadata.
 
         Raises:
-            FieldError: A field that cannot be.
+            FieldError: A field that has a wrong value.
         """
         as_read = asdict(_manifest_from(Fields(asdict(self))))
         return _canonical({key: value for key, value in as_read.items() if key not in _NOT_IN_GRAPHS})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, with the SHA-256 over them."""
+        """Convert to plain JSON values, with the SHA-256 over them."""
         data = asdict(self)
         return {**data, "sha256": _digest(data)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Manifest:
-        """Inverse of `to_json`; every field is checked.
+        """Read what `to_json` gave, checking every field.
 
         Raises:
-            BundleError: Another schema, a field that is missing or cannot be, or a SHA-256 that is not that of the
-                content.
+            BundleError: Another schema, a field that is missing or has a wrong value, or a SHA-256 that is not that of
+                the content.
         """
         _check_schema(data.get("schema_version"))
         try:
             manifest = _manifest_from(Fields(data))
         except (FieldError, UsageError) as error:
             raise BundleError(f"the manifest is not valid: {error}; copy or export the bundle again") from error
-        told = data.get("sha256")
-        if told != _digest({key: value for key, value in data.items() if key != "sha256"}):
+        if data.get("sha256") != _digest({key: value for key, value in data.items() if key != "sha256"}):
             raise BundleError(
                 "the manifest is not the one that was exported (its SHA-256 differs): a field was changed, or the copy "
                 "is damaged; copy or export the bundle again"
@@ -184,10 +187,13 @@ class Manifest:
 
 
 def check_relative(path: str) -> None:
-    """Refuse a path that might lead out of the bundle, or that not every system has.
+    """Refuse a path that might lead out of the bundle, or that some systems cannot have.
 
     Raises:
         FieldError: It is empty, absolute, too long, or holds ``..``, a backslash, a colon or a control character.
+
+    Example:
+        >>> check_relative("openvino/model.xml")
     """
     parts = path.split("/")
     if len(path) > 240 or any(part in ("", ".", "..") for part in parts) or re.search(r'[\\:*?"<>|\x00-\x1f]', path):
@@ -247,7 +253,7 @@ def _manifest_from(fields: Fields) -> Manifest:
 
 
 def _check_whole(manifest: Manifest) -> None:
-    """What no single field tells."""
+    """Check what involves several fields."""
     if any(side % manifest.divisor for side in manifest.input_size):
         raise FieldError(f"input_size {list(manifest.input_size)} is no multiple of divisor {manifest.divisor}")
     if len(set(manifest.targets)) != len(manifest.targets) or not all(manifest.targets):

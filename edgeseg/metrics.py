@@ -19,20 +19,26 @@ I64 = NDArray[np.int64]
 class ConfusionMatrix:
     """Counts of true against predicted classes, added up over pictures.
 
-    Void (pixels whose true label is the `ignore` of `update`) is kept apart, so that both published readings can be
-    had from one pass: left out entirely (Cityscapes; the usual one), or predictions on void counted as errors (the
-    protocol behind ESPNet's CamVid figures, Mehta et al., ECCV 2018: a confusion over 12 classes, void among them, of
-    which the 11 are averaged, so that what is predicted on void swells the unions). A prediction outside the scored
-    classes (a 12-output network saying "void") is a miss of the true class.
+    Void (pixels whose true label is the `ignore` of `update`) is counted apart, so that one pass gives both published
+    readings. Void is left out entirely (Cityscapes; the usual one), or predictions on void count as errors. The second
+    is the protocol behind ESPNet's CamVid figures (Mehta et al., ECCV 2018): a confusion over 12 classes with void
+    among them, of which the other 11 are averaged, so that predictions on void enlarge the unions. A prediction outside
+    the scored classes (a 12-output network that predicts void) is a miss of the true class.
 
     Args:
-        num_classes: Scored classes, 1 to 4096 (the counts of that many fill 128 MB).
+        num_classes: Scored classes, 1 to 4096 (the counts of that many take 128 MB).
         count_void_as_error: Which reading the scores give.
 
     Attributes:
         counts: int64 (num_classes, num_classes + 1): true class x predicted class; the last column counts predictions
             outside the scored classes.
-        void: int64 (num_classes + 1,): what was predicted on void pixels.
+        void: int64 (num_classes + 1,): predictions on void pixels.
+
+    Example:
+        >>> matrix = ConfusionMatrix(2)
+        >>> matrix.update(np.array([[0, 1, 1]], np.uint8), np.array([[0, 1, 0]], np.uint8))
+        >>> matrix.iou.tolist(), matrix.miou
+        ([0.5, 0.5], 0.5)
     """
 
     def __init__(self, num_classes: int, *, count_void_as_error: bool = False) -> None:
@@ -74,7 +80,7 @@ class ConfusionMatrix:
         self.void[n] += void.sum() - void[known].sum()
 
     def _narrowed(self, labels: LabelMap, ignore: int | None) -> tuple[LabelMap, int | None]:
-        """A 16-bit map with void right behind the classes, so that its counts stay small."""
+        """Move void of a 16-bit map right behind the classes, so that the counts stay small."""
         n = self.num_classes
         strange = labels >= n if ignore is None else (labels >= n) & (labels != ignore)
         self._refuse(np.unique(labels[strange]), ignore)
@@ -87,7 +93,7 @@ class ConfusionMatrix:
             raise InputError(f"the label map holds {values}, expected {known}; name the void label with ignore")
 
     def with_void_as_error(self) -> ConfusionMatrix:
-        """The same counts, read so that predictions on void count as errors."""
+        """Copy the counts into a matrix that counts predictions on void as errors."""
         other = ConfusionMatrix(self.num_classes, count_void_as_error=True)
         other.counts, other.void = self.counts.copy(), self.void.copy()
         return other
@@ -143,7 +149,7 @@ class ConfusionMatrix:
         return float(self._hits.sum() / total) if total else float("nan")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values: the counts and the scores, absent classes as None."""
+        """Convert to plain JSON values: the counts and the scores, absent classes as None."""
         return {
             "num_classes": self.num_classes,
             "count_void_as_error": self.count_void_as_error,
@@ -158,10 +164,14 @@ class ConfusionMatrix:
 
 
 def agreement(labels_a: LabelMap, labels_b: LabelMap) -> tuple[int, int]:
-    """How many pixels of two label maps differ, and how many there are.
+    """Count the pixels of two label maps that differ, and all pixels.
 
     Raises:
         InputError: Their sizes differ, or they are not uint8 or uint16 (H, W).
+
+    Example:
+        >>> agreement(np.array([[0, 1]], np.uint8), np.array([[0, 2]], np.uint8))
+        (1, 2)
     """
     _check_pair(labels_a, labels_b)
     return int(np.count_nonzero(labels_a != labels_b)), int(labels_a.size)

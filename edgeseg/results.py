@@ -1,4 +1,4 @@
-"""What a prediction is: labels, optional scores, the picture, and where the time went. numpy and OpenCV only."""
+"""Result of a prediction: labels, optional scores, the picture, and the time of each stage. numpy and OpenCV only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Result"]
 
 @dataclass(frozen=True)
 class Result:
-    """One image's prediction.
+    """The prediction of one picture.
 
     Attributes:
         labels: uint8 (H, W), uint16 above 255 classes: class index per pixel.
@@ -29,9 +29,8 @@ class Result:
         image: uint8 (H, W, 3) RGB at the labels' size, or None where it was not kept.
         scores: float32 (H, W) in 0..1: probability of the chosen class, or None where not asked for.
         timings: Milliseconds per stage: ``decode``, ``pre``, ``infer``, ``postprocess``.
-        source: Path, URL or frame number the image came from.
-        damaged: Sentences on damage of the image's file that decoding got over; empty where it is whole as far as can
-            be told.
+        source: Path, URL or frame number of the picture.
+        damaged: Sentences on damage of the picture's file that decoding got over; empty where no damage was recognised.
     """
 
     labels: LabelMap
@@ -49,25 +48,39 @@ class Result:
         return int(self.labels.shape[0]), int(self.labels.shape[1])
 
     def shares(self) -> dict[str, float]:
-        """Class name -> share of the pixels, 0..1, present classes only, largest first."""
+        """Compute the share of the pixels, 0..1, of each class that is present, largest first.
+
+        Example:
+            >>> result.shares()
+            {'person': 0.75, 'background': 0.25}
+        """
         counts = np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
         order = np.argsort(-counts, kind="stable")
         return {self.names[i]: float(counts[i]) for i in order if counts[i] > 0}
 
     def color(self) -> NDArray[np.uint8]:
-        """Labels as an RGB picture in the palette: uint8 (H, W, 3)."""
+        """Draw the labels in the colours of the palette: uint8 (H, W, 3) RGB.
+
+        Example:
+            >>> result.color()[0, 0].tolist()
+            [220, 20, 60]
+        """
         table = np.zeros((max(256, len(self.palette)), 3), np.uint8)
         table[: len(self.palette)] = np.array(self.palette, np.uint8)
         return table[self.labels]
 
     def overlay(self, *, opacity: float = 0.5) -> NDArray[np.uint8]:
-        """The picture with the coloured labels over it: uint8 RGB (H, W, 3).
+        """Lay the coloured labels over the picture: uint8 (H, W, 3) RGB.
 
         Args:
             opacity: Of the colours, 0 (picture alone) to 1 (colours alone).
 
         Raises:
             UsageError: No picture was kept, or the opacity is outside 0..1.
+
+        Example:
+            >>> result.overlay(opacity=1.0)[0, 0].tolist()
+            [220, 20, 60]
         """
         if self.image is None:
             raise UsageError("the result keeps no picture to lay colours over; predict with keep_image=True")
@@ -77,7 +90,7 @@ class Result:
         return mixed.astype(np.uint8, copy=False)
 
     def cutout(self, label: int = 1, *, background: tuple[int, int, int] | None = None) -> NDArray[np.uint8]:
-        """The pixels of one class cut out of the picture.
+        """Cut the pixels of one class out of the picture.
 
         Args:
             label: Class index to keep.
@@ -88,6 +101,10 @@ class Result:
 
         Raises:
             UsageError: No picture was kept.
+
+        Example:
+            >>> result.cutout(1)[..., 3].tolist()
+            [[255, 255], [255, 0]]
         """
         if self.image is None:
             raise UsageError("the result keeps no picture to cut from; predict with keep_image=True")
@@ -98,7 +115,7 @@ class Result:
         return np.dstack((self.image, alpha))
 
     def save(self, path: str | Path, *, kind: str = "labels") -> Path:
-        """Write a picture of the result; the file appears whole or not at all.
+        """Write a picture of the result, whole or not at all.
 
         Args:
             path: Ends in ``.png`` (or, for ``overlay``, any format OpenCV writes).
@@ -110,6 +127,10 @@ class Result:
         Raises:
             UsageError: Unknown kind or format; a lossy format for labels.
             StorageError: Writing failed.
+
+        Example:
+            >>> result.save(folder / "labels.png").name
+            'labels.png'
         """
         file = Path(path)
         makers = {"labels": lambda: self.labels, "color": self.color, "overlay": self.overlay, "cutout": self.cutout}

@@ -1,9 +1,9 @@
-"""Signatures of bundles: these files are the ones that the owner of a key signed.
+"""Signatures of bundles: proof that the files are those that the owner of a key signed.
 
-The manifest's SHA-256 sums find a file that was damaged; they are no help against someone who can write a manifest too.
-A signature is: it is made with a private key that never leaves its owner, and a device that has the public key checks
-it. It covers every file of the folder but itself, also those that the manifest does not list. Nothing is looked up on
-a network, neither to sign nor to verify.
+The manifest's SHA-256 sums detect a damaged file. They are no help against someone who can write a manifest too. A
+signature is: it is made with a private key that never leaves its owner, and a device checks it with the public key. It
+covers every file of the folder but itself, also those that the manifest does not list. Nothing is looked up on a
+network, neither to sign nor to verify.
 
 The form is OpenSSF model-signing 1.0 with an elliptic curve key (the extra ``sign``), so that other tools verify it:
 ``model_signing verify key BUNDLE --signature BUNDLE/signature.sig --public_key public.pem``.
@@ -24,7 +24,7 @@ from typing import Any
 from edgeseg._optional import require
 from edgeseg.errors import BundleError, UsageError
 from edgeseg.files import scratch_folder, sha256_of, write_bytes
-from edgeseg.text import first_line, one_line
+from edgeseg.text import first_line, one_line, os_reason
 
 __all__ = ["SIGNATURE", "sign_bundle", "signature_of", "signed_files", "verify_signature"]
 
@@ -37,42 +37,59 @@ _GARBLED = (ValueError, KeyError, TypeError, IndexError, AttributeError, Recursi
 
 
 def signature_of(folder: str | Path) -> Path | None:
-    """Path of a bundle folder's signature, or None where it has none."""
+    """Find a bundle folder's signature; None where it has none.
+
+    Example:
+        >>> signature_of(bundle.path) is None
+        True
+    """
     path = Path(folder) / SIGNATURE
     return path if os.path.lexists(path) else None
 
 
 def signed_files(folder: str | Path) -> list[str]:
-    """Relative paths of the files that a signature of the folder covers: all but the signature itself.
+    """List the files that a signature of the folder covers: all but the signature itself.
 
     Raises:
         BundleError: No such folder, one that cannot be read, or one that holds links or other things than files.
+
+    Example:
+        >>> signed_files(bundle.path)
+        ['manifest.json', 'model.onnx', 'sample.png', 'sample_labels.png']
     """
     root = Path(folder)
     if not root.is_dir():
         raise BundleError(f"no bundle at '{root}'; expected a folder made by `edgeseg export`")
     try:
-        found = list(_walk(root))
+        files = list(_walk(root))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise BundleError(f"'{error.filename or root}' cannot be read ({reason}); copy the bundle again") from error
-    return sorted(name for name in found if name != SIGNATURE)
+    return sorted(name for name in files if name != SIGNATURE)
 
 
 def sign_bundle(folder: str | Path, key: str | Path, *, password: str | None = None, replace: bool = False) -> Path:
-    """Sign a bundle folder as it stands; returns the signature's path.
+    """Sign a bundle folder as it stands.
 
     Args:
-        folder: The bundle; it may be reached by a link, but holds none.
-        key: PEM file with a private key on the curve P-256, P-384 or P-521. It is read once, so that a pipe will do.
+        folder: The bundle. The path to it may be a link; it must contain none.
+        key: PEM file with a private key on the curve P-256, P-384 or P-521. It is read once, so a pipe works too.
         password: Of the key, where it is encrypted.
-        replace: Take the place of a signature that is there already.
+        replace: Replace an existing signature.
+
+    Returns:
+        Path of the signature.
 
     Raises:
-        UsageError: The bundle is signed already, or the key is none, or the password is not the key's.
+        UsageError: The bundle is signed already, the file is no such key, or the password is not the key's.
         BundleError: The folder cannot be read, or holds links.
         TargetUnavailableError: model-signing is not installed.
         StorageError: The signature cannot be written.
+
+    Example:
+        >>> signature = sign_bundle(unsigned, keys / "private.pem", replace=True)
+        >>> verify_signature(unsigned, [keys / "public.pem"]).name
+        'public.pem'
     """
     library = require("model_signing", extra="sign", why="signing a bundle")
     root = Path(folder)
@@ -98,16 +115,19 @@ def sign_bundle(folder: str | Path, key: str | Path, *, password: str | None = N
 
 
 def verify_signature(folder: str | Path, keys: Iterable[str | Path]) -> Path:
-    """Check that a bundle folder is exactly what the owner of one of the keys signed; returns that key.
+    """Check that a bundle folder is exactly what the owner of one of the keys signed.
 
     Args:
-        folder: The bundle; it may be reached by a link, but holds none.
+        folder: The bundle. The path to it may be a link; it must contain none.
         keys: PEM files with the public keys that are trusted.
+
+    Returns:
+        The key that signed it.
 
     Raises:
         BundleError: No signature, one by another key, one that was changed, or a file that was added, removed or
             changed since.
-        UsageError: No key, or one that is none.
+        UsageError: No key, or a file that is none.
         TargetUnavailableError: model-signing is not installed.
     """
     library = require("model_signing", extra="sign", why="verifying a signature")
@@ -128,7 +148,7 @@ def verify_signature(folder: str | Path, keys: Iterable[str | Path]) -> Path:
         public.write_bytes(pem)
         _verify(library, root, signature, public, present, signed)
     if set(present) != set(signed):  # a signature may leave files out by its own word
-        raise BundleError(_told(root, _differences(root, present, signed)))
+        raise _not_as_signed(root, _differences(root, present, signed))
     return path
 
 
@@ -146,16 +166,18 @@ def _verify(
             f"the signature of bundle '{root}' is not what the owner of the key made; get the bundle again"
         ) from error
     except (OSError, *_GARBLED) as error:
-        told = _differences(root, present, signed) or first_line(error)
-        raise BundleError(_told(root, told)) from error
+        differences = _differences(root, present, signed) or first_line(error)
+        raise _not_as_signed(root, differences) from error
 
 
-def _told(root: Path, differences: str) -> str:
-    return f"bundle '{root}' is not the one that was signed: {differences}; get it again, or sign it as it is now"
+def _not_as_signed(root: Path, differences: str) -> BundleError:
+    return BundleError(
+        f"bundle '{root}' is not the one that was signed: {differences}; get it again, or sign it as it is now"
+    )
 
 
 def _hashing(library: Any) -> Any:
-    """Every file by its SHA-256, also those of git, and no links."""
+    """Configure the library: SHA-256 of every file, those of git included, and no links."""
     config = library.hashing.Config().use_file_serialization(hashing_algorithm="sha256")
     return config.set_ignored_paths(paths=[SIGNATURE], ignore_git_paths=False)
 
@@ -164,7 +186,7 @@ def _hashing(library: Any) -> Any:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Relative paths of all files below a folder."""
+    """Yield the relative paths of all files below a folder."""
     for at, folders, files in os.walk(root, onerror=_raise):
         for name in (*folders, *files):
             path = Path(at, name)
@@ -185,14 +207,14 @@ def _raise(error: OSError) -> None:
 
 
 def _differences(root: Path, present: list[str], signed: Mapping[str, str]) -> str:
-    """Which files were added, removed or changed; empty where none was."""
+    """Name the files that were added, removed or changed; empty where none was."""
     here = set(present)
-    found = {
+    differences = {
         "not signed": sorted(here - set(signed)),
         "missing": sorted(set(signed) - here),
         "changed": sorted(name for name in here & set(signed) if not _is(root / name, signed[name])),
     }
-    return ", ".join(f"{_listed(names)} {what}" for what, names in found.items() if names)
+    return ", ".join(f"{_listed(names)} {what}" for what, names in differences.items() if names)
 
 
 def _is(file: Path, digest: str) -> bool:
@@ -221,11 +243,11 @@ def _signature_bytes(root: Path) -> bytes:
             raise BundleError(f"the signature of bundle '{root}' is too large to be one; get the bundle again")
         return path.read_bytes()
     except OSError as error:
-        raise BundleError(f"'{path}' cannot be read ({(error.strerror or str(error)).lower()})") from error
+        raise BundleError(f"'{path}' cannot be read ({os_reason(error)})") from error
 
 
 def _parsed(root: Path, data: bytes) -> tuple[str, dict[str, str]]:
-    """What a signature says before anything is checked: fingerprint of its key, and SHA-256 per file."""
+    """Read a signature without checking it: the fingerprint of its key, and the SHA-256 of each file."""
     try:
         bundle = json.loads(data)
         signer = bundle["verificationMaterial"]["publicKey"]["hint"]
@@ -244,12 +266,12 @@ def _parsed(root: Path, data: bytes) -> tuple[str, dict[str, str]]:
 
 
 def _trusted(keys: list[Path]) -> dict[str, tuple[Path, bytes]]:
-    """Fingerprint -> path and content, of public keys."""
+    """Read public keys: fingerprint -> path and content."""
     from cryptography.hazmat.primitives import serialization
 
     if not keys:
         raise UsageError("no key is given to verify the signature with; give the PEM file of a public key")
-    found = {}
+    trusted = {}
     for path in keys:
         with _key_errors(path, "public", None):
             data = path.read_bytes()
@@ -258,19 +280,19 @@ def _trusted(keys: list[Path]) -> dict[str, tuple[Path, bytes]]:
                 raise ValueError(f"its curve is {key.curve.name}")
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         plain = key.public_bytes(serialization.Encoding.PEM, form)
-        found[hashlib.sha256(plain).hexdigest()] = (path, data)
-    return found
+        trusted[hashlib.sha256(plain).hexdigest()] = (path, data)
+    return trusted
 
 
 @contextlib.contextmanager
 def _key_errors(path: Path, half: str, password: str | None) -> Iterator[None]:
-    """Say in one sentence why a file is not the key that is needed."""
+    """Turn an error about a key file into one sentence."""
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot read the key '{path}': {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"cannot read the key '{path}': {os_reason(error)}") from error
     except TypeError as error:  # what cryptography raises where a password and an encryption do not go together
         need = "is encrypted, and no password was given; set EDGESEG_KEY_PASSWORD, or type it with --ask-password"
         unused = "is not encrypted, but a password was given; unset EDGESEG_KEY_PASSWORD, or encrypt the key"

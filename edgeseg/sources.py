@@ -1,7 +1,7 @@
-"""Where pictures come from: an image, a folder, a video file, a camera, a network stream, or anything iterable.
+"""Sources of pictures: an image, a folder, a video file, a camera, a network stream, or anything iterable.
 
-A source gives `Frame` objects: uint8 RGB pictures with their name and decoding time. A picture that cannot be read
-among good ones is a frame with an error, so the rest goes on; a source that cannot be opened at all raises.
+A source yields `Frame` objects: uint8 RGB pictures with their name and decoding time. An unreadable picture among
+readable ones is a frame with an error, so that the rest goes on. A source that cannot be opened at all raises.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgeseg.errors import EdgesegError, InputError
 from edgeseg.files import path_for_opencv
 from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, load_image
 from edgeseg.text import natural_key
+from edgeseg.timing import ms_since
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -60,7 +61,7 @@ class Frame:
         index: Position in the source, from 0.
         decode_ms: Milliseconds that reading and decoding took.
         error: Why there is no picture, or None.
-        damaged: Sentences on damage of its file that decoding got over; empty where it is whole.
+        damaged: Sentences on damage of its file that decoding got over; empty where none was recognised.
     """
 
     image: NDArray[np.uint8] | None
@@ -106,7 +107,7 @@ class Source(ABC):
         """Read frame by frame."""
 
     def close(self) -> None:  # noqa: B027 - files have nothing to free
-        """Free the file or device; iterating ends. Closing twice is harmless."""
+        """Free the file or device, and end the iteration. Closing twice is harmless."""
 
     def __enter__(self) -> Source:
         return self
@@ -130,7 +131,7 @@ class _Images(Source):
 
 
 class _Iterable(Source):
-    """Arrays or paths from the caller's own iterable."""
+    """Arrays or paths from an iterable of the caller."""
 
     kind: SourceKind = "iterable"
 
@@ -152,14 +153,14 @@ class _Iterable(Source):
 def _decode(path: Path, name: str, index: int, reading: _Reading) -> Frame:
     start = time.perf_counter()
     try:
-        found = load_image(path, max_pixels=reading.max_pixels, strict=reading.strict)
+        decoded = load_image(path, max_pixels=reading.max_pixels, strict=reading.strict)
     except EdgesegError as error:
         return Frame(None, name, index, error=error)
-    return Frame(found.image, name, index, _ms_since(start), damaged=found.damaged)
+    return Frame(decoded.image, name, index, ms_since(start), damaged=decoded.damaged)
 
 
 def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> Frame:
-    """Take the caller's array as a frame of our own: it may be overwritten before the stages are done with it."""
+    """Make a frame of a caller's array, copied where the caller might overwrite it before the stages are done."""
     start = time.perf_counter()
     try:
         image = as_rgb(array, color)
@@ -167,7 +168,7 @@ def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> F
         return Frame(None, str(index), index, error=error)
     if np.may_share_memory(image, array):
         image = image.copy()
-    return Frame(image, str(index), index, _ms_since(start))
+    return Frame(image, str(index), index, ms_since(start))
 
 
 class _Video(Source):
@@ -212,7 +213,7 @@ class _Video(Source):
             done, picture = (False, None) if self._closed else self._capture.read()
         if not done or picture is None:
             return None
-        return Frame(as_rgb(picture, "bgr"), f"{self.name}#{self._count}", self._count, _ms_since(start))
+        return Frame(as_rgb(picture, "bgr"), f"{self.name}#{self._count}", self._count, ms_since(start))
 
     def _cut_off(self) -> bool:
         exact = self.kind == "video" and Path(self.name).suffix.lower() in _EXACT_COUNTS
@@ -241,7 +242,8 @@ def open_iterable(
 
     Args:
         items: uint8 arrays as `edgeseg.images.as_rgb` takes them, paths of images, or `Frame` objects. Arrays are
-            copied where needed, so a buffer may be used again for the next. An array that is one picture is one item.
+            copied where needed, so the caller may fill a buffer again for the next. An array that is one picture is one
+            item.
         color: Channel order of the arrays.
         live: Whether the iterable gives pictures at its own pace.
         max_pixels: Largest height x width of pictures given by path; arrays are in memory already.
@@ -249,6 +251,10 @@ def open_iterable(
 
     Raises:
         UsageError: `max_pixels` is below 1.
+
+    Example:
+        >>> [frame.image.shape for frame in open_iterable([np.zeros((4, 6, 3), np.uint8)])]
+        [(4, 6, 3)]
     """
     if isinstance(items, np.ndarray) and items.ndim <= 3:
         items = [items]
@@ -274,6 +280,11 @@ def open_source(
     Raises:
         InputError: Nothing there, no images in the folder, or a video or camera that gives no picture.
         UsageError: `max_pixels` is below 1.
+
+    Example:
+        >>> with open_source(folder / "images") as source:
+        ...     print(source.kind, source.length)
+        folder 1
     """
     reading, text = _Reading(max_pixels, strict), str(spec).strip()
     if (camera := re.fullmatch(r"(?:camera:|/dev/video)?(\d+)", text)) and not isinstance(spec, Path):
@@ -302,35 +313,43 @@ def _open_file(path: Path, reading: _Reading) -> Source:
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """The image files of a folder, by suffix, in natural order; hidden ones left out.
+    """List the image files of a folder, by suffix, in natural order, without hidden ones.
 
     Args:
         folder: An existing folder.
-        recursive: Also those of its subfolders (links to folders are not followed).
+        recursive: Also list those of its subfolders (links to folders are not followed).
 
     Raises:
         InputError: No images, or a folder that cannot be read.
+
+    Example:
+        >>> [path.name for path in list_images(folder / "images")]
+        ['sample.png']
     """
 
     def refuse(error: OSError) -> None:
         raise InputError(f"folder '{error.filename}' cannot be read ({error.strerror})") from error
 
-    found: list[Path] = []
+    images: list[Path] = []
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         wanted = (name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
-        found.extend(Path(root, name) for name in wanted)
-    if not found:
+        images.extend(Path(root, name) for name in wanted)
+    if not images:
         deeper = "" if recursive else ", or search its subfolders too (--recursive)"
         raise InputError(f"folder '{folder}' holds no images; put .jpg or .png files there{deeper}")
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+    return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
 def pictures_at(path: Path) -> list[Path]:
-    """The picture at `path`, or the pictures of that folder (`list_images`).
+    """List the picture at `path`, or the pictures of that folder (`list_images`).
 
     Raises:
         InputError: Nothing there, or a folder without images.
+
+    Example:
+        >>> [path.name for path in pictures_at(folder / "images" / "sample.png")]
+        ['sample.png']
     """
     if path.is_file():
         return [path]
@@ -364,7 +383,7 @@ def _built_with_gstreamer() -> bool:
 def _capture(
     what: str | int, kind: str, name: str, *, api: int = cv2.CAP_ANY, timeouts: bool = False
 ) -> cv2.VideoCapture:
-    """Open with OpenCV; network streams with time limits where its FFmpeg is there to keep them."""
+    """Open with OpenCV. Network streams get time limits where OpenCV has FFmpeg, which observes them."""
     if timeouts and cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends():
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
         capture = cv2.VideoCapture(str(what), cv2.CAP_FFMPEG, limits)
@@ -378,7 +397,3 @@ def _capture(
 
 def _words(kind: SourceKind) -> str:
     return "stream" if kind == "rtsp" else kind
-
-
-def _ms_since(start: float) -> float:
-    return (time.perf_counter() - start) * 1000.0

@@ -1,4 +1,4 @@
-"""What travels with a network: input conventions, resize rule and postprocessing, as frozen data without torch.
+"""What belongs to a network: input conventions, resize rule and postprocessing, as frozen data without torch.
 
 All sizes are height x width. These objects are written into the bundle's manifest and read back on the device.
 """
@@ -43,6 +43,10 @@ def parse_size(text: str) -> Size:
 
     Raises:
         UsageError: Not one or two positive whole numbers.
+
+    Example:
+        >>> parse_size("512x1024"), parse_size("224")
+        ((512, 1024), (224, 224))
     """
     parts = text.lower().replace("×", "x").split("x")
     try:
@@ -65,6 +69,10 @@ class InputSpec:
         mean: Per channel, on 0..255, in the network's channel order.
         std: Per channel, on 0..255, in the network's channel order.
         scale: Factor applied after mean and std. 1.0 for most; 1/255 for networks that divide twice (ESPNet, SINet).
+
+    Example:
+        >>> InputSpec(channel_order="bgr", mean=(104.0, 117.0, 123.0)).std
+        (1.0, 1.0, 1.0)
     """
 
     channel_order: ChannelOrder = "rgb"
@@ -88,26 +96,31 @@ class InputSpec:
         std: tuple[float, float, float],
         channel_order: ChannelOrder = "rgb",
     ) -> InputSpec:
-        """Build from a mean and std given on the 0..1 scale (pixel / 255 first)."""
+        """Build from a mean and std on the 0..1 scale (of pixel / 255).
+
+        Example:
+            >>> InputSpec.unit_scale((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).mean
+            (127.5, 127.5, 127.5)
+        """
         m, s = tuple(255.0 * x for x in mean), tuple(255.0 * x for x in std)
         return cls(channel_order, (m[0], m[1], m[2]), (s[0], s[1], s[2]))
 
     @classmethod
     def imagenet(cls, channel_order: ChannelOrder = "rgb") -> InputSpec:
-        """RGB, /255, ImageNet mean and std: the convention of most published weights."""
+        """Build the convention of most published weights: RGB, /255, ImageNet mean and std."""
         return cls.unit_scale((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), channel_order)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_fields(cls, fields: Fields) -> InputSpec:
-        """Inverse of `to_json`.
+        """Read what `to_json` gave.
 
         Raises:
             FieldError: A field that is missing or of another kind.
-            UsageError: Numbers that cannot be.
+            UsageError: Numbers that are not finite, or a zero std or scale.
         """
         order: Any = fields.choice("channel_order", ("rgb", "bgr"))
         mean, std = fields.numbers("mean", 3), fields.numbers("std", 3)
@@ -116,12 +129,16 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """How an image of any size becomes one of the network's size. The rule decides accuracy: it is part of the model.
+    """How a picture of any size becomes one of the network's size; accuracy depends on it, so it belongs to the model.
 
     Attributes:
         mode: ``stretch`` ignores the aspect ratio, ``letterbox`` keeps it and pads, ``none`` refuses another size.
         filter: OpenCV ``linear`` (no antialias), ``area``, ``cubic``, ``nearest``, or Pillow's antialiased bilinear.
         pad_value: Pixel value of the padding, 0..255, RGB.
+
+    Example:
+        >>> ResizeRule("letterbox", pad_value=(114, 114, 114)).filter
+        'linear'
     """
 
     mode: ResizeMode = "stretch"
@@ -135,15 +152,15 @@ class ResizeRule:
             raise UsageError(f"resize filter '{self.filter}' is none of {', '.join(_FILTERS)}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_fields(cls, fields: Fields) -> ResizeRule:
-        """Inverse of `to_json`.
+        """Read what `to_json` gave.
 
         Raises:
-            FieldError: A field that is missing or cannot be.
+            FieldError: A field that is missing or has a wrong value.
         """
         pad = fields.integers("pad_value", 3, 0, 255)
         mode: Any = fields.choice("mode", _MODES)
@@ -160,18 +177,22 @@ class PostprocessSpec:
     Attributes:
         align_corners: As in ``torch.nn.functional.interpolate``.
         threshold: For single-logit networks only.
+
+    Example:
+        >>> PostprocessSpec(align_corners=True).threshold
+        0.0
     """
 
     align_corners: bool = False
     threshold: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_fields(cls, fields: Fields) -> PostprocessSpec:
-        """Inverse of `to_json`.
+        """Read what `to_json` gave.
 
         Raises:
             FieldError: A field that is missing or of another kind.
@@ -180,10 +201,13 @@ class PostprocessSpec:
 
 
 def check_divisor(name: str, size: Size, divisor: int) -> None:
-    """Refuse a size that `divisor` does not divide, naming the nearest sizes that fit.
+    """Refuse a size that `divisor` does not divide, naming the nearest sizes that it does.
 
     Raises:
         SizeError: With what was got, what is expected and the nearest sizes below and above.
+
+    Example:
+        >>> check_divisor("tiny", (32, 48), 8)
     """
     height, width = size
     if height >= divisor and width >= divisor and height % divisor == 0 and width % divisor == 0:

@@ -1,8 +1,8 @@
-"""Stages that run at the same time: one thread each, bounded channels between them, and an end that leaves no thread.
+"""Stages that run at the same time: one thread each, with bounded channels between them. The end leaves no thread.
 
-`Stream` knows nothing about networks: it pulls items through functions from iterator to iterator. The Predictor gives
+`Stream` knows nothing about networks. It pulls items through functions from iterator to iterator. The Predictor gives
 it three (prepare, infer, finish), so that decoding, the engine and the postprocessing are busy at once. Order is kept.
-What a stage raises comes out at the consumer, after the items before it.
+An exception of a stage is raised at the consumer, after the items before it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _HURRY_S = 0.3  # a command has little more than a second to end after a signal
 
 
 class Channel(Generic[T]):
-    """A bounded queue between two threads that can be finished, or closed from either side.
+    """A bounded queue between two threads that can be finished by its sender, or closed from either side.
 
     Args:
-        capacity: Items it holds.
+        capacity: Items it takes.
         latest: A full channel drops its oldest item; otherwise the sender waits.
     """
 
@@ -43,7 +43,7 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Add an item, waiting for room where none may be dropped; False when nobody will take it any more."""
+        """Add an item, waiting for room where none may be dropped; False when the receiver has closed the channel."""
         with self._changed:
             while len(self._items) >= self._capacity and not self._closed:
                 if self._latest:
@@ -57,7 +57,11 @@ class Channel(Generic[T]):
             return not self._closed
 
     def get(self, stop: threading.Event | None = None) -> T | None:
-        """Wait for the next item; None when none will come, or `stop` is set. Raises what `finish` was given."""
+        """Wait for the next item; None after the last one, or when `stop` is set.
+
+        Raises:
+            BaseException: The error that `finish` was given.
+        """
         with self._changed:
             while not (self._items or self._finished or self._closed or (stop is not None and stop.is_set())):
                 self._changed.wait(_POLL_S)  # a wait that ends lets Ctrl-C through on every system
@@ -75,13 +79,13 @@ class Channel(Generic[T]):
             yield item
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Say that no item follows; `error` is raised where the items are taken, after the last one."""
+        """Mark the end: no item follows. `error` is raised at the receiver after the last item."""
         with self._changed:
             self._finished, self._error = True, error
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Throw away what waits and wake both sides; closing twice is harmless."""
+        """Drop the items that wait and wake both sides. Closing twice is harmless."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -93,11 +97,17 @@ class Stream(Generic[T]):
 
     Args:
         source: Iterated in the first stage's thread.
-        stages: Run at once, each in its thread, on what the one before gives.
-        capacity: Items each channel holds.
+        stages: Run at once, each in its own thread, on the results of the one before.
+        capacity: Items each channel takes.
         latest: Channels drop their oldest item instead of slowing the source, so the newest result always comes next.
         stop: When set, the stream ends before the next item.
         patience: Seconds `close` waits for the threads; a source that blocks longer ends with its own next item.
+
+    Example:
+        >>> def double(items):
+        ...     return (2 * item for item in items)
+        >>> list(Stream([1, 2, 3], [double, double]))
+        [4, 8, 12]
     """
 
     def __init__(
@@ -141,11 +151,11 @@ class Stream(Generic[T]):
         return item
 
     def close(self) -> None:
-        """End the threads; closing twice is harmless."""
+        """End the threads. Closing twice is harmless."""
         self._end()
 
     def _close(self, kind: type[BaseException] | None) -> None:
-        """Close; after a signal do not wait for a source that blocks, because a recording must still be finished."""
+        """Close. After a signal do not wait for a source that blocks, because a recording must still be finished."""
         if kind is None or issubclass(kind, Exception):
             self.close()
         elif (pending := self._end.detach()) is not None:
@@ -162,7 +172,7 @@ class Stream(Generic[T]):
 
 
 def _run(stage: Stage, source: Iterable[Any], target: Channel[Any]) -> None:
-    """Body of a thread: pull `source` through `stage` into `target`; end the stage before when the one after ended."""
+    """Pull `source` through `stage` into `target` in a thread. When `target` is closed, close `source` too."""
     try:
         for item in stage(iter(source)):
             if not target.put(item):

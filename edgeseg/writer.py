@@ -1,4 +1,4 @@
-"""Results as files: pictures per image, videos per video. Every file appears whole or not at all."""
+"""Results as files: pictures for images, videos for videos. Every file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -40,19 +40,27 @@ class ResultWriter:
 
     Pictures become ``<stem>_<kind>.png``; videos and cameras ``<stem>_<kind>.mp4`` or ``<stem>_<kind>/000000.png``.
     Subfolders of a source folder are kept. Two pictures of one stem (``a.jpg``, ``a.png``) get different names. A name
-    that the file system has no room for is cut and gets a hash; every file lies in `out`, whatever the picture is
-    called. Use it in a ``with`` block: a video is finished when the block ends well, and where the source is live also
-    at Ctrl-C or SIGTERM, which is how recordings end.
+    that is too long for the file system is cut and gets a hash. Every file lies in `out`, whatever the picture is
+    called. Use it in a ``with`` block. A video is finished when the block ends well. Where the source is live it is
+    finished at Ctrl-C or SIGTERM too, which is how recordings end.
 
     Args:
-        out: Folder; made where missing.
-        source: Where the results come from.
+        out: Folder; created where missing.
+        source: Source of the pictures.
         kinds: Of `KINDS`.
         opacity: Of overlays, 0..1.
         cut: Index of the class whose pixels a cutout keeps.
 
     Raises:
         UsageError: An unknown kind, or `out` is the folder the pictures are read from.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from edgeseg.sources import open_source
+        >>> with open_source(folder / "images") as source, ResultWriter(folder / "out", source, ["labels"]) as writer:
+        ...     files = writer.write(replace(result, source=str(folder / "images" / "sample.png")))
+        >>> [file.name for file in files]
+        ['sample_labels.png']
     """
 
     def __init__(self, out: Path, source: Source, kinds: Sequence[str], *, opacity: float = 0.5, cut: int = 1) -> None:
@@ -69,10 +77,13 @@ class ResultWriter:
         _refuse_source_folder(out, source)
 
     def write(self, result: Result) -> list[Path]:
-        """Write one result; returns the files, in the order of the kinds.
+        """Write one result.
+
+        Returns:
+            The files, in the order of the kinds.
 
         Raises:
-            ResultPathError: Something else stands where this picture's files belong; others can be written.
+            ResultPathError: Something else is in the place of this picture's files; others can be written.
             StorageError: Writing failed.
         """
         folder, stem = self._place(result.source)
@@ -108,7 +119,7 @@ class ResultWriter:
         return makers[kind]()
 
     def _frame(self, source: str) -> int:
-        """Number of a frame; items of an iterable that have names of their own are counted."""
+        """Number a frame; items of an iterable that have their own names are counted."""
         number = source.rpartition("#")[2]
         return int(number) if number.isdecimal() else self._frames.setdefault(source, len(self._frames))
 
@@ -118,7 +129,7 @@ class ResultWriter:
         return self._videos[kind]
 
     def _place(self, source: str) -> tuple[Path, str]:
-        """Folder and stem of a result's files."""
+        """Choose the folder and stem of a result's files."""
         if self._moving:
             name = self._source.name
             stem = Path(name).stem if self._source.kind == "video" else re.sub(r"\W+", "_", name).strip("_")[:80]
@@ -130,7 +141,7 @@ class ResultWriter:
         return self._out / inside, self._free(inside, path.stem, f"{path.stem}_{path.suffix[1:].lower()}")
 
     def _free(self, folder: Path, stem: str, full: str = "") -> str:
-        """A stem no earlier picture of this run took: ``a``, then ``a_png``, then ``a_png_2``."""
+        """Choose a stem that no earlier picture of this run has: ``a``, then ``a_png``, then ``a_png_2``."""
         full = full or stem
         choices = [stem, full, *(f"{full}_{number}" for number in range(2, len(self._taken) + 3))]
         for choice in map(self._fitting, choices):
@@ -141,7 +152,7 @@ class ResultWriter:
         raise UsageError(f"no free name for '{folder / stem}'")  # there are more choices than names taken
 
     def _fitting(self, name: str) -> str:
-        """A name that leaves room for ``_KIND.png``; what is cut is stood for by a hash."""
+        """Shorten a name so that ``_KIND.png`` has room behind it; a hash stands for what is cut."""
         name = _encodable(name)
         if len(os.fsencode(name)) <= self._room:
             return name
@@ -167,7 +178,7 @@ class ResultWriter:
 
 
 class VideoFile:
-    """An mp4 written under a temporary name and renamed by `finish`; `discard` removes what was not finished.
+    """An mp4 written under a temporary name. `finish` renames it; `discard` removes it where it was not finished.
 
     Args:
         path: Ends in ``.mp4``.
@@ -183,10 +194,13 @@ class VideoFile:
         self._written, self._start = 0, 0.0
 
     def write(self, picture: NDArray[np.uint8]) -> Path:
-        """Add an RGB picture, uint8 (H, W, 3); later ones are brought to the first one's size. Returns the final path.
+        """Add an RGB picture, uint8 (H, W, 3), resized to the size of the first one.
+
+        Returns:
+            The final path.
 
         Raises:
-            StorageError: The file cannot be made.
+            StorageError: The file cannot be created.
         """
         writer = self._writer or self._open(picture.shape[1], picture.shape[0])
         frame = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
@@ -234,7 +248,7 @@ class VideoFile:
         self._partial.discard()
 
     def discard(self) -> None:
-        """Remove the unfinished file, if any."""
+        """Remove an unfinished file."""
         if self._writer is not None:
             self._writer.release()
         if self._partial is not None:
@@ -260,7 +274,7 @@ def _write_png(path: Path, picture: NDArray[np.uint8]) -> Path:
 
 
 def _name_bytes(folder: Path) -> int:
-    """Bytes a file name in `folder` may take before ``_KIND.png``."""
+    """Count the bytes that a file name in `folder` may have before ``_KIND.png``."""
     there = next((path for path in (folder, *folder.absolute().parents) if os.path.isdir(path)), Path())
     longest = 255
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no pathconf on Windows
@@ -269,7 +283,7 @@ def _name_bytes(folder: Path) -> int:
 
 
 def _encodable(name: str) -> str:
-    """The name itself, or where no file can be called that, the name with escapes."""
+    """Escape what no file name can contain."""
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
@@ -288,10 +302,14 @@ def _as_bytes(scores: NDArray[Any] | None) -> NDArray[np.uint8]:
 
 
 def class_index(word: str, names: tuple[str, ...]) -> int:
-    """Index of a class given by its name or index.
+    """Find the index of a class by its name or index.
 
     Raises:
         UnknownNameError: No such class.
+
+    Example:
+        >>> class_index("person", ("background", "person")), class_index("0", ("background", "person"))
+        (1, 0)
     """
     if word in names:
         return names.index(word)

@@ -3,8 +3,8 @@
     python examples/init_from_onnx.py --onnx portrait.onnx --data people --out runs/init.safetensors
 
 PaddleSeg publishes PP-HumanSeg Lite this way. The convolutions are taken in the order in which they run. Each batch
-norm is given the mean and variance that its input has on some photographs, and a scale and shift that undo them: the
-network computes what the file computes, and can be trained on.
+norm gets the mean and variance that its input has on some photographs, and a scale and shift that undo them. The
+network computes the same as the file, and can be trained on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PHOTOS = 256
 
 
 def blocks_in_order(network: nn.Module) -> list[nn.Module]:
-    """Every convolution and batch norm pair that runs, in the order in which it runs."""
+    """List the pairs of convolution and batch norm that run, in the order in which they run."""
     order: list[nn.Module] = []
     pairs = [part for part in network.modules() if hasattr(part, "_conv") and hasattr(part, "_batch_norm")]
     hooks = [pair.register_forward_hook(lambda module, _args, _output: order.append(module)) for pair in pairs]
@@ -42,7 +42,7 @@ def blocks_in_order(network: nn.Module) -> list[nn.Module]:
 
 
 def put_folded(blocks: list[nn.Module], file: Path) -> None:
-    """Put the file's folded convolutions in: weight into the convolution, bias into an otherwise neutral batch norm."""
+    """Load the file's folded convolutions: weight into the convolution, bias into an otherwise neutral batch norm."""
     graph = onnx.load(file).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = sorted((n for n in graph.node if n.op_type == "Conv"), key=lambda n: int(n.name.split("_")[1]))
@@ -54,13 +54,13 @@ def put_folded(blocks: list[nn.Module], file: Path) -> None:
 
 
 def set_norm(norm: nn.Module, *, mean: Tensor, var: Tensor, shift: Tensor) -> None:
-    """Give a batch norm statistics, and the scale and shift with which it only adds `shift`."""
+    """Set a batch norm's statistics, and the scale and shift with which it only adds `shift`."""
     state: dict[str, Tensor] = {"weight": torch.sqrt(var + 1e-5), "bias": shift + mean}
     norm.load_state_dict({**state, "running_mean": mean, "running_var": var}, strict=False)
 
 
 def calibrate(network: nn.Module, blocks: list[nn.Module], batches: list[Tensor]) -> None:
-    """Give every batch norm the statistics of its input, leaving what the network computes as it is."""
+    """Set the statistics of every batch norm to those of its input, without changing what the network computes."""
     sums: dict[nn.Module, list[Tensor]] = {}
 
     def gather(norm: nn.Module, args: Any, _output: Tensor) -> None:
@@ -83,7 +83,7 @@ def calibrate(network: nn.Module, blocks: list[nn.Module], batches: list[Tensor]
 
 
 def photographs(folder: Path, count: int = PHOTOS) -> list[Tensor]:
-    """Batches of 16 normalised photographs at 192x192."""
+    """Load batches of 16 normalised photographs at 192x192."""
     spec = model_spec("pphumanseg_lite")
     names = (folder / "train.txt").read_text(encoding="utf-8").split()[:count]
     images = [cv2.resize(read_image(folder / "images" / f"{name}.jpg"), (192, 192)) for name in names]
@@ -93,7 +93,7 @@ def photographs(folder: Path, count: int = PHOTOS) -> list[Tensor]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert; returns the exit code."""
+    """Convert, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--onnx", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder with images and train.txt")

@@ -5,12 +5,12 @@
     python examples/train_person.py --data people --out runs/score --evaluate runs/person/WEIGHTS.safetensors
 
 The data folder holds images/NAME.jpg, masks/NAME.png (0 or 255), train.txt and val.txt (one NAME a line). Photographs
-stay in memory as uint8; batch order and augmentation follow from the seed and the step alone, so a stopped run goes on
-as if it had not stopped. From random numbers training starts with the encoder alone on small pictures, which saves most
-of the time; from given weights (--init) the whole network learns at full size. Scoring does what deployment does:
-stretch the uint8 photograph with OpenCV's linear filter, normalise as the network's spec says, resize the logits
-bilinearly to the photograph's size, argmax. Give --threads no more than the cores that are free: threads wait for each
-other, and one that shares its core slows all.
+stay in memory as uint8. Batch order and augmentation follow from the seed and the step alone, so a resumed run equals
+one that was not stopped. Random weights are first trained with the encoder alone on small pictures, which saves most of
+the time. From given weights (--init) the whole network learns at full size. Scoring does what deployment does: stretch
+the uint8 photograph with OpenCV's linear filter, normalise as the network's spec says, resize the logits bilinearly to
+the photograph's size, argmax. Give --threads no more than the cores that are free: threads wait for each other, and a
+single one that shares its core slows all.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def load_photos(folder: Path, split: str, order: str) -> list[Photo]:
-    """Decode every photograph of a split, once."""
+    """Decode every photograph of a split."""
     listing = folder / f"{split}.txt"
     if not listing.is_file():
         raise InputError(f"no '{listing}'; expected a data folder with images, masks, train.txt and val.txt")
@@ -124,7 +124,7 @@ def augment(photo: Photo, size: Size, random: np.random.Generator) -> Photo:
 
 
 def recolour(image: Image, random: np.random.Generator) -> Image:
-    """Gamma, gain per channel and saturation; one photograph in twenty turns grey."""
+    """Change gamma, the gain of each channel and saturation; turn one photograph in twenty grey."""
     levels = np.linspace(0, 1, 256)[:, None] ** (2 ** random.uniform(-0.3, 0.3))
     gains = 2 ** (random.uniform(-0.2, 0.2) + random.uniform(-0.1, 0.1, 3))
     table = np.clip(255 * levels * gains + random.uniform(-10, 10), 0, 255).astype(np.uint8)
@@ -135,14 +135,14 @@ def recolour(image: Image, random: np.random.Generator) -> Image:
 
 
 def to_input(images: list[Image], spec: InputSpec) -> Tensor:
-    """Normalised network input (N, 3, H, W) from uint8 images of one size."""
+    """Normalise uint8 images of one size to network input (N, 3, H, W)."""
     x = torch.from_numpy(np.stack(images)).float()
     x = (x - torch.tensor(spec.mean)) / torch.tensor(spec.std) * spec.scale
     return x.permute(0, 3, 1, 2)
 
 
 def person_loss(logits: Tensor, target: Tensor, *, align_corners: bool = False) -> Tensor:
-    """Cross entropy plus soft Jaccard over the batch, at the mask's size; `target` (N, H, W) is in 0..1."""
+    """Compute cross entropy plus soft Jaccard over the batch, at the mask's size; `target` (N, H, W) is in 0..1."""
     margin = logits[:, 1:].float() - logits[:, :1].float()
     margin = F.interpolate(margin, size=target.shape[-2:], mode="bilinear", align_corners=align_corners)[:, 0]
     chance = margin.sigmoid()
@@ -166,7 +166,7 @@ def evaluate(network: nn.Module, photos: list[Photo], spec: ModelSpec, size: Siz
 
 
 class Student(nn.Module):
-    """A network and a 1x1 head on its encoder, which learns coarse masks in a third of the time."""
+    """A network, and a 1x1 head on its encoder that learns coarse masks at less cost."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class Student(nn.Module):
 
 
 class Trainer:
-    """Student, its moving average, optimiser and position of one run; everything a checkpoint holds."""
+    """Student, its moving average, optimiser and position of one run: what a checkpoint stores."""
 
     def __init__(self, options: argparse.Namespace, photos: list[Photo]) -> None:
         self.options, self.photos, self.spec = options, photos, model_spec(options.network)
@@ -212,28 +212,30 @@ class Trainer:
 
     def save(self) -> None:
         parts = {key: getattr(self, key).state_dict() for key in ("student", "ema", "optimizer")}
-        held = {**parts, "step": self.step, "random": torch.get_rng_state(), "run": self.identity()}
+        checkpoint = {**parts, "step": self.step, "random": torch.get_rng_state(), "run": self.identity()}
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save(held, partial)
+        torch.save(checkpoint, partial)
         partial.replace(self.checkpoint)
 
     def load(self) -> None:
         if not self.checkpoint.is_file():
             raise CheckpointError(f"no '{self.checkpoint}' to resume from; leave out --resume to start a run")
-        held = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        if held["run"] != self.identity():
-            raise UsageError(f"'{self.checkpoint}' is of a run with {held['run']}, got {self.identity()}; use the same")
+        checkpoint = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if checkpoint["run"] != self.identity():
+            raise UsageError(
+                f"'{self.checkpoint}' is of a run with {checkpoint['run']}, got {self.identity()}; use the same"
+            )
         for key in ("student", "ema", "optimizer"):
-            getattr(self, key).load_state_dict(held[key])
-        self.step = held["step"]
-        torch.set_rng_state(held["random"])
+            getattr(self, key).load_state_dict(checkpoint[key])
+        self.step = checkpoint["step"]
+        torch.set_rng_state(checkpoint["random"])
 
     def identity(self) -> dict[str, Any]:
-        """What must not change between stop and resume; epochs and learning rate may."""
+        """Describe what must not change between stop and resume; epochs and learning rate may."""
         return {"network": self.options.network, "seed": self.options.seed, "batch": self.batch}
 
     def stage(self, step: int) -> tuple[Size, bool]:
-        """Size of the pictures and whether only the encoder learns."""
+        """Choose the size of the pictures, and whether only the encoder learns."""
         _, share, coarse = next(
             stage for stage in self.stages if step < stage[0] * self.total or stage is self.stages[-1]
         )
@@ -241,7 +243,7 @@ class Trainer:
         return (height, width), coarse and self.student.has_encoder
 
     def lr_at(self, step: int) -> float:
-        """Short warm-up, then a cosine to zero over the work (not the steps: early ones are cheap)."""
+        """Compute the learning rate: a short warm-up, then a cosine to zero over the work (early steps are cheap)."""
         done = float(self.work[step])
         return float(self.options.lr) * min(1.0, (done + 1e-4) / WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
 
@@ -300,7 +302,7 @@ class Trainer:
         print(f"{where}  loss {loss:.4f}  {speed:.0f} images/s  {left / 60:.0f} min left{scored}", flush=True)
 
     def request_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        """On Ctrl-C: finish the step, then save; a second Ctrl-C ends at once."""
+        """Finish the step, then save (the first Ctrl-C); a second one ends at once."""
         self.stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -324,9 +326,9 @@ def train(options: argparse.Namespace) -> int:
         return 130
     weights = options.out / f"{options.network}_person.safetensors"
     state = trainer.ema.network.state_dict()
-    held = {key: value.contiguous() for key, value in state.items() if value.is_floating_point()}
+    tensors = {key: value.contiguous() for key, value in state.items() if value.is_floating_point()}
     partial = weights.with_suffix(".partial")
-    partial.write_bytes(save(held))
+    partial.write_bytes(save(tensors))
     partial.replace(weights)
     return score_weights(options, weights)
 
@@ -336,8 +338,8 @@ def score_weights(options: argparse.Namespace, weights: Path) -> int:
     spec, (height, width) = model_spec(options.network), options.size
     network = create_model(options.network, num_classes=2, weights=weights)
     score = evaluate(network, load_photos(options.data, "val", spec.input.channel_order), spec, options.size)
-    held = {"network": options.network, "weights": weights.name, "size": f"{height}x{width}", **asdict(score)}
-    (options.out / "score.json").write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
+    report = {"network": options.network, "weights": weights.name, "size": f"{height}x{width}", **asdict(score)}
+    (options.out / "score.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"{weights.name}: foreground IoU {score.foreground_iou:.4f}, image mean {score.mean_image_iou:.4f}")
     return 0
 

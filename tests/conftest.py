@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edgeseg.runtimes import Engine, engine
 from edgeseg.runtimes.registry import forget_engines
 from tests.packages import TOY_ENGINE, install_project
+
+U8 = NDArray[np.uint8]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -52,3 +56,15 @@ def toy_engine(site: Path) -> Engine:
     """The engine of ``tests/toy_engine``, a package of its own, installed."""
     install_project(site, TOY_ENGINE)
     return engine("Toy")
+
+
+@pytest.fixture
+def picture() -> U8:
+    return np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def smooth() -> U8:
+    """A picture that JPEG and resizing barely change; red falls from left to right, green from the top down."""
+    y, x = np.mgrid[0:24, 0:40]
+    return np.stack((250 - 6 * x, 250 - 10 * y, np.full_like(x, 60)), axis=2).astype(np.uint8)

@@ -58,8 +58,10 @@ def locked(pin: Requirement, finder: Any) -> str:
         )
     needs = {link.requires_python for link in links if link.requires_python}
     if needs and all(OLDEST not in SpecifierSet(need) for need in needs) and pin.marker is None:
-        told = " or ".join(sorted(needs))
-        raise SystemExit(f"lock: {pin} needs Python {told}; expected {OLDEST} too; add '; python_version >= ...' to it")
+        versions = " or ".join(sorted(needs))
+        raise SystemExit(
+            f"lock: {pin} needs Python {versions}; expected {OLDEST} too; add '; python_version >= ...' to it"
+        )
     first = f"{pin.name}=={version}" + (f"; {pin.marker}" if pin.marker else "")
     return " \\\n    --hash=sha256:".join([first, *sorted({_sha256(link) for link in links})]) + "\n"
 

@@ -35,8 +35,19 @@ def new_environment(folder: Path) -> Path:
 
 def install(python: Path, *what: str) -> None:
     """Install into another environment, in the pinned versions; the build backend is pinned too."""
-    held = ("--constraint", str(PINS), "--build-constraint", str(PINS))
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-compile", *held, *what]
+    constraints = ("--constraint", str(PINS), "--build-constraint", str(PINS))
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-compile",
+        *constraints,
+        *what,
+    ]
     subprocess.run(command, check=True)
 
 
@@ -53,20 +64,20 @@ def faults(bom: dict[str, Any], extra: str) -> list[str]:
     """What is wrong with a file, a sentence each: components against pins, direct dependencies, licences."""
     pins = {canonicalize_name(pin.name): pinned_version(pin) for pin in read_pins(PINS)}
     parts = {canonicalize_name(part["name"]): part for part in bom["components"]}
-    told = [f"{name} is no pin of {PINS.name}; expected it there" for name in parts if name not in pins]
+    sentences = [f"{name} is no pin of {PINS.name}; expected it there" for name in parts if name not in pins]
     for name, part in parts.items():
         if name in pins and Version(Version(part["version"]).public) != pins[name]:
-            told.append(f"{name} is {part['version']}; expected {pins[name]}, its pin")
+            sentences.append(f"{name} is {part['version']}; expected {pins[name]}, its pin")
         if not part.get("licenses"):
-            told.append(f"{name} states no licence; expected one in its metadata")
+            sentences.append(f"{name} states no licence; expected one in its metadata")
     wanted = [Requirement(line) for line in requires("edgeseg") or ()]
     direct = {canonicalize_name(need.name) for need in wanted if _applies(need, extra)}
-    told += [f"{name} is missing; expected it as a dependency of edgeseg" for name in sorted(direct - set(parts))]
+    sentences += [f"{name} is missing; expected it as a dependency of edgeseg" for name in sorted(direct - set(parts))]
     if not extra and "torch" in parts:
-        told.append("torch is on the device; expected it with the extra 'export' only")
+        sentences.append("torch is on the device; expected it with the extra 'export' only")
     if bom["metadata"]["component"]["name"] != "edgeseg" or bom["specVersion"] != SPEC:
-        told.append(f"the file is not edgeseg's in CycloneDX {SPEC}; expected that")
-    return told
+        sentences.append(f"the file is not edgeseg's in CycloneDX {SPEC}; expected that")
+    return sentences
 
 
 def _applies(need: Requirement, extra: str) -> bool:

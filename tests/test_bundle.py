@@ -104,7 +104,7 @@ def test_open_checks_every_byte(folder: Path) -> None:
         open_bundle(folder)
 
 
-def test_a_file_the_bundle_never_held_is_told_from_the_targets(folder: Path) -> None:
+def test_a_missing_file_of_a_bundle_names_its_targets(folder: Path) -> None:
     with pytest.raises(BundleError, match="exported for ort; export it again"):
         open_bundle(folder).file("openvino/model.xml")
 
@@ -118,7 +118,7 @@ def test_a_newer_schema_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "cannot be read"),
         ("{", "cannot be read"),
@@ -133,9 +133,9 @@ def test_a_newer_schema_is_refused(folder: Path) -> None:
         ('{"schema_version": "1"}', "no schema_version"),
     ],
 )
-def test_a_garbled_manifest_is_one_sentence(folder: Path, text: str, told: str) -> None:
+def test_a_garbled_manifest_is_one_sentence(folder: Path, text: str, message: str) -> None:
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         open_bundle(folder)
 
 
@@ -221,10 +221,10 @@ def test_every_field_is_checked_though_the_hash_fits(folder: Path, field: str, v
     (folder / "manifest.json").write_text(text)
     with pytest.raises(BundleError) as caught:
         open_bundle(folder)
-    told = str(caught.value)
-    assert "\n" not in told
-    assert len(told) < 500
-    assert field in told or "cannot be read" in told or "std" in told
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 500
+    assert field in message or "cannot be read" in message or "std" in message
 
 
 @pytest.mark.parametrize("field", sorted(_manifest().to_json()))
@@ -239,7 +239,7 @@ def test_a_field_that_is_missing_or_changed_is_found_out(folder: Path, field: st
 @given(data=st.data())
 def test_any_edit_by_hand_is_found_out(data: st.DataObject) -> None:
     """A value replaced by another one of its kind, so that only the hash can tell."""
-    told = _manifest(facts={"paper": "p", "n": 1}).to_json()
+    plain = _manifest(facts={"paper": "p", "n": 1}).to_json()
     field = data.draw(
         st.sampled_from(["name", "network", "precision", "dynamic", "postprocess", "resize", "facts", "labels"])
     )
@@ -254,7 +254,7 @@ def test_any_edit_by_hand_is_found_out(data: st.DataObject) -> None:
         "labels": ["b", "a"],
     }
     with pytest.raises(BundleError, match="SHA-256 differs"):
-        Manifest.from_json({**told, field: others[field]})
+        Manifest.from_json({**plain, field: others[field]})
 
 
 _OTHER_CONTRACTS: dict[str, Any] = {

@@ -16,9 +16,9 @@ KINDS = [getattr(errors, name) for name in errors.__all__ if name != "UnknownNam
 @pytest.mark.parametrize("kind", KINDS)
 def test_escapes_are_shown_and_not_done(kind: type[EdgesegError]) -> None:
     error = kind("cannot read '\x1b]0;title\x07\x1b[2J\x9b31m\u202e\nedgeseg: fine\udcff': größe 像素\tx")
-    told = r"cannot read '\x1b]0;title\x07\x1b[2J\x9b31m\u202e\nedgeseg: fine\udcff': größe 像素" + "\tx"
-    assert str(error) == told
-    assert error.args == (told,)
+    sentence = r"cannot read '\x1b]0;title\x07\x1b[2J\x9b31m\u202e\nedgeseg: fine\udcff': größe 像素" + "\tx"
+    assert str(error) == sentence
+    assert error.args == (sentence,)
 
 
 @given(st.text(st.characters()))

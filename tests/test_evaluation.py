@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeseg.bundle import Bundle
 from edgeseg.errors import InputError, UsageError
-from edgeseg.evaluation import evaluate_bundle, read_labels
+from edgeseg.evaluation import LabelledPictures, evaluate_bundle, read_labels
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.predictor import Predictor
 from tests.runtimes.bundles import make_tiny_bundle, picture
@@ -43,8 +44,8 @@ def _write(folder: Path, index: int, labels: NDArray[np.uint8]) -> None:
     assert cv2.imwrite(str(folder / "labels" / f"{index}.png"), labels)
 
 
-def _folders(folder: Path) -> tuple[Path, Path]:
-    return folder / "images", folder / "labels"
+def _data(folder: Path, **options: Any) -> LabelledPictures:
+    return LabelledPictures(folder / "images", folder / "labels", **options)
 
 
 def test_scores_equal_a_confusion_matrix(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_scores_equal_a_confusion_matrix(bundle: Bundle, predicted: list[NDArray
         _write(tmp_path, index, truth)
         matrix.update(truth, labels, ignore=255)
     done: list[tuple[int, int]] = []
-    found = evaluate_bundle(bundle, *_folders(tmp_path), ignore=255, progress=lambda *pair: done.append(pair))
+    found = evaluate_bundle(bundle, _data(tmp_path, ignore=255), progress=lambda *pair: done.append(pair))
     assert np.array_equal(found.matrix.counts, matrix.counts)
     assert np.array_equal(found.matrix.void, matrix.void)
     assert (found.images, found.target, found.failures) == (3, "ort", ())
@@ -72,7 +73,7 @@ def test_scores_equal_a_confusion_matrix(bundle: Bundle, predicted: list[NDArray
 def test_void_is_any_label(
     ignore: int | None, scored: int, bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:
-    found = evaluate_bundle(bundle, *_folders(tmp_path), ignore=ignore)
+    found = evaluate_bundle(bundle, _data(tmp_path, ignore=ignore))
     assert len(found.names) == scored
     assert found.scores()["void ignored"]["mIoU"] == 1.0
     kept = sum(int((labels != ignore).sum()) for labels in predicted)
@@ -81,8 +82,8 @@ def test_void_is_any_label(
         assert np.isnan(found.matrix.iou[ignore])
 
 
-def test_target_is_told_by_its_own_name(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
-    assert evaluate_bundle(bundle.path, *_folders(tmp_path), target="onnxruntime", limit=1).target == "ort"
+def test_an_alias_becomes_the_targets_name(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    assert evaluate_bundle(bundle.path, _data(tmp_path, limit=1), target="onnxruntime").target == "ort"
 
 
 def test_masks_of_0_and_255(tmp_path: Path) -> None:
@@ -94,19 +95,18 @@ def test_masks_of_0_and_255(tmp_path: Path) -> None:
     with Predictor(bundle) as predictor:
         _write(tmp_path, 0, predictor(image).labels * np.uint8(255))
     assert (
-        evaluate_bundle(bundle, *_folders(tmp_path), positive_label=255).scores()["void ignored"]["pixel accuracy"]
-        == 1.0
+        evaluate_bundle(bundle, _data(tmp_path, positive_label=255)).scores()["void ignored"]["pixel accuracy"] == 1.0
     )
     with pytest.raises(InputError, match=r"label map '.*0\.png': the label map holds 255, expected 0\.\.1"):
-        evaluate_bundle(bundle, *_folders(tmp_path))
+        evaluate_bundle(bundle, _data(tmp_path))
 
 
 @pytest.mark.parametrize("which", ["images", "labels"])
-def test_what_cannot_be_read_is_left_out_and_told(
+def test_unreadable_pictures_are_left_out_and_listed(
     which: str, bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:
     (tmp_path / which / "1.png").write_bytes(b"not a picture")
-    found = evaluate_bundle(bundle, *_folders(tmp_path))
+    found = evaluate_bundle(bundle, _data(tmp_path))
     assert found.images == 2
     ((name, reason),) = found.failures
     assert name == str(tmp_path / "images" / "1.png")
@@ -116,33 +116,27 @@ def test_what_cannot_be_read_is_left_out_and_told(
     for index in (0, 2):
         (tmp_path / which / f"{index}.png").write_bytes(b"")
     with pytest.raises(InputError, match="none of the 3 pictures could be scored; the first: "):
-        evaluate_bundle(bundle, *_folders(tmp_path))
+        evaluate_bundle(bundle, _data(tmp_path))
 
 
 def test_wrong_pairs(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
-    images, labels = _folders(tmp_path)
+    images, labels = tmp_path / "images", tmp_path / "labels"
     _write(tmp_path, 1, np.zeros((3, 3), np.uint8))
     with pytest.raises(InputError, match=r"label map '.*1\.png': label maps of 3x3 and 40x60"):
-        evaluate_bundle(bundle, images, labels)
+        evaluate_bundle(bundle, LabelledPictures(images, labels))
     (labels / "1.png").unlink()
     with pytest.raises(InputError, match=r"1 of 3 pictures have no label map .*first: 1\.png"):
-        evaluate_bundle(bundle, images, labels)
+        evaluate_bundle(bundle, LabelledPictures(images, labels))
     with pytest.raises(InputError, match="no folder of label maps"):
-        evaluate_bundle(bundle, images, tmp_path / "nothing")
+        evaluate_bundle(bundle, LabelledPictures(images, tmp_path / "nothing"))
     with pytest.raises(InputError, match="no folder of pictures"):
-        evaluate_bundle(bundle, tmp_path / "nothing", labels)
+        evaluate_bundle(bundle, LabelledPictures(tmp_path / "nothing", labels))
 
 
 @pytest.mark.parametrize("options", [{"ignore": -1}, {"ignore": 65536}, {"positive_label": 70000}, {"limit": 0}])
-def test_numbers_that_cannot_be(options: dict[str, int], bundle: Bundle, tmp_path: Path) -> None:
+def test_numbers_that_cannot_be(options: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
-        evaluate_bundle(
-            bundle,
-            *_folders(tmp_path),
-            ignore=options.get("ignore"),
-            positive_label=options.get("positive_label"),
-            limit=options.get("limit"),
-        )
+        _data(tmp_path, **options)
 
 
 def test_read_labels(tmp_path: Path) -> None:
@@ -156,12 +150,12 @@ def test_read_labels(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(tmp_path / "deep.png"), deep)
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_bytes(b"text")
-    for name, told in (
+    for name, message in (
         ("color", "is uint8 2x3x3; expected one 8-bit or 16-bit channel"),
         ("empty", "cannot be read as a picture"),
         ("text", "cannot be read as a picture"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             read_labels(tmp_path / f"{name}.png")
 
 

@@ -46,7 +46,7 @@ def test_published_colours() -> None:
     assert voc.palette[20] == (0, 64, 128)
 
 
-def test_generic_colours_are_told_apart_and_never_change() -> None:
+def test_generic_colours_differ_and_never_change() -> None:
     palette = label_set("generic", 255).palette
     assert len(set(palette)) == 255
     assert palette[:12] == label_set("generic", 12).palette

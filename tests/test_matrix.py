@@ -22,7 +22,7 @@ def test_one_network_of_each_system_on_every_target(name: str) -> None:
     assert matrix.holds(row), row
 
 
-def test_a_cell_below_the_bound_is_told_with_its_reason() -> None:
+def test_a_cell_below_the_bound_is_reported_with_its_reason() -> None:
     cell = {"ok": False, "ran": True, "differing": 5, "agreement": 0.99, "logit_error": 0.01}
     row = {"name": "x", "system": "X", "size": [64, 96], "cells": {"ort": cell}}
     assert not matrix.holds(row)

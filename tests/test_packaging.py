@@ -30,7 +30,7 @@ def test_entry_point(pyproject: dict[str, Any]) -> None:
     assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_version_is_told_once(pyproject: dict[str, Any]) -> None:
+def test_version_is_written_once(pyproject: dict[str, Any]) -> None:
     import edgeseg
 
     assert pyproject["project"]["version"] == edgeseg.__version__

@@ -334,7 +334,7 @@ def test_without_numba_numpy_runs_the_tail_and_compiled_is_refused(no_numba: pyt
         labels_from_logits(logits, (32, 32), postprocess=PostprocessSpec(), method="compiled")
 
 
-def test_a_numba_that_does_not_import_is_told_once(no_numba: pytest.MonkeyPatch) -> None:
+def test_a_numba_that_does_not_import_is_reported_once(no_numba: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise TargetUnavailableError("numba needs NumPy 2.3 or less")
 

@@ -252,8 +252,8 @@ def test_a_variable_of_the_user_stays(monkeypatch: pytest.MonkeyPatch, value: st
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", value)
     switch_off_telemetry()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == value
-    told = str(telemetry()[0])
-    assert told == f"onnxruntime {word} (ORT_DISABLE_TELEMETRY={value.strip()} in the environment)"
+    state = str(telemetry()[0])
+    assert state == f"onnxruntime {word} (ORT_DISABLE_TELEMETRY={value.strip()} in the environment)"
 
 
 @pytest.mark.usefixtures("fresh")
@@ -266,13 +266,13 @@ def test_nncf_is_off_where_it_cannot_send(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("word", "told"), [("1", "openvino on (opt_in_out --opt_in)"), ("0", "openvino off (opt_in_out --opt_out)")]
+    ("word", "state"), [("1", "openvino on (opt_in_out --opt_in)"), ("0", "openvino off (opt_in_out --opt_out)")]
 )
-def test_what_the_user_told_openvino_holds(fresh: Path, word: str, told: str) -> None:
+def test_the_users_choice_for_openvino_counts(fresh: Path, word: str, state: str) -> None:
     _consent(fresh, word)
     switch_off_telemetry()
     assert ("openvino_telemetry" in sys.modules) == (word == "0")
-    assert str(telemetry()[2]) == told
+    assert str(telemetry()[2]) == state
 
 
 @pytest.mark.usefixtures("fresh")

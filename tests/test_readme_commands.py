@@ -79,21 +79,21 @@ def run(words: list[str], folder: Path, limit: float) -> Outcome:
 
 def complaints(outcome: Outcome, codes: tuple[int, ...]) -> list[str]:
     """What is wrong with an outcome: its code, a traceback, or words on standard error that are not edgeseg's own."""
-    told = [] if outcome.code in codes else [f"exit code {outcome.code}; expected {' or '.join(map(str, codes))}"]
+    wrong = [] if outcome.code in codes else [f"exit code {outcome.code}; expected {' or '.join(map(str, codes))}"]
     if "Traceback" in outcome.out + outcome.err:
-        told.append("a traceback")
+        wrong.append("a traceback")
     lines = outcome.err.splitlines()
     ends = [line for line in lines if line.startswith("edgeseg: ")]
     if len(ends) != (outcome.code != 0):
-        told.append(f"{len(ends)} sentences of edgeseg's on how it ended; expected {int(outcome.code != 0)}")
-    told += [
+        wrong.append(f"{len(ends)} sentences of edgeseg's on how it ended; expected {int(outcome.code != 0)}")
+    wrong += [
         f"not edgeseg's own: {line!r}" for line in lines if not re.match(r"[a-z0-9]", line) or FOREIGN.search(line)
     ]
-    return told
+    return wrong
 
 
 @pytest.mark.parametrize(
-    ("outcome", "codes", "told"),
+    ("outcome", "codes", "count"),
     [
         (Outcome(0, "done\n", "folding batch norms\n1 picture in 'out'\n", 1.0), (0,), 0),
         (Outcome(6, "", "measuring x on trt ...\nedgeseg: the trt target needs the package tensorrt\n", 1.0), (6,), 0),
@@ -106,8 +106,8 @@ def complaints(outcome: Outcome, codes: tuple[int, ...]) -> list[str]:
         (Outcome(1, "", "Traceback (most recent call last):\n", 1.0), (1,), 3),
     ],
 )
-def test_complaints(outcome: Outcome, codes: tuple[int, ...], told: int) -> None:
-    assert len(complaints(outcome, codes)) == told
+def test_complaints(outcome: Outcome, codes: tuple[int, ...], count: int) -> None:
+    assert len(complaints(outcome, codes)) == count
 
 
 COMMANDS = sorted(leaves(whole_app()))
@@ -131,8 +131,8 @@ def test_command_without_arguments(words: tuple[str, ...], tmp_path: Path) -> No
 def _help_lines() -> Iterator[tuple[str, str]]:
     """Lines in the help that look like commands, with the command whose help it is."""
     for words, command in leaves(whole_app()).items():
-        told = [command.help or "", *(str(getattr(option, "help", "") or "") for option in command.params)]
-        for line in command_lines("\n".join(told)):
+        texts = [command.help or "", *(str(getattr(option, "help", "") or "") for option in command.params)]
+        for line in command_lines("\n".join(texts)):
             yield " ".join(("edgeseg", *words)), line
 
 

@@ -89,7 +89,7 @@ def test_save_as_jpeg(result: Result, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "told"),
+    ("name", "kind", "message"),
     [
         ("x.png", "mask", "kind 'mask' is none of labels, color, overlay, cutout"),
         ("x.jpg", "labels", r"without loss; name the file x\.png"),
@@ -99,8 +99,8 @@ def test_save_as_jpeg(result: Result, tmp_path: Path) -> None:
         ("x.docx", "overlay", r"cannot write pictures as '\.docx'"),
     ],
 )
-def test_what_cannot_be_saved(result: Result, name: str, kind: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_what_cannot_be_saved(result: Result, name: str, kind: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
         result.save(tmp_path / name, kind=kind)
     assert list(tmp_path.iterdir()) == []
 

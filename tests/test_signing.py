@@ -66,7 +66,7 @@ def bundle(tmp_path: Path, key: Path) -> Path:
     return path
 
 
-def test_signed_is_verified_and_the_key_is_told(bundle: Path, key: Path, tmp_path: Path) -> None:
+def test_a_signature_is_verified_and_its_key_returned(bundle: Path, key: Path, tmp_path: Path) -> None:
     other = make_key(tmp_path, "other")
     assert signature_of(bundle) == bundle / SIGNATURE
     assert verify_signature(bundle, [public(key)]) == public(key)
@@ -246,11 +246,11 @@ DAMAGE = [
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes of POSIX")
-@pytest.mark.parametrize(("damage", "told"), DAMAGE, ids=[damage.__name__.strip("_") for damage, _ in DAMAGE])
-def test_anything_else_is_refused(bundle: Path, key: Path, damage: Callable[[Path], None], told: str) -> None:
+@pytest.mark.parametrize(("damage", "message"), DAMAGE, ids=[damage.__name__.strip("_") for damage, _ in DAMAGE])
+def test_anything_else_is_refused(bundle: Path, key: Path, damage: Callable[[Path], None], message: str) -> None:
     assert verify_signature(bundle, [public(key)]) == public(key)
     damage(bundle)
-    with pytest.raises(BundleError, match=told):
+    with pytest.raises(BundleError, match=message):
         verify_signature(bundle, [public(key)])
 
 
@@ -338,10 +338,10 @@ def _not_keys(folder: Path) -> dict[str, Path]:
 
 def test_keys_that_are_none(bundle: Path, key: Path, tmp_path: Path) -> None:
     for name, path in _not_keys(tmp_path).items():
-        told = "cannot read the key" if name == "missing" else "holds no {} key on the curve P-256"
-        with pytest.raises(UsageError, match=told.format("private")):
+        message = "cannot read the key" if name == "missing" else "holds no {} key on the curve P-256"
+        with pytest.raises(UsageError, match=message.format("private")):
             sign_bundle(bundle, path, replace=True)
-        with pytest.raises(UsageError, match=told.format("public")):
+        with pytest.raises(UsageError, match=message.format("public")):
             verify_signature(bundle, [public(key), public(path)])
     with pytest.raises(UsageError, match="holds no private key"):
         sign_bundle(bundle, public(key), replace=True)

@@ -68,13 +68,13 @@ def _reached() -> set[NormalizedName]:
 def test_every_pin_has_hashes() -> None:
     text = LOCK.read_text(encoding="utf-8")
     blocks = re.findall(r"^([^#\s].*?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE)
-    told = {canonicalize_name(Requirement(line).name): Requirement(line) for line, _ in blocks}
-    assert len(told) == len(blocks) == len(read_pins(LOCK)), "every line of the lock is a pin with hashes"
-    assert told.keys() == PINNED.keys(), "run `make lock`"
+    locked = {canonicalize_name(Requirement(line).name): Requirement(line) for line, _ in blocks}
+    assert len(locked) == len(blocks) == len(read_pins(LOCK)), "every line of the lock is a pin with hashes"
+    assert locked.keys() == PINNED.keys(), "run `make lock`"
     for name, pin in PINNED.items():
         local = f"+{LOCAL[name]}" if name in LOCAL else ""
-        assert str(pinned_version(told[name])) == f"{pinned_version(pin)}{local}", f"run `make lock`: {name}"
-        assert str(told[name].marker) == str(pin.marker), name
+        assert str(pinned_version(locked[name])) == f"{pinned_version(pin)}{local}", f"run `make lock`: {name}"
+        assert str(locked[name].marker) == str(pin.marker), name
 
 
 def test_what_is_installed_is_pinned() -> None:
@@ -155,7 +155,7 @@ def test_bill_of_materials(bom: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"name": "left-pad"}, "left-pad is no pin"),
         ({"version": "0.1"}, "numpy is 0.1; expected"),
@@ -163,10 +163,10 @@ def test_bill_of_materials(bom: dict[str, Any]) -> None:
         ({"name": "torch"}, "numpy is missing"),
     ],
 )
-def test_bill_of_materials_with_a_fault(bom: dict[str, Any], change: dict[str, Any], told: str) -> None:
+def test_bill_of_materials_with_a_fault(bom: dict[str, Any], change: dict[str, Any], message: str) -> None:
     changed = copy.deepcopy(bom)
     changed["components"][0].update(change)
-    assert any(sentence.startswith(told) for sentence in faults(changed, ""))
+    assert any(sentence.startswith(message) for sentence in faults(changed, ""))
 
 
 def test_torch_is_no_part_of_the_device(bom: dict[str, Any]) -> None:

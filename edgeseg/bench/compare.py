@@ -1,7 +1,7 @@
-"""Compare two benchmarks of the same machine: was the later one slower, and is that more than noise?
+"""Compare two benchmarks of one machine: was the later one slower, and is that more than noise?
 
-A stage is called slower only where three things agree: the ratio of medians is beyond the allowed change, a rank test
-says the two series differ, and the ratio's confidence interval, which takes account of neighbouring frames being alike,
+A stage counts as slower only where three things agree. The ratio of medians is beyond the allowed change. A rank test
+finds that the two series differ. The ratio's confidence interval, which allows for neighbouring frames being alike,
 leaves 1 outside. A ratio beyond the allowed change that noise could explain is called unclear, never slower.
 """
 
@@ -31,6 +31,7 @@ __all__ = [
 
 Verdict = Literal["slower", "faster", "no difference", "unclear"]
 Samples = Sequence[float] | NDArray[np.float64]
+ByKey = dict[tuple[str, str], BenchmarkReport]
 
 ALPHA = 0.05
 _RESAMPLES = 2000
@@ -38,7 +39,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class StageChange:
-    """How one stage of one bundle on one target changed.
+    """The change of one stage of one bundle on one target.
 
     Attributes:
         bundle: Name of the bundle.
@@ -88,7 +89,7 @@ class Comparison:
 
     @property
     def regressions(self) -> tuple[StageChange, ...]:
-        """Totals that became slower. A slower stage inside a total that did not is shown, not counted."""
+        """Totals that became slower. A slower stage inside a total that did not is shown, but does not count."""
         return tuple(c for c in self.changes if c.stage == TOTAL and c.verdict == "slower")
 
     def check(self) -> None:
@@ -106,7 +107,7 @@ class Comparison:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; a ratio over a median of zero is null."""
+        """Convert to plain JSON values; a ratio over a median of zero is null."""
         data = asdict(self)
         data["changes"] = [
             {key: None if value in (math.inf, -math.inf) else value for key, value in change.items()}
@@ -133,17 +134,18 @@ def compare_reports(
     Raises:
         UsageError: Different machines without `any_machine`, a file that holds one bundle and target twice, nothing in
             common, or a threshold below 0.
+
+    Example:
+        >>> from edgeseg.bench import benchmark
+        >>> before = benchmark(bundle, in_process=True, min_samples=1, max_samples=2, warmup_frames=0)
+        >>> comparison = compare_reports([before], [before])
+        >>> [change.ratio for change in comparison.changes if change.stage == "total"]
+        [1.0]
     """
     if not (math.isfinite(threshold) and threshold >= 0.0):
         raise UsageError(f"the allowed regression is {threshold}; it must be 0 or more, such as 0.05 for 5 %")
     first, second = _by_key(before), _by_key(after)
-    shared = [key for key in first if key in second]
-    if not shared:
-        raise UsageError(
-            f"the files have no bundle and target in common: {_keys(first)} against {_keys(second)}; "
-            "compare benchmarks of one bundle"
-        )
-    pairs = [(first[key], second[key]) for key in shared]
+    pairs = _pairs(first, second)
     machines = _machine_differences(pairs)
     if machines and not any_machine:
         raise UsageError(
@@ -173,6 +175,11 @@ def compare_samples(
     Returns:
         Ratio of medians (second over first), its interval's ends, p value, verdict. A first median of zero (an empty
         stage) gives a ratio of 1 where the second is zero too, else infinity.
+
+    Example:
+        >>> ratio, low, high, p_value, verdict = compare_samples([1.0, 1.1] * 20, [2.0, 2.2] * 20)
+        >>> round(ratio, 3), verdict
+        (2.0, 'slower')
     """
     a, b = np.asarray(before, np.float64), np.asarray(after, np.float64)
     ratio = _ratio(float(np.median(a)), float(np.median(b)))
@@ -185,14 +192,18 @@ def compare_samples(
 
 
 def mann_whitney(before: Samples, after: Samples) -> tuple[float, float]:
-    """Mann-Whitney U test, two-sided: normal approximation with tie and continuity corrections.
+    """Test by ranks whether two series differ (Mann-Whitney U), two-sided, with tie and continuity corrections.
 
-    Whether a value drawn from one series tends to be larger than one from the other; no distribution is assumed
-    (H. B. Mann and D. R. Whitney, Annals of Mathematical Statistics, 1947). The approximation is good from about eight
-    values a side.
+    The test asks whether a value drawn from one series tends to be larger than one from the other. It assumes no
+    distribution (H. B. Mann and D. R. Whitney, Annals of Mathematical Statistics, 1947). Its normal approximation is
+    good from about eight values a side.
 
     Returns:
         U of the first series, and the p value; p is 1 where all values are equal.
+
+    Example:
+        >>> mann_whitney([1.0, 2.0], [1.0, 2.0])
+        (2.0, 1.0)
     """
     a, b = np.asarray(before, np.float64), np.asarray(after, np.float64)
     n, m = a.size, b.size
@@ -210,11 +221,16 @@ def mann_whitney(before: Samples, after: Samples) -> tuple[float, float]:
 
 
 def ratio_interval(before: Samples, after: Samples, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the ratio of medians, drawing blocks of neighbouring frames.
+    """Compute a bootstrap interval of the ratio of medians, drawing blocks of neighbouring frames.
 
     Latencies of neighbouring frames are alike (clocks, other processes), so single frames drawn at random would give
-    too narrow an interval; blocks of n^(1/3) on a circle keep the likeness (D. N. Politis and J. P. Romano, "A circular
-    block-resampling procedure for stationary data", 1992). The seed is fixed: the same files give the same interval.
+    too narrow an interval. Blocks of n^(1/3) on a circle keep the likeness (D. N. Politis and J. P. Romano, "A circular
+    block-resampling procedure for stationary data", 1992). The interval is that of percentiles. The seed is fixed, so
+    the same files give the same interval.
+
+    Example:
+        >>> ratio_interval([1.0] * 10, [2.0] * 10)
+        (2.0, 2.0)
     """
     random = np.random.default_rng(seed)
     a, b = (_medians(np.asarray(series, np.float64), random) for series in (before, after))
@@ -240,17 +256,28 @@ def _ratio(before: float, after: float) -> float:
     return math.inf if after > 0.0 else 1.0
 
 
-def _by_key(reports: Sequence[BenchmarkReport]) -> dict[tuple[str, str], BenchmarkReport]:
-    found: dict[tuple[str, str], BenchmarkReport] = {}
+def _by_key(reports: Sequence[BenchmarkReport]) -> ByKey:
+    reports_by_key: ByKey = {}
     for report in reports:
         key = report.bundle.name, report.target
-        if key in found:
+        if key in reports_by_key:
             raise UsageError(f"one file holds {key[0]} on {key[1]} twice; compare files that hold each target once")
-        found[key] = report
-    return found
+        reports_by_key[key] = report
+    return reports_by_key
 
 
-def _keys(reports: dict[tuple[str, str], BenchmarkReport]) -> str:
+def _pairs(first: ByKey, second: ByKey) -> list[tuple[BenchmarkReport, BenchmarkReport]]:
+    """Pair the reports of one bundle and target."""
+    pairs = [(first[key], second[key]) for key in first if key in second]
+    if not pairs:
+        raise UsageError(
+            f"the files have no bundle and target in common: {_keys(first)} against {_keys(second)}; "
+            "compare benchmarks of one bundle"
+        )
+    return pairs
+
+
+def _keys(reports: ByKey) -> str:
     return ", ".join(f"{bundle} on {target}" for bundle, target in reports)
 
 

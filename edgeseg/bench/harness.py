@@ -1,8 +1,8 @@
-"""The latency harness: one bundle on one target, camera to mask, split into stages, in a process of its own.
+"""The latency harness: one bundle on one target, from picture file to labels, split into stages, in a separate process.
 
-Times come from the Predictor itself (with ``keep_image=False``), so what is measured is what users run: inference
-includes the copies to and from the device, and arrays that are back have synchronised it. Every target gets a fresh
-process because the thread pool of an idle engine slows the next one (measured: up to 30 %).
+Times come from the Predictor itself (with ``keep_image=False``), so what is measured is what users run. Inference
+includes the copies to and from the device; arrays that are back have synchronised it. Every target gets a fresh
+process, because the thread pool of an idle engine slows the next one (docs/speed.md).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Clock: TypeAlias = "Callable[[], float]"
 
 
 class Measurable(Protocol):
-    """What the harness needs of a Predictor."""
+    """What the harness needs from a Predictor."""
 
     @property
     def info(self) -> SessionInfo:
-        """What really runs."""
+        """What runs, as the engine reports it."""
         ...
 
     def __call__(self, source: Any, /) -> Result:
@@ -58,8 +58,8 @@ def benchmark(bundle: str | Path | Bundle, target: str = "ort", **options: Any) 
     Args:
         bundle: The ``NAME.edgeseg`` folder, or an opened bundle.
         target: Target name or alias.
-        options: Any field of `RuntimeOptions` (``threads=2``), any field of `Settings` (``seconds=5``), ``images``
-            and ``in_process`` as `run_benchmark` takes them.
+        options: Any field of `RuntimeOptions` (``threads=2``), any field of `Settings` (``seconds=5``), ``images`` and
+            ``in_process`` as `run_benchmark` takes them.
 
     Returns:
         The report: summaries per stage, raw samples, load and first-frame time, memory, machine.
@@ -67,17 +67,22 @@ def benchmark(bundle: str | Path | Bundle, target: str = "ort", **options: Any) 
     Raises:
         UnknownNameError: An option or target that does not exist.
         EdgesegError: As `run_benchmark`.
+
+    Example:
+        >>> report = benchmark(bundle, in_process=True, min_samples=3, max_samples=3, warmup_frames=0)
+        >>> report.target, list(report.stages)
+        ('ort', ['decode', 'pre', 'infer', 'postprocess', 'total'])
     """
-    runtime, own = ({field.name for field in fields(kind)} for kind in (RuntimeOptions, Settings))
+    runtime, settings = ({field.name for field in fields(kind)} for kind in (RuntimeOptions, Settings))
     others = {"images", "in_process"}
     for name in options:
-        if name not in runtime | own | others:
-            raise UnknownNameError("benchmark option", name, runtime | own | others)
+        if name not in runtime | settings | others:
+            raise UnknownNameError("benchmark option", name, runtime | settings | others)
     return run_benchmark(
         bundle,
         target,
         options=RuntimeOptions(**{name: value for name, value in options.items() if name in runtime}),
-        settings=Settings(**{name: value for name, value in options.items() if name in own}),
+        settings=Settings(**{name: value for name, value in options.items() if name in settings}),
         **{name: value for name, value in options.items() if name in others},
     )
 
@@ -108,6 +113,11 @@ def run_benchmark(
         InputError: A picture that cannot be read.
         TargetUnavailableError: The machine lacks what the target needs.
         EdgesegError: The measuring process ended without an answer (killed, out of memory).
+
+    Example:
+        >>> settings = Settings(min_samples=3, max_samples=3, warmup_frames=0)
+        >>> len(run_benchmark(bundle, settings=settings, in_process=True).samples["total"])
+        3
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle, check=False)  # checked where it is loaded
     name, pictures = resolve_target(target), _pictures(opened, images)
@@ -132,8 +142,18 @@ def measure(
 ) -> BenchmarkReport:
     """Measure in this process.
 
-    As `run_benchmark`, with the target's canonical name and pictures that exist. `own_process` is only recorded;
-    `opener` opens the predictor (None opens `edgeseg.predictor.Predictor`); `clock` gives seconds.
+    Args:
+        bundle: An opened bundle.
+        target: Canonical target name.
+        images: Pictures that exist.
+        options: How the engine is to run.
+        settings: How to measure.
+        own_process: Recorded in the report only.
+        opener: Opens the predictor; None opens `edgeseg.predictor.Predictor`.
+        clock: Seconds, monotone.
+
+    Raises:
+        EdgesegError: As `run_benchmark`.
     """
     resident = resident_mib()
     start = clock()
@@ -162,7 +182,7 @@ def measure(
 
 
 def _run(predictor: Measurable, images: Sequence[Image], settings: Settings, clock: Clock) -> dict[str, Any]:
-    """First frame, warm-up and measurement: the fields of the report they fill."""
+    """Run the first frame, the warm-up and the measurement; return the fields of the report that they fill."""
     frames = _Frames(predictor, images, clock)
     first = next(frames)
     before = device_state()
@@ -222,7 +242,7 @@ def collect(
 
 
 class _Frames:
-    """Endless frames: each item is one picture's milliseconds per stage, and the wall clock around them as total."""
+    """Endless frames. Each item is one picture's milliseconds per stage; ``total`` is the wall clock around them."""
 
     def __init__(self, predictor: Measurable, images: Sequence[Image], clock: Clock) -> None:
         self._predictor, self._images, self._clock = predictor, itertools.cycle(images), clock
@@ -256,17 +276,20 @@ def _pictures(bundle: Bundle, images: Sequence[Image] | None) -> list[Path | NDA
         raise UsageError(
             "there are no pictures to measure with; give at least one, or none at all for the bundle's own"
         )
-    found = [image if isinstance(image, np.ndarray) else Path(image) for image in images]
-    if len({isinstance(image, np.ndarray) for image in found}) > 1:
+    pictures = [image if isinstance(image, np.ndarray) else Path(image) for image in images]
+    if len({isinstance(image, np.ndarray) for image in pictures}) > 1:
         raise UsageError("got picture files and arrays mixed; give only files (decoding is measured) or only arrays")
-    missing = next((image for image in found if isinstance(image, Path) and not image.is_file()), None)
+    missing = next((image for image in pictures if isinstance(image, Path) and not image.is_file()), None)
     if missing is not None:
         raise InputError(f"there is no picture at '{missing}'; give files that exist")
-    return found
+    return pictures
 
 
 def _window(images: int) -> int:
-    """Frames per warm-up window: whole rounds of the pictures where they are few, so that medians compare."""
+    """Choose the frames of a warm-up window: whole rounds of the pictures where they are few.
+
+    Medians of two windows are then of the same pictures.
+    """
     return images * -(-5 // images) if images <= 50 else 50
 
 

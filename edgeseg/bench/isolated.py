@@ -1,10 +1,9 @@
-"""Measuring in a process of its own: the parent's side of `edgeseg.bench.worker`."""
+"""Measuring in a separate process: the parent's side of `edgeseg.bench.worker`."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 import edgeseg
 from edgeseg import errors
-from edgeseg._signals import tell_process
+from edgeseg._signals import report_process, signal_name
 from edgeseg.bench.report import BenchmarkReport, Settings
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError
@@ -34,9 +33,9 @@ _STOP_S = 0.5
 
 
 def python_module(module: str) -> tuple[str, ...]:
-    """Command that runs a module as ``python -m`` does, without the current folder among the places of imports.
+    """Build a command that runs a module as ``python -m`` does, but does not import from the current folder.
 
-    A ``numpy.py`` that happens to lie there must not run. (Python 3.11 has ``-P`` for it, 3.10 has nothing.)
+    A ``numpy.py`` that happens to be there must not run. Python 3.11 has ``-P`` for it, 3.10 has nothing.
     """
     return sys.executable, "-c", _START.format(module)
 
@@ -93,12 +92,12 @@ def run_worker(
             stderr=stream,
             env=worker_environment(),
         )
-        tell_process("+", process.pid)
+        report_process("+", process.pid)
         try:
             code = process.wait()
         finally:
             _stop(process)
-            tell_process("-", process.pid)
+            report_process("-", process.pid)
     return _read_answer(answer, code, target, messages.read_text(encoding="utf-8", errors="replace"))
 
 
@@ -109,7 +108,7 @@ def _read_answer(answer: Path, code: int, target: str, messages: str) -> dict[st
             raise _rebuilt(data["error"]["kind"], data["error"]["message"])
         return data
     if code < 0:
-        name = signal.Signals(-code).name if -code in {int(s) for s in signal.Signals} else f"signal {-code}"
+        name = signal_name(-code)
         why = "most often the memory ran out" if name == "SIGKILL" else "the engine crashed"
         raise EdgesegError(
             f"the process measuring {target} was ended by {name} ({why}); "
@@ -135,9 +134,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _rebuilt(kind: str, message: str) -> EdgesegError:
-    """The worker's error as one of this process; a class with arguments of its own becomes its plain parent."""
-    found = getattr(errors, kind, EdgesegError)
-    plain = next(c for c in found.__mro__ if "__init__" not in vars(c) or c is EdgesegError)
+    """Rebuild the worker's error in this process.
+
+    A class whose constructor takes other arguments becomes its plain parent.
+    """
+    known = getattr(errors, kind, EdgesegError)
+    plain = next(c for c in known.__mro__ if "__init__" not in vars(c) or c is EdgesegError)
     error: EdgesegError = plain(message)
     return error
 
@@ -156,7 +158,7 @@ def _picture(image: Path | NDArray[np.uint8], index: int, folder: Path) -> str:
 
 
 def worker_environment() -> dict[str, str]:
-    """This process's environment; where edgeseg runs from a checkout, the worker finds it there too."""
+    """Copy this process's environment; where edgeseg runs from a checkout, let the worker import it from there."""
     root = Path(edgeseg.__file__).resolve().parents[1]
     if root.name in ("site-packages", "dist-packages"):
         return dict(os.environ)

@@ -1,6 +1,6 @@
-"""What a latency was measured on: processor, memory, clocks, power mode, GPU, and the versions that matter.
+"""The machine a latency was measured on: processor, memory, clocks, power mode, GPU, and the versions that matter.
 
-Everything is read from files the kernel offers; no tool is started and nothing is changed. What cannot be read is None.
+Everything is read from files the kernel offers. No tool is started and nothing is changed. What cannot be read is None.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ class Machine:
     )
 
     def differences(self, other: Machine, names: tuple[str, ...] = IDENTITY) -> tuple[str, ...]:
-        """Sentences such as ``"cpu is A, then B"`` for every named field that differs."""
+        """Describe every named field that differs, as in ``"cpu is A, then B"``."""
         pairs = ((name, getattr(self, name), getattr(other, name)) for name in names)
         return tuple(f"{name} is {_word(a)}, then {_word(b)}" for name, a, b in pairs if a != b)
 
     def line(self) -> str:
-        """The machine in one line for people."""
+        """Describe the machine in one line for people."""
         cores = f"{self.usable_cores or '?'} of {self.logical_cores or '?'} hardware threads"
         memory = f"{self.memory_mib / 1024:.1f} GiB" if self.memory_mib else None
         parts = [self.board, self.cpu, cores, memory, *self.gpus, self.power_mode]
@@ -111,12 +111,12 @@ class Machine:
         return ", ".join(part for part in parts if part)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Machine:
-        """Inverse of `to_json`; unknown keys are ignored.
+        """Read what `to_json` gave; unknown keys are ignored.
 
         Raises:
             KeyError: A field is missing.
@@ -127,7 +127,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class DeviceState:
-    """What changes while one measures.
+    """The load, clock and temperature, which change while one measures.
 
     Attributes:
         load_average: Runnable processes on average over the last minute.
@@ -140,7 +140,7 @@ class DeviceState:
     temperature_c: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
 
@@ -149,6 +149,10 @@ def describe_machine(root: Path = Path("/")) -> Machine:
 
     Args:
         root: Where ``proc``, ``sys`` and ``etc`` lie; another folder than ``/`` is for tests.
+
+    Example:
+        >>> describe_machine().opencv == cv2.__version__
+        True
     """
     lowest, highest = _clocks(root, "scaling_min_freq"), _clocks(root, "scaling_max_freq")
     return Machine(

@@ -1,4 +1,4 @@
-"""Memory of this process: resident now, and the most it ever was."""
+"""Memory of this process: resident now, and its maximum so far."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Main memory of the measuring process, MiB; None where the system does not tell.
+    """Main memory of the measuring process, MiB; None where the system does not report it.
 
     Attributes:
         before_mib: Resident before the bundle was opened (Python, numpy, OpenCV).
         loaded_mib: Resident once the engine was ready.
-        peak_mib: Most that was ever resident, loading and measuring included.
+        peak_mib: Maximum, loading and measuring included.
     """
 
     before_mib: float | None
@@ -28,28 +28,28 @@ class MemoryUse:
     peak_mib: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MemoryUse:
-        """Inverse of `to_json`."""
+        """Read what `to_json` gave."""
         return cls(data["before_mib"], data["loaded_mib"], data["peak_mib"])
 
 
 def resident_mib() -> float | None:
-    """Resident memory of this process now."""
+    """Read the resident memory of this process now."""
     return _status("VmRSS")
 
 
 def peak_mib() -> float | None:
-    """Most memory this process ever had resident.
+    """Read the maximum of this process's resident memory.
 
     ``VmHWM`` comes first: on Linux ``ru_maxrss`` survives exec, so a small child of a large parent would report the
     parent's peak.
     """
-    found = _status("VmHWM")
-    return found if found is not None else _maxrss()
+    peak = _status("VmHWM")
+    return peak if peak is not None else _maxrss()
 
 
 def _status(name: str) -> float | None:

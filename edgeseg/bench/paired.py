@@ -1,14 +1,14 @@
-"""Contenders measured against each other: each in a process of its own, taking turns in blocks with idle gaps.
+"""The paired benchmark: contenders measured against each other, each in a separate process, in alternating blocks.
 
-Two engines in one process disturb each other (a spinning pool of an idle session slows the next by up to 30 %), and
-two runs one after the other meet different machines. Here every contender is built once in its own process and waits
-there at no cost. Blocks of a fraction of a second alternate, in an order that changes, so that what the machine does
-meanwhile falls on all of them. What comes out is ratios, with an interval from resampling the blocks.
+Two engines in one process disturb each other: a spinning thread pool of an idle session slows the next one
+(docs/speed.md). Two runs one after the other meet different conditions. Here every contender is built once in its own
+process and waits there at no cost. Blocks of a fraction of a second alternate, in an order that changes, so that what
+the machine does meanwhile affects all of them. The outcome is ratios, with an interval from resampling the blocks.
 
 A contender is a factory, ``package.module:function``, that takes JSON values as keywords and returns a function without
-arguments: one frame. Engines on a single thread have no pool that could spin, and may take turns frame by frame in one
-process: such a factory returns several functions by name. What disturbs the machine for longer than a frame then falls
-on all of them alike, and the interval of a ratio is ten times as narrow on a machine that is shared.
+arguments: one frame. Engines on a single thread have no pool that could spin, and may alternate frame by frame in one
+process: such a factory returns several functions by name. A disturbance that lasts longer than a frame then affects all
+of them alike, and the interval of a ratio is much narrower on a shared machine.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Frame = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as long one contender takes as another.
+    """The time of one contender as a multiple of another's.
 
     Attributes:
         value: The ratio (`pair_ratio`, `frame_ratio`).
@@ -52,7 +52,7 @@ class Ratio:
     high: float
 
     def to_json(self) -> dict[str, Any]:
-        """``ratio`` and ``ratio_95``, for a benchmark's file."""
+        """Convert to ``ratio`` and ``ratio_95``, for a benchmark's file."""
         return {"ratio": self.value, "ratio_95": [self.low, self.high]}
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Ratio:
 
 
 class Contender:
-    """A frame function, or several that take turns, living in a process of its own. Use as a context manager.
+    """A frame function, or several that alternate, in a separate process. Use as a context manager.
 
     Args:
         factory: ``package.module:function``.
@@ -68,7 +68,7 @@ class Contender:
         path: Folders put before the process's import path.
 
     Raises:
-        EdgesegError: The factory failed; quotes its last words.
+        EdgesegError: The factory failed; quotes its error.
     """
 
     def __init__(self, factory: str, options: Mapping[str, Any], *, path: Sequence[Path] = ()) -> None:
@@ -89,12 +89,16 @@ class Contender:
             raise
 
     def block(self, seconds: float) -> list[float]:
-        """Run frames for so long (at least three); milliseconds of each."""
+        """Run frames for so many seconds, at least three frames; return the milliseconds of each."""
         times: list[float] = self._ask(seconds)
         return times
 
     def turns(self, seconds: float) -> dict[str, list[float]]:
-        """Let the functions of a factory that returns several take turns for so long; milliseconds of each frame."""
+        """Alternate the functions of a factory that returns several, for so many seconds.
+
+        Returns:
+            Milliseconds of each frame, by the function's name.
+        """
         times: dict[str, list[float]] = self._ask(seconds)["turns"]
         return times
 
@@ -137,7 +141,7 @@ class Contender:
 def alternate(
     contenders: Mapping[str, Callable[[float], list[float]]], *, blocks: int = 7, seconds: float = 0.5, gap: float = 0.1
 ) -> dict[str, list[list[float]]]:
-    """Let contenders take turns.
+    """Run contenders in alternating blocks.
 
     Args:
         contenders: Name -> `Contender.block`.
@@ -147,6 +151,11 @@ def alternate(
 
     Returns:
         Milliseconds per frame, by contender and block; the first block of each, the warm-up, is left out.
+
+    Example:
+        >>> times = alternate({"a": lambda seconds: [1.0], "b": lambda seconds: [2.0]}, blocks=3, gap=0.0)
+        >>> times["b"]
+        [[2.0], [2.0], [2.0]]
     """
     names = list(contenders)
     samples: dict[str, list[list[float]]] = {name: [] for name in names}
@@ -160,7 +169,12 @@ def alternate(
 
 
 def pair_ratio(other: Blocks, base: Blocks) -> Ratio:
-    """Median of `other` over that of `base`, and a 95 % interval from resampling the blocks, pairs kept together."""
+    """Divide the median of `other` by that of `base`; the 95 % interval resamples the blocks, pairs kept together.
+
+    Example:
+        >>> print(pair_ratio([[2.0], [2.0]], [[1.0], [1.0]]))
+        2.00 (2.00 to 2.00)
+    """
     pairs = np.array([[np.median(a), np.median(b)] for a, b in zip(other, base, strict=True)])
     rng = np.random.default_rng(0)
     picks = pairs[rng.integers(0, len(pairs), (2000, len(pairs)))]
@@ -171,7 +185,12 @@ def pair_ratio(other: Blocks, base: Blocks) -> Ratio:
 
 
 def frame_ratio(other: Sequence[float], base: Sequence[float]) -> Ratio:
-    """Median ratio of frames that took turns (`take_turns`), with the interval of `edgeseg.bench.stats`."""
+    """Take the median ratio of frames that alternated (`take_turns`), with the interval of `edgeseg.bench.stats`.
+
+    Example:
+        >>> print(frame_ratio([2.0] * 9, [1.0] * 9))
+        2.00 (2.00 to 2.00)
+    """
     ratios = np.array(other, np.float64) / np.array(base, np.float64)
     low, high, _ = median_interval(ratios)
     return Ratio(float(np.median(ratios)), low, high)
@@ -180,9 +199,14 @@ def frame_ratio(other: Sequence[float], base: Sequence[float]) -> Ratio:
 def take_turns(
     frames: Mapping[str, Frame], seconds: float, *, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Milliseconds of each frame of several functions that take turns for `seconds`, ten turns at least.
+    """Alternate several functions for `seconds`, ten turns at least; return the milliseconds of each frame.
 
-    The order turns round with every turn. The first two turns are the warm-up and left out.
+    The order is reversed with every turn. The first two turns are the warm-up and left out.
+
+    Example:
+        >>> times = take_turns({"a": lambda: None, "b": lambda: None}, seconds=0.0)
+        >>> len(times["a"]), len(times["b"])
+        (10, 10)
     """
     names = list(frames)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -198,7 +222,12 @@ def take_turns(
 
 
 def run_block(frame: Frame, seconds: float, *, clock: Callable[[], float] = time.perf_counter) -> list[float]:
-    """Milliseconds of each frame in a block of `seconds`, three frames at least."""
+    """Run a block of `seconds`, three frames at least; return the milliseconds of each frame.
+
+    Example:
+        >>> len(run_block(lambda: None, seconds=0.0))
+        3
+    """
     times: list[float] = []
     end = clock() + seconds
     while len(times) < 3 or clock() < end:

@@ -1,4 +1,4 @@
-"""What one benchmark found, and the JSON file it is kept in (docs/benchmark-schema.md). Raw samples are kept."""
+"""The report of a benchmark, and the JSON file that stores it (docs/benchmark-schema.md). Raw samples are kept."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgeseg.errors import InputError, UsageError
 from edgeseg.files import write_text
 from edgeseg.runtimes._base import SessionInfo
 from edgeseg.specs import Size
+from edgeseg.text import os_reason
 
 __all__ = [
     "KIND",
@@ -43,7 +44,7 @@ STAGES = ("decode", "pre", "infer", "postprocess", TOTAL)
 
 @dataclass(frozen=True)
 class BundleIdentity:
-    """Which bundle was measured.
+    """The bundle that was measured.
 
     Attributes:
         name: Of the bundle.
@@ -61,7 +62,7 @@ class BundleIdentity:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BundleIdentity:
-        """Inverse of ``asdict``."""
+        """Read what ``asdict`` gave."""
         size = _size(data["input_size"])
         return cls(data["name"], data["network"], size, data["precision"], data["manifest_sha256"])
 
@@ -77,6 +78,10 @@ class Settings:
         warmup_frames: Frames after which warming up ends though not stable.
         warmup_seconds: Time after which warming up ends though not stable.
         tolerance: Relative change of the medians of two consecutive windows below which the timing is stable.
+
+    Example:
+        >>> Settings(seconds=2.0).min_samples
+        50
     """
 
     min_samples: int = 50
@@ -99,7 +104,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Warmup:
-    """How warming up went.
+    """The course of the warm-up.
 
     Attributes:
         frames: Frames run before measuring, the first one not counted.
@@ -142,6 +147,12 @@ class BenchmarkReport:
         after: The same after it.
         created: UTC, ISO 8601.
         edgeseg: Version of edgeseg.
+
+    Example:
+        >>> from edgeseg.bench import benchmark
+        >>> report = benchmark(bundle, in_process=True, min_samples=3, max_samples=3, warmup_frames=0)
+        >>> report.stages["total"].n, report.own_process
+        (3, False)
     """
 
     bundle: BundleIdentity
@@ -184,18 +195,18 @@ class BenchmarkReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences that say why the figures may not repeat."""
-        found = list(self.session.notes)
+        warnings = list(self.session.notes)
         if not self.warmup.stable:
-            found.append(f"the timing had not become stable after {self.warmup.frames} warm-up frames")
+            warnings.append(f"the timing had not become stable after {self.warmup.frames} warm-up frames")
         if abs(self.drift - 1.0) > 0.05:
-            found.append(f"the later half of the frames took {self.drift:.2f} times as long as the earlier half")
+            warnings.append(f"the later half of the frames took {self.drift:.2f} times as long as the earlier half")
         cores = self.machine.usable_cores
         if self.before.load_average is not None and cores and self.before.load_average > 0.5 * cores:
-            found.append(f"the machine was busy before measuring (load average {self.before.load_average:.2f})")
-        return tuple(found)
+            warnings.append(f"the machine was busy before measuring (load average {self.before.load_average:.2f})")
+        return tuple(warnings)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; `stages` and `throughput` are written for readers and computed anew when read."""
+        """Convert to plain JSON values; `stages` and `throughput` are for readers, and computed anew when read."""
         data = asdict(self)
         data["samples"] = {stage: [round(value, 4) for value in values] for stage, values in self.samples.items()}
         data["stages"] = {stage: summary.to_json() for stage, summary in self.stages.items()}
@@ -203,7 +214,7 @@ class BenchmarkReport:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> BenchmarkReport:
-        """Inverse of `to_json`; unknown keys are ignored.
+        """Read what `to_json` gave; unknown keys are ignored.
 
         Raises:
             InputError: A field that is missing or of the wrong kind.
@@ -218,15 +229,15 @@ _T = TypeVar("_T", SessionInfo, Settings, Warmup, DeviceState)
 
 
 def to_json(reports: Iterable[BenchmarkReport]) -> dict[str, Any]:
-    """Several reports as the content of one file."""
+    """Convert several reports to the content of one file."""
     return {"kind": KIND, "schema_version": SCHEMA_VERSION, "reports": [report.to_json() for report in reports]}
 
 
 def from_json(data: object) -> tuple[BenchmarkReport, ...]:
-    """Inverse of `to_json`.
+    """Read what `to_json` gave.
 
     Raises:
-        InputError: Not a benchmark, a newer schema, no report, or a field that is missing or garbled.
+        InputError: Not a benchmark, a newer schema, no report, or a field that is missing or has a wrong value.
     """
     if not isinstance(data, dict) or data.get("kind") != KIND:
         raise InputError(f"the JSON is not a benchmark (kind '{KIND}'); expected a file of `edgeseg benchmark --save`")
@@ -246,10 +257,17 @@ def from_json(data: object) -> tuple[BenchmarkReport, ...]:
 
 
 def save_reports(path: Path, reports: Iterable[BenchmarkReport]) -> None:
-    """Write a benchmark file; it appears whole or not at all.
+    """Write a benchmark file, whole or not at all.
 
     Raises:
         StorageError: Writing failed.
+
+    Example:
+        >>> from edgeseg.bench import benchmark
+        >>> report = benchmark(bundle, in_process=True, min_samples=3, max_samples=3, warmup_frames=0)
+        >>> save_reports(folder / "report.json", [report])
+        >>> load_reports(folder / "report.json")[0].bundle.name
+        'tiny'
     """
     write_text(path, json.dumps(to_json(reports), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -263,7 +281,7 @@ def load_reports(path: Path) -> tuple[BenchmarkReport, ...]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise InputError(f"cannot read '{path}': {reason}; expected a file of `edgeseg benchmark --save`") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not JSON ({error}); expected a file of `edgeseg benchmark --save`") from error
@@ -274,7 +292,7 @@ def load_reports(path: Path) -> tuple[BenchmarkReport, ...]:
 
 
 def _renamed(entry: Any) -> Any:
-    """Name the stages of a report of schema version 1 as they are named now: ``postprocess`` was ``tail``."""
+    """Rename the stages of a report of schema version 1, whose ``tail`` is ``postprocess`` now."""
     if not isinstance(entry, dict) or not isinstance(entry.get("samples"), dict):
         return entry
     return {**entry, "samples": {_RENAMED.get(name, name): values for name, values in entry["samples"].items()}}

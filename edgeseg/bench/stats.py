@@ -22,7 +22,7 @@ CI_METHOD = "order statistics, binomial(n, 1/2), distribution-free"
 
 @dataclass(frozen=True)
 class Summary:
-    """One stage's samples in figures; milliseconds where the samples are.
+    """Figures of one stage's samples; milliseconds where the samples are.
 
     Percentiles interpolate linearly between order statistics (numpy's default, Hyndman and Fan's type 7).
 
@@ -56,7 +56,7 @@ class Summary:
     ci_coverage: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Convert to plain JSON values."""
         return asdict(self)
 
 
@@ -69,6 +69,11 @@ def summarize(samples: Sequence[float] | NDArray[np.float64], *, confidence: flo
 
     Raises:
         UsageError: No samples, values that are not finite, or a confidence outside 0..1.
+
+    Example:
+        >>> summary = summarize([3.0, 1.0, 2.0])
+        >>> summary.p50, summary.min, summary.max
+        (2.0, 1.0, 3.0)
     """
     values = _checked(samples)
     low, high, coverage = median_interval(values, confidence=confidence)
@@ -93,9 +98,9 @@ def summarize(samples: Sequence[float] | NDArray[np.float64], *, confidence: flo
 def median_interval(
     samples: Sequence[float] | NDArray[np.float64], *, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Confidence interval of the median from order statistics.
+    """Compute a confidence interval of the median from order statistics.
 
-    The number of samples below the true median is binomial(n, 1/2) whatever the distribution, so the interval between
+    The number of samples below the true median is binomial(n, 1/2) whatever the distribution. So the interval between
     the k-th smallest and the k-th largest sample covers it with a probability that is known exactly (W. R. Thompson,
     "On confidence ranges for the median", Annals of Mathematical Statistics, 1936).
 
@@ -104,6 +109,10 @@ def median_interval(
 
     Raises:
         UsageError: As `summarize`.
+
+    Example:
+        >>> median_interval([3.0, 1.0, 2.0, 5.0, 4.0, 6.0])
+        (1.0, 6.0, 0.96875)
     """
     values = np.sort(_checked(samples))
     rank, coverage = median_ranks(values.size, confidence=confidence)
@@ -111,13 +120,17 @@ def median_interval(
 
 
 def median_ranks(n: int, *, confidence: float = 0.95) -> tuple[int, float]:
-    """The largest k for which [k-th smallest, k-th largest] of `n` samples covers the median with `confidence`.
+    """Find the largest k for which [k-th smallest, k-th largest] of `n` samples covers the median with `confidence`.
 
     Returns:
         k, counted from 1, and the exact coverage. Where even the whole range covers less, k is 1.
 
     Raises:
         UsageError: `n` below 1 or a confidence outside 0..1.
+
+    Example:
+        >>> median_ranks(10)
+        (2, 0.978515625)
     """
     if n < 1 or not 0.0 < confidence < 1.0:
         raise UsageError(f"got {n} samples and confidence {confidence}; expected at least 1 and one between 0 and 1")
@@ -133,10 +146,14 @@ def median_ranks(n: int, *, confidence: float = 0.95) -> tuple[int, float]:
 
 
 def drift(samples: Sequence[float] | NDArray[np.float64]) -> float:
-    """Median of the later half over median of the earlier half: above 1 the machine became slower while measuring.
+    """Divide the median of the later half by that of the earlier half: above 1 the machine became slower.
 
     Returns:
         The ratio; 1.0 for fewer than four samples or an earlier median of zero.
+
+    Example:
+        >>> drift([1.0, 1.0, 2.0, 2.0])
+        2.0
     """
     values = np.asarray(samples, np.float64)
     half = values.size // 2

@@ -1,7 +1,7 @@
 """The process that measures one target: ``python -m edgeseg.bench.worker REQUEST.json ANSWER.json``.
 
-The answer is a report, or ``{"error": {"kind": ..., "message": ...}}`` for an error edgeseg raises on purpose. Anything
-else ends with a traceback and a code other than 0.
+The answer is a report, or ``{"error": {"kind": ..., "message": ...}}`` for an error that edgeseg raises on purpose. Any
+other error ends with a traceback and a code other than 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The report for a request, or what edgeseg has against it."""
+    """Measure what a request asks for; return the report, or edgeseg's error."""
     try:
         report = measure(
             open_bundle(request["bundle"], check=False),
@@ -61,7 +61,7 @@ def _picture(path: str) -> Path | NDArray[np.uint8]:
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of standard input, which the parent holds open as long as it lives."""
+    """End this process with standard input, which the parent keeps open while it lives."""
     os.read(0, 1)  # not sys.stdin: its lock, held here, would be fatal at the interpreter's end
     os._exit(130)
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from edgeseg import _signals, files
 from edgeseg.cli.supervisor import STOPPED, Reporter, supervise
+from edgeseg.text import one_line, os_reason
 
 __all__ = ["main", "run"]
 
@@ -29,10 +30,10 @@ def run(arguments: list[str], reporter: Reporter | None = None) -> int:
 
     Args:
         arguments: Words after the command's name.
-        reporter: Told of what must be removed if this process is killed.
+        reporter: Reports what must be removed if this process is killed.
     """
     _escape_what_a_stream_cannot_show()
-    with _signals.watched() as signals:
+    with _signals.watch_signals() as signals:
         sentence, code = "", 0
         try:
             if reporter is not None:
@@ -59,7 +60,7 @@ def run(arguments: list[str], reporter: Reporter | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> tuple[str, int]:
-    """Run a command; returns the sentence for standard error, empty where there is none, and the exit code."""
+    """Run a command; return the sentence for standard error (empty where there is none) and the exit code."""
     import typer
 
     from edgeseg.cli.app import app
@@ -84,7 +85,7 @@ def _run(arguments: list[str]) -> tuple[str, int]:
 
 
 def _usage_errors() -> tuple[type[Exception], ...]:
-    """What typer raises for a wrong command line: click's classes up to 0.28 (Python 3.10), its own since."""
+    """List typer's errors for a wrong command line: click's classes up to 0.28 (Python 3.10), its own since."""
     import typer
 
     own = getattr(typer, "TyperException", None)
@@ -96,22 +97,20 @@ def _usage_errors() -> tuple[type[Exception], ...]:
 
 
 def _usage_sentence(error: Exception) -> str:
-    """What is wrong and where to look; empty where the help was printed instead of an error."""
+    """Say what is wrong and where to look; empty where the help was printed instead of an error."""
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "edgeseg")
-    told = str(getattr(error, "format_message", error.__str__)())
-    return told and f"{told[:1].lower()}{told[1:].rstrip('.')}; see {command} --help"
+    message = str(getattr(error, "format_message", error.__str__)())
+    return message and f"{message[:1].lower()}{message[1:].rstrip('.')}; see {command} --help"
 
 
 def _say(sentence: str) -> None:
-    from edgeseg.text import one_line
-
     if sys.stderr is not None:  # else `print` would take standard output
         print(f"edgeseg: {one_line(sentence, 2100)}", file=sys.stderr)
 
 
 def _flushed(sentence: str, code: int) -> tuple[str, int]:
-    """Write out what waits for standard output; a full disk behind it is an error, a reader that has gone is none."""
+    """Write out what waits for standard output. A full disk behind it is an error, a reader that has gone is none."""
     if sys.stdout is None:  # closed before the start
         return sentence, code
     try:
@@ -120,18 +119,18 @@ def _flushed(sentence: str, code: int) -> tuple[str, int]:
         _give_up_stdout()
     except OSError as error:
         _give_up_stdout()
-        return f"cannot write to standard output: {(error.strerror or str(error)).lower()}; free space", 8
+        return f"cannot write to standard output: {os_reason(error)}; free space", 8
     return sentence, code
 
 
 def _give_up_stdout() -> None:
-    """Let what is still to be written go nowhere: its reader has gone."""
+    """Redirect standard output to nothing, since its reader has gone."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _escape_what_a_stream_cannot_show() -> None:
-    """Write a name that the terminal's encoding lacks with escapes, instead of ending in a traceback."""
+    """Write characters that the terminal's encoding lacks as escapes, instead of ending in a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -139,7 +138,7 @@ def _escape_what_a_stream_cannot_show() -> None:
 
 def _os_sentence(error: OSError) -> str:
     where = f" '{error.filename}'" if error.filename else ""
-    return f"the system refused{where}: {(error.strerror or str(error)).lower()}"
+    return f"the system refused{where}: {os_reason(error)}"
 
 
 def spread_targets(arguments: list[str]) -> list[str]:
@@ -147,21 +146,25 @@ def spread_targets(arguments: list[str]) -> list[str]:
 
     Words after the flag are taken as long as they are targets or nearly so, and name no existing file. Commands that
     run on one target get their words as they stand.
+
+    Example:
+        >>> spread_targets(["export", "enet", "--target", "ort", "openvino"])
+        ['export', 'enet', '--target', 'ort', '--target', 'openvino']
     """
     if next((word for word in arguments if not word.startswith("-")), "") not in _TAKE_SEVERAL:
         return arguments
-    spread: list[str] = []
+    words: list[str] = []
     inside = False
     for index, word in enumerate(arguments):
         if index and inside and not word.startswith("-") and arguments[index - 1] not in _SEVERAL:
             if _looks_like_target(word):
-                spread.append("--target")
+                words.append("--target")
             else:
                 inside = False
         elif word.startswith("-"):
             inside = word in _SEVERAL or word.startswith("--target=")
-        spread.append(word)
-    return spread
+        words.append(word)
+    return words
 
 
 def _looks_like_target(word: str) -> bool:

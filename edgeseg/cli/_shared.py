@@ -1,4 +1,4 @@
-"""What several commands share: output that a name cannot garble, and how sizes and shares are written."""
+"""Output that several commands share: tables and JSON that no name can garble, and how sizes and shares are written."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ _HIDDEN_IN_JSON = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 
 @lru_cache(maxsize=1)
 def console() -> Console:
-    """Console for results (stdout). Wide where it is no terminal."""
+    """Make the console for results (stdout). It is wide where it is no terminal."""
     plain = plain_console()
     return plain if plain.is_terminal else plain_console(width=180)
 
 
 @lru_cache(maxsize=1)
 def errors() -> Console:
-    """Console for progress and notices (stderr)."""
+    """Make the console for progress and notices (stderr)."""
     return plain_console(stderr=True)
 
 
 def plain_console(**options: Any) -> Console:
-    """Console that shows text as it is: no markup, no emoji, and escapes where a terminal would do something.
+    """Make a console that shows text as it is: no markup, no emoji, and escapes for what a terminal would act on.
 
     Args:
         options: Of rich's Console.
@@ -75,17 +75,17 @@ def plain_console(**options: Any) -> Console:
 
 
 def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
-    """A plain table with the given column titles; those in `right` hold numbers. A cell's text is made one line."""
+    """Make a plain table with these column titles; those in `right` are numbers. A cell's text is put on one line."""
     from rich.table import Table
 
     class OneLineTable(Table):
         def add_row(self, *cells: RenderableType | None, **how: Any) -> None:
             super().add_row(*(one_line(cell, _CELL) if isinstance(cell, str) else cell for cell in cells), **how)
 
-    made = OneLineTable(box=None, header_style="bold", pad_edge=False)
+    plain = OneLineTable(box=None, header_style="bold", pad_edge=False)
     for title in titles:
-        made.add_column(one_line(title, _CELL), justify="right" if title in right else "left")
-    return made
+        plain.add_column(one_line(title, _CELL), justify="right" if title in right else "left")
+    return plain
 
 
 @contextlib.contextmanager
@@ -102,12 +102,16 @@ def results_alone_on_stdout() -> Iterator[None]:
 
 
 def json_text(data: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    r"""Write JSON that is safe to look at: what a terminal would act on is ``\uXXXX``, which loads as it was.
+    r"""Write JSON that is safe to show: what a terminal would act on is ``\uXXXX``, which loads as it was.
 
     Args:
         data: What `json.dumps` takes.
         indent: Of `json.dumps`.
         ascii_only: Escape everything that is not ASCII.
+
+    Example:
+        >>> json_text({"name": "x"})
+        '{"name": "x"}'
     """
     import json
 
@@ -122,7 +126,12 @@ def print_json(data: object, *, indent: int | None = None) -> None:
 
 
 def size_text(size: tuple[int, int] | None) -> str:
-    """``(512, 1024)`` as ``512x1024``, height first."""
+    """Write ``(512, 1024)`` as ``512x1024``, height first.
+
+    Example:
+        >>> size_text((512, 1024)), size_text(None)
+        ('512x1024', '-')
+    """
     return "-" if size is None else f"{size[0]}x{size[1]}"
 
 
@@ -134,12 +143,22 @@ def optional_size(text: str | None) -> tuple[int, int] | None:
 
 
 def percent(share: float) -> str:
-    """A share as per cent, with as many digits as tell a single pixel of two megapixels from none."""
+    """Write a share as per cent, with enough digits that a single pixel of two megapixels shows.
+
+    Example:
+        >>> percent(0.99995)
+        '99.9950 %'
+    """
     return f"{100 * share:.4f} %" if share < 1.0 else "100 %"
 
 
 def split_targets(words: list[str]) -> list[str]:
-    """Canonical target names of repeated and comma-separated words, each once."""
+    """List the canonical target names of repeated and comma-separated words, each once.
+
+    Example:
+        >>> split_targets(["ort,openvino", "onnx"])
+        ['ort', 'openvino']
+    """
     names = [resolve_target(part) for word in words for part in word.split(",") if part.strip()]
     return list(dict.fromkeys(names))
 

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgeseg.cli._shared import console, errors, print_json, split_targets, table
+from edgeseg.cli.options import BundleFolder, Device, Network, Quiet, Threads
 from edgeseg.errors import EdgesegError, PartialFailureError
 from edgeseg.text import one_line
 
@@ -48,36 +49,40 @@ benchmark_app = typer.Typer(
 )
 
 
+_Targets = Annotated[
+    list[str] | None,
+    typer.Option("--target", "-t", help="Engines to measure, one after the other; commas work too. Default: ort."),
+]
+_Images = Annotated[Path | None, typer.Option(help="Picture or folder of pictures; default: the bundle's own.")]
+_Precision = Annotated[str | None, typer.Option(help="OpenVINO inference precision: f32, bf16 or f16.")]
+_MinSamples = Annotated[
+    int | None, typer.Option(min=1, help="Frames measured at the least; default 50, or --max-samples if that is less.")
+]
+_MaxSamples = Annotated[
+    int | None, typer.Option(min=1, help="Frames measured at the most; default 1000, at least --min-samples.")
+]
+_Seconds = Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough frames.")]
+_Save = Annotated[Path | None, typer.Option(help="File for the report, raw samples included.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")]
+_InProcess = Annotated[bool, typer.Option("--in-process", help="No process of its own per target.")]
+
+
 @benchmark_app.command("run")
 def benchmark(
-    bundle: Annotated[Path, typer.Argument(help="NAME.edgeseg folder.")],
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", "-t", help="Engines to measure, one after the other; commas work too. Default: ort."),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Picture or folder of pictures; default: the bundle's own.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device or provider of the engine, such as cpu, cuda, GPU.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="OpenVINO inference precision: f32, bf16 or f16.")] = None,
-    network: Annotated[
-        str | None, typer.Option(help="package.module:factory of your own network, for the torch target.")
-    ] = None,
-    min_samples: Annotated[
-        int | None,
-        typer.Option(min=1, help="Frames measured at the least; default 50, or --max-samples if that is less."),
-    ] = None,
-    max_samples: Annotated[
-        int | None, typer.Option(min=1, help="Frames measured at the most; default 1000, at least --min-samples.")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Seconds measured, if that gives enough frames.")] = 10.0,
-    save: Annotated[Path | None, typer.Option(help="File for the report, raw samples included.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, raw samples included.")] = False,
-    in_process: Annotated[bool, typer.Option("--in-process", help="No process of its own per target.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    bundle: BundleFolder,
+    target: _Targets = None,
+    images: _Images = None,
+    threads: Threads = None,
+    device: Device = None,
+    precision: _Precision = None,
+    network: Network = None,
+    min_samples: _MinSamples = None,
+    max_samples: _MaxSamples = None,
+    seconds: _Seconds = 10.0,
+    save: _Save = None,
+    as_json: _Json = False,
+    in_process: _InProcess = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure a bundle's latency, from picture file to labels at the picture's size.
 
@@ -87,10 +92,8 @@ def benchmark(
     from edgeseg.bench.report import save_reports, to_json
     from edgeseg.sources import pictures_at
 
-    options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "in_process": in_process}
-    options["network"] = network
-    least = min_samples or min(50, max_samples or 50)
-    options |= {"min_samples": least, "max_samples": max_samples or max(1000, least), "seconds": seconds}
+    options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "network": network}
+    options |= {"in_process": in_process, "seconds": seconds, **_sample_limits(min_samples, max_samples)}
     options["images"] = None if images is None else pictures_at(images)
     reports: list[BenchmarkReport] = []
     try:
@@ -109,6 +112,12 @@ def benchmark(
         )
 
 
+def _sample_limits(least: int | None, most: int | None) -> dict[str, int]:
+    """Least and most frames to measure; each default gives way to the other option."""
+    least = least or min(50, most or 50)
+    return {"min_samples": least, "max_samples": most or max(1000, least)}
+
+
 @benchmark_app.command("compare")
 def compare(
     before: Annotated[Path, typer.Argument(help="Report of the earlier measurement.")],
@@ -117,23 +126,23 @@ def compare(
     any_machine: Annotated[bool, typer.Option("--any-machine", help="Compare though the machines differ.")] = False,
     save: Annotated[Path | None, typer.Option(help="File for the comparison.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare two reports of `edgeseg benchmark --save`; ends with code 10 where a total became slower."""
     from edgeseg.bench.compare import compare_reports
     from edgeseg.bench.report import load_reports
     from edgeseg.files import write_text
 
-    found = compare_reports(
+    comparison = compare_reports(
         load_reports(before), load_reports(after), threshold=max_regression / 100.0, any_machine=any_machine
     )
     if save is not None:
-        write_text(save, json.dumps(found.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(save, json.dumps(comparison.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if as_json:
-        print_json(found.to_json(), indent=1)
+        print_json(comparison.to_json(), indent=1)
     elif not quiet:
-        _print_comparison(found)
-    found.check()
+        _print_comparison(comparison)
+    comparison.check()
 
 
 @benchmark_app.command("profile")
@@ -157,7 +166,7 @@ def profile(
 def _measure_all(
     bundle: Path, targets: list[str], options: dict[str, Any], reports: list[BenchmarkReport], *, quiet: bool
 ) -> dict[str, EdgesegError]:
-    """Measure target by target into `reports`; what could not be measured comes back."""
+    """Measure one target after the other, adding to `reports`; return the error of each that failed."""
     from edgeseg.bench.harness import benchmark as measure
 
     failures: dict[str, EdgesegError] = {}
@@ -193,7 +202,7 @@ def _print_report(report: BenchmarkReport) -> None:
 
 
 def _print_line(text: str, style: str = "") -> None:
-    """Print one line, whatever the names in it hold."""
+    """Print text in one line."""
     console().print(one_line(text, _LINE), style=style, soft_wrap=True)
 
 
@@ -243,16 +252,16 @@ def _mib(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.0f} MiB"
 
 
-def _print_comparison(found: Comparison) -> None:
+def _print_comparison(comparison: Comparison) -> None:
     figures = ("before ms", "after ms", "ratio [95 % CI]", "p value")
-    for bundle, target in dict.fromkeys((change.bundle, change.target) for change in found.changes):
+    for bundle, target in dict.fromkeys((change.bundle, change.target) for change in comparison.changes):
         listed = table("p50", *figures, "verdict", right=figures)
-        for change in found.changes:
+        for change in comparison.changes:
             if (change.bundle, change.target) == (bundle, target):
                 listed.add_row(*_change_cells(change), style=_VERDICT_STYLES[change.verdict])
         _print_line(f"{bundle} on {target}", "bold")
         console().print(listed)
-    for line in _comparison_lines(found):
+    for line in _comparison_lines(comparison):
         _print_line(line)
 
 
@@ -268,9 +277,9 @@ def _change_cells(change: StageChange) -> tuple[str, ...]:
     )
 
 
-def _comparison_lines(found: Comparison) -> list[str]:
-    lines = [f"other machine: {text}" for text in found.machine_differences]
-    lines += [f"only in the first file: {text}" for text in found.only_before]
-    lines += [f"only in the second file: {text}" for text in found.only_after]
-    lines += [f"note: {text}" for text in found.notes]
+def _comparison_lines(comparison: Comparison) -> list[str]:
+    lines = [f"other machine: {text}" for text in comparison.machine_differences]
+    lines += [f"only in the first file: {text}" for text in comparison.only_before]
+    lines += [f"only in the second file: {text}" for text in comparison.only_after]
+    lines += [f"note: {text}" for text in comparison.notes]
     return lines

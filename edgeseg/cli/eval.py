@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeseg.cli._shared import console, errors, print_json, table
+from edgeseg.cli.options import BundleFolder, Device, Json, MaxPixels, Network, Strict, Threads
 from edgeseg.decoding import MAX_PIXELS
 from edgeseg.text import one_line
 
@@ -17,75 +18,74 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+_Images = Annotated[Path, typer.Option(help="Folder of pictures.")]
+_Labels = Annotated[
+    Path, typer.Option(help="Folder of label maps: single-channel PNG, class index per pixel, same stem.")
+]
+_Target = Annotated[str, typer.Option("--target", "-t", help="Where to run.")]
+_Ignore = Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void pixels.")]
+_PositiveLabel = Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of class 1, such as 255.")]
+_Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="The NAME.edgeseg folder.")],
-    images: Annotated[Path, typer.Option(help="Folder of pictures.")],
-    labels: Annotated[
-        Path, typer.Option(help="Folder of label maps: single-channel PNG, class index per pixel, same stem.")
-    ],
-    target: Annotated[str, typer.Option("--target", "-t", help="Where to run.")] = "ort",
-    ignore: Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void pixels.")] = None,
-    positive_label: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Label value of class 1, such as 255.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the engine.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device or provider of the engine.")] = None,
-    network: Annotated[
-        str | None, typer.Option(help="package.module:factory of your own network, for the torch target.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")] = None,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Largest height x width of a file, in pixels.")] = MAX_PIXELS,
-    strict: Annotated[bool, typer.Option("--strict", help="Take damaged pictures for failures.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    bundle: BundleFolder,
+    images: _Images,
+    labels: _Labels,
+    target: _Target = "ort",
+    ignore: _Ignore = None,
+    positive_label: _PositiveLabel = None,
+    threads: Threads = None,
+    device: Device = None,
+    network: Network = None,
+    limit: _Limit = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    strict: Strict = False,
+    as_json: Json = False,
+    quiet: _Quiet = False,
 ) -> None:
     """Score a bundle: mIoU, class accuracy and pixel accuracy, with void ignored and with void counted as an error."""
     from edgeseg.errors import PartialFailureError
-    from edgeseg.evaluation import evaluate_bundle
+    from edgeseg.evaluation import LabelledPictures, evaluate_bundle
     from edgeseg.runtimes import RuntimeOptions
 
+    data = LabelledPictures(images, labels, ignore, positive_label, limit, max_pixels, strict)
     options = RuntimeOptions(threads=threads, device=device, network=network)
     with errors().status("opening") as status:
 
-        def tell(done: int, total: int) -> None:
+        def show_progress(done: int, total: int) -> None:
             if not quiet:
                 status.update(f"{done} of {total} pictures")
 
-        result = evaluate_bundle(
-            bundle,
-            images,
-            labels,
-            target=target,
-            ignore=ignore,
-            positive_label=positive_label,
-            options=options,
-            limit=limit,
-            progress=tell,
-            max_pixels=max_pixels,
-            strict=strict,
-        )
+        result = evaluate_bundle(bundle, data, target=target, options=options, progress=show_progress)
     if as_json:
         print_json(result.to_json(), indent=2)
     else:
-        _show(result)
-    for word, listed in (("damaged", result.damaged), ("failed", result.failures)):
-        for picture, reason in listed:
-            name, why = one_line(picture), one_line(reason, 1000)
-            errors().print(f"{word}: {why if name in why else f'{name}: {why}'}", soft_wrap=True)
+        _print_scores(result)
+    _print_notes(result)
     if result.failures:
         count, total = len(result.failures), len(result.failures) + result.images
         raise PartialFailureError(f"{count} of {total} pictures failed (named above); the others were scored")
 
 
-def _show(result: Evaluation) -> None:
+def _print_notes(result: Evaluation) -> None:
+    """Name the damaged pictures and the failed ones on standard error."""
+    for word, listed in (("damaged", result.damaged), ("failed", result.failures)):
+        for picture, reason in listed:
+            name, why = one_line(picture), one_line(reason, 1000)
+            errors().print(f"{word}: {why if name in why else f'{name}: {why}'}", soft_wrap=True)
+
+
+def _print_scores(result: Evaluation) -> None:
     listed = table("class", "IoU %", "accuracy %", "pixels", right=("IoU %", "accuracy %", "pixels"))
     for row in result.rows():
         listed.add_row(row["name"], _per_cent(row["iou"]), _per_cent(row["accuracy"]), str(row["pixels"]))
     console().print(listed)
     console().print(f"{result.images} pictures on {result.target}, {result.engine}")
     for title, scores in result.scores().items():
-        told = ", ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items())
-        console().print(f"{title}: {told}")
+        words = ", ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items())
+        console().print(f"{title}: {words}")
 
 
 def _per_cent(value: Any) -> str:

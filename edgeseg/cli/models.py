@@ -1,4 +1,4 @@
-"""``edgeseg models``: what can be built, with the facts people choose by. Counting at a size aside, without torch."""
+"""``edgeseg models``: the networks and the facts people choose by. It needs no torch, except to count at a size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import typer
 from edgeseg.cli._shared import console, optional_size, print_json, size_text, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edgeseg.specs import Size
 
 __all__ = ["models"]
 
-_TOLD = (
+_FACTS = (
     "name", "system", "year", "parameters", "macs", "size", "classes", "labels", "divisor", "accuracy",
     "weights_licence", "paper", "source", "notes",
 )  # fmt: skip
@@ -31,16 +33,10 @@ def models(
     macs: Annotated[bool, typer.Option(help="Tell MACs; at a --size every network listed is built for them.")] = True,
 ) -> None:
     """List networks: name, system, year, parameters, MACs at a size, published accuracy, notes."""
-    import fnmatch
-
-    from edgeseg.errors import UnknownNameError
     from edgeseg.models.facts import read_rows
 
     wanted, known = optional_size(size), read_rows()
-    glob = pattern if pattern in known or any(c in pattern for c in "*?[") else f"*{pattern}*"
-    names = fnmatch.filter(known, glob)
-    if not names:
-        raise UnknownNameError("network", pattern, known, hint="`edgeseg models` lists them.")
+    names = _matching(pattern, known)
     if wanted is not None and macs:
         from edgeseg._optional import require
 
@@ -54,9 +50,23 @@ def models(
         _print_table(rows)
 
 
+def _matching(pattern: str, known: Iterable[str]) -> list[str]:
+    """List the names that a shell pattern, or a word inside them, matches."""
+    import fnmatch
+
+    from edgeseg.errors import UnknownNameError
+
+    known = list(known)
+    glob = pattern if pattern in known or any(c in pattern for c in "*?[") else f"*{pattern}*"
+    names = fnmatch.filter(known, glob)
+    if not names:
+        raise UnknownNameError("network", pattern, known, hint="`edgeseg models` lists them.")
+    return names
+
+
 def _row(stored: dict[str, Any], size: Size | None, count: bool) -> dict[str, Any]:
-    """The facts told of a network, with MACs at the size, or at its own where it does not take the one asked for."""
-    row = {key: stored[key] for key in _TOLD}
+    """Give the facts of a network, with MACs at `size`, or at its own size where it does not take that one."""
+    row = {key: stored[key] for key in _FACTS}
     if not count:
         return {**row, "macs": None, "size": row["size"] if size is None else list(size)}
     if size is None or any(side % stored["divisor"] or side < stored["min_side"] for side in size):
@@ -67,7 +77,7 @@ def _row(stored: dict[str, Any], size: Size | None, count: bool) -> dict[str, An
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    """One line per network; accuracy and notes are cut at the edge (`edgeseg models NAME` has them whole)."""
+    """Print one line per network; accuracy and notes are cut at the edge (`edgeseg models NAME` has them whole)."""
     titles = ("name", "system", "year", "params", "MACs", "at", "classes", "published accuracy", "notes")
     listed = table(*titles, right=("year", "params", "MACs", "classes"))
     lines = [

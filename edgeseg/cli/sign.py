@@ -1,4 +1,4 @@
-"""``edgeseg sign``: let devices tell a bundle of yours from everyone else's."""
+"""``edgeseg sign``: sign a bundle, so that devices recognise it as yours."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sign(
 
 
 def _asked() -> str:
-    """The password, typed without being shown."""
+    """Ask for the password without showing what is typed."""
     import getpass
     import warnings
 

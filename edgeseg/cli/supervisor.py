@@ -1,10 +1,10 @@
 """A command runs in a child process, so that a signal ends it whatever native code is doing.
 
-An engine, a converter or a decoder may sit in native code for minutes (a graph with a loop never comes back), and no
-Python handler runs meanwhile. The parent passes a signal on, gives the child a moment to unwind, then kills it, removes
-what it had not finished and ends with the signal's code. A child that crashes ends in a sentence the same way.
+An engine, a converter or a decoder may run native code for very long (a graph with a loop never returns), and no Python
+handler runs meanwhile. The parent passes a signal on, gives the child a moment to unwind, then kills it, removes what
+it had not finished and ends with the signal's code. A child that crashes ends in a sentence the same way.
 
-The parent forks before anything heavy is imported: it holds no thread, no lock and little memory.
+The parent forks before anything heavy is imported: it has no thread, no lock and little memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from edgeseg._signals import die_with, ending_signals, exit_code_of
+from edgeseg._signals import die_with, ending_signals, exit_code_of, signal_name
 
 __all__ = ["STOPPED", "Reporter", "supervise"]
 
@@ -33,25 +33,25 @@ STOPPED = {130: "stopped; nothing half-written was left", 143: "terminated; noth
 
 
 class Reporter:
-    """The child's end of the pipe: what must be cleaned up for it if it is killed."""
+    """The child's end of the pipe. It reports what must be cleaned up if the child is killed."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
 
     def ready(self) -> None:
-        """Let signals through: the handlers of the command stand."""
+        """Let signals through, since the command's handlers are installed."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals())
 
     def partial(self, sign: str, path: Path) -> None:
-        """Tell of a partial file or folder that is there (``+``) or gone (``-``)."""
+        """Report a partial file or folder that is about to be made (``+``) or gone (``-``)."""
         self._send(f"{sign}{path}")
 
     def process(self, sign: str, number: int) -> None:
-        """Tell of a process that was started (``+``) or has ended (``-``)."""
+        """Report a process that was started (``+``) or has ended (``-``)."""
         self._send(f"{'p' if sign == '+' else 'q'}{number}")
 
     def settled(self) -> None:
-        """Tell that what was asked for is in place."""
+        """Report that what was asked for is in place."""
         self._send("=")
 
     def _send(self, text: str) -> None:
@@ -60,7 +60,15 @@ class Reporter:
 
 
 class _Child:
-    """The parent's view of the child."""
+    """The parent's view of the child.
+
+    Attributes:
+        number: Its process.
+        settled: Whether what was asked for is in place.
+        partials: Files and folders it has under way.
+        processes: Processes it started.
+        pipe: The parent's end of the pipe.
+    """
 
     def __init__(self, number: int, pipe: int) -> None:
         self.number, self.settled = number, False
@@ -69,7 +77,7 @@ class _Child:
         self.pipe, self._rest = pipe, b""
 
     def listen(self) -> None:
-        """Take in what the child has told."""
+        """Read the child's reports."""
         while select.select([self.pipe], [], [], 0.0)[0]:
             block = os.read(self.pipe, 1 << 16)
             if not block:
@@ -91,13 +99,13 @@ class _Child:
             self.settled = True
 
     def kill(self, *, alive: bool) -> None:
-        """End the processes that the child started, and where it is `alive` the child itself, at once."""
+        """Kill the processes that the child started, and where it is `alive` the child itself."""
         for number in (*self.processes, *([self.number] if alive else [])):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(number, signal.SIGKILL)
 
     def clean_up(self) -> None:
-        """Remove what it had not finished."""
+        """Remove what the child had not finished."""
         self.listen()
         if self.partials:
             from edgeseg.files import remove_partial
@@ -109,11 +117,11 @@ class _Child:
 def supervise(work: Callable[[Reporter | None], int]) -> NoReturn:
     """Do `work` in a child process and end this one with its exit code.
 
-    Signals are taken up to the very end, so that one that comes late does not make a failure of work that is done.
-    Where the system cannot fork, or another thread runs, the work is done in this process.
+    Signals are handled up to the very end, so that a late one does not turn finished work into a failure. Where the
+    system cannot fork, or another thread runs, the work is done in this process.
 
     Args:
-        work: The command. It takes the means to tell what it has under way, and returns an exit code.
+        work: The command. It takes the reporter of what it has under way, and returns an exit code.
     """
     if not hasattr(os, "fork") or threading.active_count() > 1:
         sys.exit(work(None))
@@ -122,7 +130,7 @@ def supervise(work: Callable[[Reporter | None], int]) -> NoReturn:
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
-    with _signals() as (arrived, wake):
+    with _collect_signals() as (arrived, wake):
         reading, writing = os.pipe()
         parent = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())  # the child unblocks them when its handlers stand
@@ -136,7 +144,7 @@ def supervise(work: Callable[[Reporter | None], int]) -> NoReturn:
 
 
 def _open_standard_handles() -> None:
-    """Open what was closed before the start to nothing: native code must not take a pipe of ours for stdout."""
+    """Open closed standard handles to nothing, so that native code does not take a pipe of ours for stdout."""
     for handle in range(3):
         try:
             os.fstat(handle)
@@ -145,7 +153,10 @@ def _open_standard_handles() -> None:
 
 
 def _be_child(parent: int, work: Callable[[], int]) -> NoReturn:
-    """Work, and end without returning to the caller: its frames are the parent's, and threads of engines may linger."""
+    """Work, and end without returning to the caller.
+
+    Its frames are the parent's, and threads of engines may still run.
+    """
     code = 1
     try:
         die_with(parent)
@@ -186,7 +197,7 @@ def _wait(child: _Child, arrived: list[int], wake: int) -> int:
 
 
 def _outcome(child: _Child, status: int, arrived: list[int]) -> int:
-    """The exit code of a child that has ended."""
+    """Compute the exit code of a child that has ended."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:
         return code
@@ -194,7 +205,7 @@ def _outcome(child: _Child, status: int, arrived: list[int]) -> int:
     child.clean_up()
     if arrived:
         return _say(arrived[0])
-    name = signal.Signals(-code).name if -code in {int(s) for s in signal.Signals} else f"signal {-code}"
+    name = signal_name(-code)
     if -code in ending_signals():  # it was sent to the child alone, before its handlers stood
         return _say(-code)
     why = "most often the memory ran out" if name == "SIGKILL" else "native code crashed on this input"
@@ -215,8 +226,12 @@ def _print(sentence: str) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[tuple[list[int], int]]:
-    """Collect the signals that end a command, and a handle that becomes readable when one arrives or the child ends."""
+def _collect_signals() -> Iterator[tuple[list[int], int]]:
+    """Collect the signals that end a command.
+
+    Yields:
+        The signals so far, and a handle that becomes readable when one arrives or the child ends.
+    """
     arrived: list[int] = []
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli._shared import console, errors, percent, print_json, split_targets, table
+from edgeseg.cli.options import BundleFolder, Json
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.errors import EdgesegError
+    from edgeseg.predictor import Predictor
     from edgeseg.runtimes import RuntimeOptions
 
 __all__ = ["verify"]
@@ -21,6 +24,8 @@ __all__ = ["verify"]
 
 @dataclass(frozen=True)
 class _Row:
+    """The outcome on one target; `status` is ``ok``, ``differs``, ``absent`` or ``failed``."""
+
     target: str
     status: str
     pixels: int = 0
@@ -29,39 +34,44 @@ class _Row:
     reason: str = ""
 
 
+_Targets = Annotated[
+    list[str] | None, typer.Option("--target", "-t", help="Targets; default all the bundle was exported for.")
+]
+_Images = Annotated[
+    Path | None, typer.Option(help="Picture or folder: compare the targets with one another on it too.")
+]
+_MinAgreement = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Share of labels that must agree; default 0.999, or what export measured."),
+]
+_Network = Annotated[
+    str | None,
+    typer.Option(help="package.module:factory of your own network, for the torch target; a bundle's word is not run."),
+]
+_Keys = Annotated[
+    list[Path] | None,
+    typer.Option("--key", "-k", help="PEM file of a public key that must have signed it; may be given again."),
+]
+
+
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="The NAME.edgeseg folder.")],
-    target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="Targets; default all the bundle was exported for.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Picture or folder: compare the targets with one another on it too.")
-    ] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Share of labels that must agree; default 0.999, or what export measured."),
-    ] = None,
-    network: Annotated[
-        str | None,
-        typer.Option(
-            help="package.module:factory of your own network, for the torch target; a bundle's word is not run."
-        ),
-    ] = None,
-    key: Annotated[
-        list[Path] | None,
-        typer.Option("--key", "-k", help="PEM file of a public key that must have signed it; may be given again."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    bundle: BundleFolder,
+    target: _Targets = None,
+    images: _Images = None,
+    min_agreement: _MinAgreement = None,
+    network: _Network = None,
+    key: _Keys = None,
+    as_json: Json = False,
 ) -> None:
     """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
     from edgeseg.bundle import open_bundle
-    from edgeseg.errors import ParityError, PartialFailureError, TargetUnavailableError
+    from edgeseg.errors import PartialFailureError
     from edgeseg.runtimes import RuntimeOptions, engines
 
     opened = open_bundle(bundle, trusted_keys=key or ())
-    asked = split_targets(target or [])
-    names = asked or list(opened.manifest.targets)
-    minimum = _minimum(opened) if min_agreement is None else min_agreement
+    named = split_targets(target or [])
+    names = named or list(opened.manifest.targets)
+    minimum = opened.manifest.self_test if min_agreement is None else min_agreement
     failures: list[EdgesegError] = []
     known = {record.name: record.options for record in engines()}
     options = {name: RuntimeOptions(network=network if "network" in known.get(name, {}) else None) for name in names}
@@ -70,29 +80,31 @@ def verify(
     if images is not None:
         ran = [row.target for row in rows if row.status in ("ok", "differs")]
         rows += _cross_test(opened, {name: options[name] for name in ran}, images, minimum, unread)
-    _show(opened, rows, as_json, _signed(opened, key or []))
+    _print_rows(opened, rows, as_json, _signed(opened, key or []))
     if failures:
         raise failures[0]
-    failed = [row for row in rows if row.status == "differs"]
-    if failed:
-        told = ", ".join(f"{row.target} ({row.differing} of {row.pixels} labels)" for row in failed)
-        raise ParityError(f"the masks of this machine are not those of PyTorch: {told}")
-    absent = [row for row in rows if row.status == "absent"]
-    if absent and (asked or len(absent) == len(rows)):
-        raise TargetUnavailableError(absent[0].reason)
+    _raise_failures(rows, all_required=bool(named))
     if unread:
         raise PartialFailureError(f"{len(unread)} of the pictures failed (named above); the others were compared")
 
 
-def _minimum(bundle: Bundle) -> float:
-    """0.999, or for a low precision a little less than the sample had at export."""
-    return bundle.manifest.self_test
+def _raise_failures(rows: list[_Row], *, all_required: bool) -> None:
+    """Raise where masks differ, and where targets are absent that the user named, or all of them."""
+    from edgeseg.errors import ParityError, TargetUnavailableError
+
+    differing = [row for row in rows if row.status == "differs"]
+    if differing:
+        words = ", ".join(f"{row.target} ({row.differing} of {row.pixels} labels)" for row in differing)
+        raise ParityError(f"the masks of this machine are not those of PyTorch: {words}")
+    absent = [row for row in rows if row.status == "absent"]
+    if absent and (all_required or len(absent) == len(rows)):
+        raise TargetUnavailableError(absent[0].reason)
 
 
 def _self_test(
     bundle: Bundle, target: str, options: RuntimeOptions, minimum: float, failures: list[EdgesegError]
 ) -> _Row:
-    """The self test on one target; an error other than its absence is told in its row and kept in `failures`."""
+    """Run the self test on one target. An error other than the target's absence is added to `failures` too."""
     from edgeseg.errors import EdgesegError, TargetUnavailableError
     from edgeseg.predictor import Predictor
 
@@ -111,39 +123,28 @@ def _self_test(
 def _cross_test(
     bundle: Bundle, options: dict[str, RuntimeOptions], images: Path, minimum: float, unread: list[str]
 ) -> list[_Row]:
-    """Labels of every target against the first one's, over pictures, at the network's size; adds to `unread`."""
+    """Compare the labels of every target with the first one's on pictures, at the network's size.
+
+    Pictures that cannot be read are added to `unread`.
+    """
     from edgeseg.errors import InputError
-    from edgeseg.metrics import agreement
     from edgeseg.predictor import Predictor
     from edgeseg.sources import pictures_at
 
-    targets = list(options)
-    if not targets:
+    if not options:
         return []
     files = pictures_at(images)
-    predictors = [
-        Predictor(bundle, name, output="network", keep_image=False, check=False, options=options[name])
-        for name in targets
-    ]
-    counts = {target: [0, 0] for target in targets[1:]}
-    try:
-        for file in files:
-            try:
-                first, *others = [predictor(file).labels for predictor in predictors]
-            except InputError as error:
-                unread.append(str(file))
-                errors().print(f"failed: {error}", markup=False, highlight=False, soft_wrap=True)
-                continue
-            for target, labels in zip(targets[1:], others, strict=True):
-                wrong, total = agreement(first, labels)
-                counts[target][0] += wrong
-                counts[target][1] += total
-    finally:
-        for predictor in predictors:
-            predictor.close()
+    with contextlib.ExitStack() as stack:
+        predictors = {
+            name: stack.enter_context(
+                Predictor(bundle, name, output="network", keep_image=False, check=False, options=options[name])
+            )
+            for name in options
+        }
+        counts = _count_differing(predictors, files, unread)
     if len(unread) == len(files):
         raise InputError(f"none of the {len(files)} pictures of '{images}' could be read (named above)")
-    reason = f"against {targets[0]} on {len(files) - len(unread)} pictures"
+    reason = f"against {next(iter(options))} on {len(files) - len(unread)} pictures"
     return [
         _Row(target, "ok" if 1 - wrong / total >= minimum else "differs", total, wrong, "", reason)
         for target, (wrong, total) in counts.items()
@@ -151,8 +152,29 @@ def _cross_test(
     ]
 
 
+def _count_differing(
+    predictors: dict[str, Predictor], files: list[Path], unread: list[str]
+) -> dict[str, tuple[int, int]]:
+    """Count, for every target but the first, the pixels whose label is not the first one's, and all pixels."""
+    from edgeseg.errors import InputError
+    from edgeseg.metrics import agreement
+
+    counts: dict[str, tuple[int, int]] = dict.fromkeys(list(predictors)[1:], (0, 0))
+    for file in files:
+        try:
+            first, *others = [predictor(file).labels for predictor in predictors.values()]
+        except InputError as error:
+            unread.append(str(file))
+            errors().print(f"failed: {error}", markup=False, highlight=False, soft_wrap=True)
+            continue
+        for (target, (wrong, total)), labels in zip(counts.items(), others, strict=True):
+            differing, pixels = agreement(first, labels)
+            counts[target] = (wrong + differing, total + pixels)
+    return counts
+
+
 def _signed(bundle: Bundle, keys: list[Path]) -> str:
-    """What is known of the bundle's signature, in words."""
+    """Describe the bundle's signature in words."""
     from edgeseg.signing import signature_of
 
     if keys:
@@ -160,7 +182,7 @@ def _signed(bundle: Bundle, keys: list[Path]) -> str:
     return "not signed" if signature_of(bundle.path) is None else "signed, by whom was not checked (--key)"
 
 
-def _show(bundle: Bundle, rows: list[_Row], as_json: bool, signed: str) -> None:
+def _print_rows(bundle: Bundle, rows: list[_Row], as_json: bool, signed: str) -> None:
     if as_json:
         exported = [{**asdict(parity), "agreement": parity.agreement} for parity in bundle.manifest.parity]
         print_json(

@@ -1,10 +1,10 @@
-"""Decode a picture file that is in memory: measured first, damage told, one sentence for whatever goes wrong.
+"""Decode a picture file in memory: it is measured first, its damage is described, and an error is one sentence.
 
-JPEG goes through libjpeg-turbo by way of simplejpeg, which tells libjpeg's warnings apart from success; its pixels are
-those of OpenCV, bit for bit. The JPEGs it does not take (unusual subsampling, lossless) and all other formats go
-through OpenCV. Damage is told where the file or its decoder can tell: JPEG by libjpeg's warnings, PNG by the checksum
-of every chunk. The others have no checksum, and a flipped bit in them, or one that a JPEG's codes happen to allow, is
-just another picture.
+JPEG is decoded by libjpeg-turbo through simplejpeg, which distinguishes libjpeg's warnings from success. Its pixels are
+those of OpenCV, bit for bit. The JPEGs it does not take (unusual subsampling, lossless) and all other formats are
+decoded by OpenCV. Damage is described where the file or its decoder shows it: JPEG by libjpeg's warnings, PNG by the
+checksum of every chunk. The other formats have no checksum. A flipped bit in them, or one that a JPEG's codes happen to
+allow, is just another picture.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from edgeseg.decoding.headers import first_picture, measure
 from edgeseg.errors import InputError
 from edgeseg.text import first_line, one_line
 
-__all__ = ["HELD_BYTES", "MAX_PIXELS", "MOST_SCANNED", "Decoded", "decode"]
+__all__ = ["DECODER_BYTES", "MAX_PIXELS", "MOST_SCANNED", "Decoded", "decode"]
 
 MAX_PIXELS = 100_000_000
 """Pictures above so many pixels (height x width) are refused unless the caller allows more."""
 
-HELD_BYTES = 8
-"""Bytes per allowed pixel that a decoder may hold beside the picture it gives."""
+DECODER_BYTES = 8
+"""Bytes per allowed pixel that a decoder may use beside the picture it gives."""
 
 MOST_SCANNED = 500_000_000
 """Pixels x scans of one channel above which a JPEG of more scans than `_ORDINARY_SCANS` is refused."""
@@ -43,12 +43,12 @@ _one_fallback = threading.Lock()
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture and what is wrong with its file.
+    """A picture and the damage of its file.
 
     Attributes:
-        image: (H, W, 3) RGB of uint8 or uint16, or whatever channels and order OpenCV gives where the picture was asked
+        image: (H, W, 3) RGB of uint8 or uint16, or the channels and order that OpenCV gives where the picture was asked
             for as stored.
-        damaged: Sentences on damage that the decoder got over; empty where the file is whole as far as can be told.
+        damaged: Sentences on damage that the decoder got over; empty where none was recognised.
     """
 
     image: NDArray[Any]
@@ -63,15 +63,19 @@ def decode(
     Args:
         data: The whole file.
         name: What a message calls it.
-        max_pixels: Largest height x width; the decoder's memory is held to 8 bytes for each of them.
-        strict: Refuse a damaged picture instead of telling.
-        stored: Give the channels as stored and leave the EXIF orientation; for label maps.
+        max_pixels: Largest height x width; the decoder may use 8 bytes of memory for each of them.
+        strict: Refuse a damaged picture instead of describing the damage.
+        stored: Keep the channels as stored and ignore the EXIF orientation; for label maps.
 
     Returns:
         The picture, rotated as its EXIF orientation says, and its damage.
 
     Raises:
         InputError: Not a picture, too large, cut short, or damaged beyond decoding; with `strict` damaged at all.
+
+    Example:
+        >>> decode(bundle.read("sample.png"), "the sample").image.shape
+        (44, 52, 3)
     """
     header = measure(data, name)
     _check_limits(header, name, max_pixels)
@@ -99,10 +103,10 @@ def _check_limits(header: PictureHeader, name: str, max_pixels: int) -> None:
         raise InputError(
             f"{name} is {size}, above {max_pixels} pixels; make it smaller first, or allow more (max_pixels)"
         )
-    if header.pixels * header.held > max_pixels * HELD_BYTES:
+    if header.pixels * header.decoder_bytes > max_pixels * DECODER_BYTES:
         raise InputError(
-            f"{name} is {size} and takes {header.held} bytes per pixel to decode as {header.format}, above "
-            f"{HELD_BYTES} for each of {max_pixels} pixels; make it smaller first, or allow more (max_pixels)"
+            f"{name} is {size} and takes {header.decoder_bytes} bytes per pixel to decode as {header.format}, above "
+            f"{DECODER_BYTES} for each of {max_pixels} pixels; make it smaller first, or allow more (max_pixels)"
         )
     if header.scans > _ORDINARY_SCANS and header.pixels * header.scans > MOST_SCANNED:
         raise InputError(
@@ -115,22 +119,22 @@ def _check_limits(header: PictureHeader, name: str, max_pixels: int) -> None:
 
 
 def _decode_jpeg(data: bytes, header: PictureHeader, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Decode with libjpeg-turbo, or with OpenCV what simplejpeg does not take."""
+    """Decode with libjpeg-turbo; what simplejpeg does not take, with OpenCV."""
     from simplejpeg import decode_jpeg
 
     image = np.empty((header.height, header.width, 3), np.uint8)
     notes: tuple[str, ...] = ()
     try:
-        found = decode_jpeg(data, "RGB", buffer=image)
+        decoded = decode_jpeg(data, "RGB", buffer=image)
     except ValueError as warning:
         try:
-            found = decode_jpeg(data, "RGB", buffer=image, strict=False)
+            decoded = decode_jpeg(data, "RGB", buffer=image, strict=False)
         except ValueError:
             return _decode_other(data, header, name, stored=False)
         notes = (_jpeg_note(str(warning)),)
-    if found.shape != image.shape:
-        raise _other_size(header, name, found)
-    return _turned(np.asarray(found, np.uint8), header.orientation), notes
+    if decoded.shape != image.shape:
+        raise _other_size(header, name, decoded)
+    return _turned(np.asarray(decoded, np.uint8), header.orientation), notes
 
 
 def _jpeg_note(warning: str) -> str:

@@ -1,4 +1,4 @@
-"""JPEG 2000 and AVIF: pictures in boxes. Measured is what is coded inside, not only what the boxes claim."""
+"""JPEG 2000 and AVIF: pictures in boxes. The coded picture inside is measured, not only what the boxes claim."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_PARTS = 1 << 17
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, first byte and end of each box between two places."""
+    """Yield kind, first byte and end of each box between two places."""
     for _ in range(_MOST_BOXES):
         if at + 8 > end:
             return
@@ -109,7 +109,7 @@ def _check_coding(data: bytes, start: int, width: int, height: int, wide: int, h
 
 
 def _check_packets(share: int, blocks: tuple[int, ...], levels: int, wide: int, high: int) -> None:
-    """Packets are layers x channels x tiles x precincts of every level; writers make thousands of them."""
+    """Refuse more packets (layers x channels x tiles x precincts of every level) than a writer makes."""
     across, down, _, _, *precincts = blocks
     if levels > 32 or across + down + 4 < 8:
         raise HeaderError("is a JPEG 2000 of very small blocks or very many levels; save it again as PNG")
@@ -128,7 +128,16 @@ def _check_packets(share: int, blocks: tuple[int, ...], levels: int, wide: int, 
 
 @dataclass
 class _Items:
-    """What the ``meta`` box says of the pictures in the file."""
+    """What the ``meta`` box says about the pictures in the file.
+
+    Attributes:
+        primary: Item of the main picture.
+        kinds: Item -> kind.
+        sizes: Height x width by property, (0, 0) where the property is no size.
+        linked: Item -> its properties.
+        places: Item -> start and length of its parts; a start inside ``idat`` is stored as -1 - start.
+        inside: First byte of ``idat``.
+    """
 
     primary: int = 0
     kinds: dict[int, bytes] = field(default_factory=dict)
@@ -231,17 +240,17 @@ def _read_places(data: bytes, at: int, items: _Items) -> None:
 
 
 def _payload(data: bytes, items: _Items, item: int) -> bytes:
-    found = bytearray()
+    payload = bytearray()
     for start, length in items.places.get(item, []):
         start = items.inside - 1 - start if start < 0 else start
-        found += data[start : start + length if length else len(data)]
-        if len(found) > len(data):
+        payload += data[start : start + length if length else len(data)]
+        if len(payload) > len(data):
             raise HeaderError(DAMAGED)
-    return bytes(found)
+    return bytes(payload)
 
 
 def _coded_pixels(stream: bytes) -> int:
-    """The largest frame size in an AV1 stream of one picture; it may hold a few layers, not a film."""
+    """Find the largest frame size in an AV1 stream of one picture, which may have a few layers but is no film."""
     at, largest, frames = 0, 0, 0
     while at < len(stream):
         head, at = stream[at], at + (2 if stream[at] & 4 else 1)
@@ -269,7 +278,7 @@ def _leb128(stream: bytes, at: int) -> tuple[int, int]:
 
 
 class _Bits:
-    """Numbers of so many bits, one after another."""
+    """Reads numbers of a given count of bits, one after another."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -288,7 +297,7 @@ class _Bits:
 
 
 def _sequence_pixels(header: bytes) -> int:
-    """Height x width of the largest frame that an AV1 sequence header allows (AV1 specification, 5.5.1)."""
+    """Compute height x width of the largest frame that an AV1 sequence header allows (AV1 specification, 5.5.1)."""
     bits = _Bits(header)
     _, _, reduced = bits.take(3), bits.take(1), bits.take(1)
     if reduced:

@@ -1,4 +1,4 @@
-"""GIF: its canvas, where its first picture ends, and codes that only an attack would hold."""
+"""GIF: its canvas, where its first picture ends, and codes that only an attack would contain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def measure(data: bytes) -> PictureHeader:
     """Measure the canvas; the first picture must lie in it.
 
     Raises:
-        HeaderError: Damaged, cut short, or made of codes that take a decoder minutes.
+        HeaderError: Damaged, cut short, or made of codes that take a decoder very long.
     """
     width, height = unpack("<HH", data, 6)
     descriptor, codes, end = _first(data)
@@ -27,12 +27,12 @@ def measure(data: bytes) -> PictureHeader:
 
 
 def first_picture(data: bytes) -> bytes:
-    """The file with its first picture alone."""
+    """Cut the file after its first picture."""
     return data[: _first(data)[2]] + b"\x3b"
 
 
 def _first(data: bytes) -> tuple[int, int, int]:
-    """Where the first picture's descriptor, its codes, and what follows it begin."""
+    """Find where the first picture's descriptor, its codes, and the data after it begin."""
     (flags,) = unpack("B", data, 10)
     at = 13 + _table(flags)
     while True:
@@ -62,19 +62,19 @@ def _after_blocks(data: bytes, at: int) -> int:
 
 
 def _check_codes(data: bytes, at: int, pixels: int) -> None:
-    """Count how often the code table is cleared: OpenCV takes microseconds for each, and a bit or two asks for it."""
+    """Count how often the code table is cleared. OpenCV is slow at that, and a bit or two asks for it."""
     (least,) = unpack("B", data, at)
     if not 2 <= least <= 11:
         raise HeaderError(DAMAGED)
     clear, size, table = 1 << least, least + 1, (1 << least) + 1
-    bits = held = clears = given = 0
+    bits = waiting = clears = given = 0
     for byte in _blocks(data, at + 1):
-        bits |= byte << held
-        held += 8
-        while held >= size:
+        bits |= byte << waiting
+        waiting += 8
+        while waiting >= size:
             code = bits & ((1 << size) - 1)
             bits >>= size
-            held -= size
+            waiting -= size
             if code in (clear, clear + 1):
                 clears += 1
                 size, table = least + 1, clear + 1
@@ -89,8 +89,8 @@ def _check_codes(data: bytes, at: int, pixels: int) -> None:
 
 
 def _blocks(data: bytes, at: int) -> bytes:
-    found = bytearray()
+    codes = bytearray()
     while length := data[at]:
-        found += data[at + 1 : at + 1 + length]
+        codes += data[at + 1 : at + 1 + length]
         at += 1 + length
-    return bytes(found)
+    return bytes(codes)

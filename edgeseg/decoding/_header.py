@@ -1,4 +1,4 @@
-"""What every reader of picture headers uses: the header itself, and words for what is wrong with one."""
+"""The header of a picture, and words for what is wrong with it, for every reader of headers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DAMAGED = "is damaged; get it whole, or save it again"
 
 
 class HeaderError(Exception):
-    """A header that cannot be used; the text goes on from the picture's name."""
+    """An unusable header. The text continues a sentence that begins with the picture's name."""
 
 
 @dataclass(frozen=True)
 class PictureHeader:
-    """What a file says of its first picture.
+    """What a file says about its first picture.
 
     Attributes:
         format: Name of the format, such as ``PNG``.
@@ -26,7 +26,8 @@ class PictureHeader:
         width: Columns as stored.
         channels: Channels as stored; a colour table counts as 3.
         bits: Bits per channel as stored; a colour table counts as 8, and an AVIF as 16 (and as 4 channels) at worst.
-        held: Bytes per pixel that a decoder holds at worst beside the picture it gives, and more where it is slow.
+        decoder_bytes: Bytes per pixel that a decoder uses at worst beside the picture it gives, and more where it is
+            slow.
         animated: Whether more pictures follow; they are not decoded.
         scans: Passes over one channel each, of which a progressive JPEG has about a dozen; else 1.
         orientation: EXIF orientation 1..8 of a JPEG, else 1; decoders apply that of other formats.
@@ -37,7 +38,7 @@ class PictureHeader:
     width: int
     channels: int = 3
     bits: int = 8
-    held: int = 4
+    decoder_bytes: int = 4
     animated: bool = False
     scans: int = 1
     orientation: int = 1
@@ -52,7 +53,7 @@ def unpack(layout: str, data: bytes, at: int) -> tuple[Any, ...]:
     """Unpack values from `data` at byte `at`, as `struct.unpack_from` does.
 
     Raises:
-        HeaderError: The data ends before.
+        HeaderError: The data ends too early.
     """
     if at < 0 or at + struct.calcsize(layout) > len(data):
         raise HeaderError(ENDS_EARLY)

@@ -1,9 +1,9 @@
-"""Keep what picture libraries print off standard error: libpng and libjpeg write there themselves, past Python.
+"""Keep picture libraries from printing: libpng and libjpeg write to standard error themselves, past Python.
 
-They know only file descriptor 2, and a process has one. While at least one thread decodes, it leads to a file in
-memory; lines of the libraries are kept for whoever asked, and all others (of other threads) are passed on when a
-decoder ends. A program that another thread starts in that moment inherits the file: what it writes to standard error
-is lost. Where descriptor 2 is closed, or no such file can be made, nothing is redirected.
+They know only file descriptor 2, of which a process has one. While a thread decodes, the descriptor leads to a file in
+memory. Lines of the libraries are kept for the caller. All others (of other threads) are passed on when a decoder ends.
+A program that another thread starts at that moment inherits the file: what it writes to standard error is lost. Where
+descriptor 2 is closed, or no such file can be created, nothing is redirected.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LIBRARY_LINE = re.compile(rf"(?:libpng (?:warning|error): |PXM::|{_LIBJPEG})".e
 
 
 class _Redirection:
-    """Descriptor 2, led elsewhere while anyone is inside."""
+    """Descriptor 2, redirected while any thread decodes."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -39,7 +39,7 @@ class _Redirection:
         self._jpeg: list[str] = []
 
     def enter(self) -> int:
-        """Redirect unless that is done; give the number of libjpeg's lines so far."""
+        """Redirect unless that is done; return the number of libjpeg's lines so far."""
         with self.lock:
             self.inside += 1
             if self.inside == 1:
@@ -50,7 +50,7 @@ class _Redirection:
             return len(self._jpeg)
 
     def leave(self, start: int) -> list[str]:
-        """Undo it when the last one leaves; give libjpeg's lines since `start`."""
+        """Undo it when the last thread leaves; return libjpeg's lines since `start`."""
         with self.lock:
             self._drain()
             lines = self._jpeg[start:]
@@ -61,7 +61,7 @@ class _Redirection:
             return lines
 
     def restore(self) -> None:
-        """Lead descriptor 2 back to where it led."""
+        """Undo the redirection."""
         if self._saved >= 0:
             os.dup2(self._saved, 2)
             self._drain()
@@ -90,9 +90,9 @@ class _Redirection:
         size = os.fstat(self._sink).st_size
         if size <= self._read:
             return
-        found = os.pread(self._sink, size - self._read, self._read)
+        written = os.pread(self._sink, size - self._read, self._read)
         self._read = size
-        for line in found.splitlines(keepends=True):
+        for line in written.splitlines(keepends=True):
             if _JPEG_LINE.match(line):
                 self._jpeg.append(line.decode("utf-8", "replace").strip())
             if not _LIBRARY_LINE.match(line):
@@ -100,7 +100,7 @@ class _Redirection:
                     os.write(self._saved, line)
 
     def after_fork(self) -> None:
-        """In a forked child: the threads that were inside are not here."""
+        """Undo the redirection in a forked child, where the threads that decoded do not exist."""
         if self.inside:
             cv2.utils.logging.setLogLevel(self._level)
             self.inside = 0
@@ -113,7 +113,7 @@ class _Redirection:
 
 
 def _memory_file() -> int:
-    """A descriptor of an empty file that no one else sees; written at its end."""
+    """Open an empty file that no other process sees, written at its end."""
     if hasattr(os, "memfd_create"):
         with contextlib.suppress(OSError):
             return os.memfd_create("edgeseg-stderr")
@@ -132,11 +132,11 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def hushed() -> Iterator[list[str]]:
-    """Decode in silence; any number of threads may at once.
+    """Decode without output; any number of threads may at once.
 
     Yields:
-        A list that holds, after the block, the lines libjpeg printed meanwhile; those of other threads too, so
-        whoever reads it lets one thread in at a time.
+        A list that contains, after the block, the lines that libjpeg printed meanwhile. Lines of other threads are
+        among them, so who reads it must let one thread in at a time.
     """
     lines: list[str] = []
     start = _REDIRECTION.enter()

@@ -25,8 +25,8 @@ _MOST_STORED = 1 << 30
 def plain_png(data: bytes) -> tuple[bytes | bytearray, tuple[str, ...]]:
     """Check every chunk and leave out what the first picture does not need.
 
-    libpng unpacks whatever follows the last row too, a thousand bytes for each. Where that could be more than a
-    gigabyte the pixels are unpacked here, up to their end, and handed on unpacked.
+    libpng also unpacks whatever follows the last row, a thousand bytes for each. Where that could be more than a
+    gigabyte the pixels are unpacked here, up to their end, and passed on unpacked.
 
     Args:
         data: A PNG whose header was measured.
@@ -60,7 +60,7 @@ def plain_png(data: bytes) -> tuple[bytes | bytearray, tuple[str, ...]]:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and whole of each chunk, up to the end of the picture."""
+    """Yield kind and whole of each chunk, up to the end of the picture."""
     view, at = memoryview(data), _START
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -75,7 +75,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _unpacked_size(data: bytes) -> int:
-    """Bytes of all rows, each with its filter, in one pass or the seven of an interlaced picture."""
+    """Count the bytes of all rows, each with its filter, in one pass or the seven of an interlaced picture."""
     width, height, bits, color, _, _, interlaced = unpack(">IIBBBBB", data, 16)
     depth = bits * _CHANNELS[color]
     sizes = [(width, height)]
@@ -102,19 +102,19 @@ def _store(kept: bytearray, pixels: list[memoryview], room: int) -> None:
 
 
 def _unpacked(pixels: list[memoryview], room: int) -> Iterator[bytes]:
-    """Up to `room` bytes in blocks; the checksum that may follow them is checked, and more data is left."""
+    """Unpack up to `room` bytes in blocks; check the checksum that may follow, and leave the rest."""
     unpacker = zlib.decompressobj()
     try:
         for piece in _pieces(pixels):
             waiting: bytes | memoryview = piece
             while waiting:
-                found = unpacker.decompress(waiting, max(1, min(_BLOCK, room)))
+                block = unpacker.decompress(waiting, max(1, min(_BLOCK, room)))
                 waiting = unpacker.unconsumed_tail
-                if found and not room:
+                if block and not room:
                     return
-                if found:
-                    room -= len(found)
-                    yield found
+                if block:
+                    room -= len(block)
+                    yield block
             if unpacker.eof:
                 return
     except zlib.error:
@@ -122,7 +122,7 @@ def _unpacked(pixels: list[memoryview], room: int) -> Iterator[bytes]:
 
 
 def _pieces(pixels: list[memoryview]) -> Iterator[memoryview]:
-    """The packed bytes of all chunks in small pieces: zlib copies what it has not used yet of each."""
+    """Cut the packed bytes of all chunks into small pieces, since zlib copies what it has not used of each."""
     for chunk in pixels:
         packed = chunk[8:-4]
         yield from (packed[start : start + _PIECE] for start in range(0, len(packed), _PIECE))

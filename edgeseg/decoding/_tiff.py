@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF, of either byte order: the first directory, and what a decoder would allocate and read for it."""
+"""TIFF and BigTIFF of either byte order: the first directory, and what a decoder would allocate and read for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST_TILE = 1 << 24
 
 
 class _Directory(NamedTuple):
-    """Where the first directory lies and what it says."""
+    """Content of the first directory, and where the place of the next one is stored."""
 
     entries: dict[int, tuple[int, ...]]
     next_at: int
@@ -44,12 +44,14 @@ def measure(data: bytes) -> PictureHeader:
     _check_parts(entries, len(data), channels * (bits + 7) // 8)
     following = unpack(directory.next_layout, data, directory.next_at)[0]
     rows = 0 if _TILE_WIDTH in entries else min(height, entries.get(_STRIP_ROWS, (height,))[0])
-    held = 16 if bits > 8 else 8 if rows * width > _LARGEST_TILE else 4
-    return PictureHeader("TIFF", height, width, 3 if photometric == 3 else channels, bits, held, following != 0)
+    decoder_bytes = 16 if bits > 8 else 8 if rows * width > _LARGEST_TILE else 4
+    return PictureHeader(
+        "TIFF", height, width, 3 if photometric == 3 else channels, bits, decoder_bytes, following != 0
+    )
 
 
 def first_picture(data: bytes) -> bytes:
-    """The file with no directory after the first: libtiff would walk through all of them."""
+    """Cut the list of directories after the first one, since libtiff would go through all of them."""
     directory = _read(data)
     size = struct.calcsize(directory.next_layout)
     return data[: directory.next_at] + bytes(size) + data[directory.next_at + size :]
@@ -78,7 +80,7 @@ def _read(data: bytes) -> _Directory:
 
 
 def _values(data: bytes, place: int, order: str, kind: int, big: bool) -> tuple[int, ...]:
-    """The whole numbers of an entry."""
+    """Read the whole numbers of an entry."""
     (count,) = unpack(f"{order}Q" if big else f"{order}I", data, place + 4)
     if kind not in _SIZES or count == 0:
         raise HeaderError(DAMAGED)
@@ -92,7 +94,7 @@ def _values(data: bytes, place: int, order: str, kind: int, big: bool) -> tuple[
 
 
 def _check_kind(entries: dict[int, tuple[int, ...]], photometric: int, channels: int, bits: int) -> None:
-    """Refuse by name what OpenCV cannot make uint8 RGB of."""
+    """Refuse by name what OpenCV cannot turn into uint8 RGB."""
     numbers, compression = entries.get(_NUMBERS, (1,))[0], entries.get(_COMPRESSION, (1,))[0]
     if photometric in (32844, 32845) or numbers == 3:
         raise HeaderError(f"holds float{bits if numbers == 3 else 32} values; scale it to uint8 0..255 first")

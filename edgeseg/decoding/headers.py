@@ -1,9 +1,9 @@
 """Measure a picture before it is decoded: format, size, channels and bits, from its header alone.
 
 A file of a few kilobytes can claim a picture of gigabytes, and decoders allocate what is claimed. Every format that
-OpenCV decodes is measured here; what cannot be measured, or what only an attack would hold (a JPEG 2000 of a million
-tiles, a TIFF whose strips are read a thousand times over), is refused. Nothing here allocates more than the file, and
-the work is a few steps per block of the file.
+OpenCV decodes is measured here. Files are refused that cannot be measured, or that only an attack would contain (a JPEG
+2000 of a million tiles, a TIFF whose strips are read a thousand times over). Nothing here allocates more than the file,
+and the work is a few steps per block of the file.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ def measure(data: bytes, name: str = "the picture") -> PictureHeader:
     Raises:
         InputError: Of no format that is measured here, damaged, cut short, with a side of 0 or above `LARGEST_SIDE`,
             or of a kind that never becomes uint8 RGB (floats, CMYK, signed numbers).
+
+    Example:
+        >>> header = measure(bundle.read("sample.png"))
+        >>> header.format, header.height, header.width, header.channels
+        ('PNG', 44, 52, 3)
     """
     try:
         for fits, reader in _READERS:
@@ -58,11 +63,11 @@ def measure(data: bytes, name: str = "the picture") -> PictureHeader:
 
 
 def first_picture(data: bytes, header: PictureHeader) -> bytes:
-    """Give the file with its first picture alone, where a decoder would go through the others too.
+    """Cut a file after its first picture, where a decoder would go through the others too.
 
     Args:
         data: A file that was measured.
-        header: What `measure` gave for it.
+        header: Its header, from `measure`.
     """
     if header.format == "GIF":
         return _gif.first_picture(data)
@@ -85,23 +90,23 @@ def _checked(header: PictureHeader) -> PictureHeader:
 
 
 def _png(data: bytes) -> PictureHeader:
-    """PNG and APNG: IHDR comes first; a whole file ends with IEND."""
+    """Measure PNG and APNG: IHDR comes first; a whole file ends with IEND."""
     length, kind, width, height, bits, color = unpack(">I4sIIBB", data, 8)
     if length != 13 or kind != b"IHDR" or bits not in _PNG_BITS.get(color, ()):
         raise HeaderError(DAMAGED)
     table = color == 3
-    channels, held = _PNG_CHANNELS[color], 16 if bits == 16 else 4
-    return PictureHeader("PNG", height, width, channels, 8 if table else bits, held, b"acTL" in data[33:4096])
+    channels, decoder_bytes = _PNG_CHANNELS[color], 16 if bits == 16 else 4
+    return PictureHeader("PNG", height, width, channels, 8 if table else bits, decoder_bytes, b"acTL" in data[33:4096])
 
 
 def _jpeg(data: bytes) -> PictureHeader:
-    """JPEG: the first frame header holds the size; every segment up to the end of the picture is passed."""
+    """Measure JPEG: the first frame header has the size; every segment up to the end of the picture is passed."""
     at, scans, orientation, frame = 2, 0, 0, None
     for _ in range(_JPEG_SEGMENTS):
-        found = _JPEG_MARKER.search(data, at)
-        if found is None:
+        match = _JPEG_MARKER.search(data, at)
+        if match is None:
             raise HeaderError(ENDS_EARLY)
-        marker, at = data[found.start() + 1], found.end()
+        marker, at = data[match.start() + 1], match.end()
         if marker == 0xD9:
             return _jpeg_header(frame, scans, orientation or 1)
         (length,) = unpack(">H", data, at)
@@ -127,7 +132,7 @@ def _jpeg_header(frame: tuple[int, ...] | None, scans: int, orientation: int) ->
 
 
 def _exif_orientation(exif: bytes) -> int:
-    """Orientation 1..8 of the first directory as OpenCV reads it; 1 where there is none."""
+    """Read the orientation 1..8 of the first directory as OpenCV does; 1 where there is none."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 10:
         return 1
@@ -146,7 +151,7 @@ def _exif_orientation(exif: bytes) -> int:
 
 
 def _webp(data: bytes) -> PictureHeader:
-    """WebP, plain (VP8), lossless (VP8L) and extended (VP8X); libwebp holds an extended file to its canvas."""
+    """Measure WebP: plain (VP8), lossless (VP8L) and extended (VP8X), which libwebp limits to its canvas."""
     size, _, kind = unpack("<I4s4s", data, 4)
     if len(data) < 8 + size or len(data) < 32:
         raise HeaderError(ENDS_EARLY)
@@ -167,7 +172,7 @@ def _webp(data: bytes) -> PictureHeader:
 
 
 def _bmp(data: bytes) -> PictureHeader:
-    """BMP: the header of OS/2 (12 bytes) or any later one (36 bytes and more)."""
+    """Measure BMP: the header of OS/2 (12 bytes) or any later one (36 bytes and more)."""
     start, size = unpack("<II", data, 10)
     if size == 12:
         width, height, _, bits, packing = *unpack("<HHHH", data, 18), 0
@@ -184,7 +189,7 @@ def _bmp(data: bytes) -> PictureHeader:
 
 
 def _sun(data: bytes) -> PictureHeader:
-    """Sun raster, uncompressed."""
+    """Measure uncompressed Sun raster."""
     width, height, bits, _, packing, mapped, length = unpack(">7I", data, 4)
     if bits not in (1, 8, 24, 32) or packing > 1 or mapped > 1 or length > 768:
         raise HeaderError("is a Sun raster of a kind that OpenCV does not read; use PNG or JPEG")
@@ -205,14 +210,14 @@ _PAM_DEPTHS = {b"BLACKANDWHITE": 1, b"GRAYSCALE": 1, b"GRAYSCALE_ALPHA": 2, b"RG
 
 
 def _pnm(data: bytes) -> PictureHeader:
-    """PBM, PGM and PPM, as text (P1..P3) and as bytes (P4..P6)."""
+    """Measure PBM, PGM and PPM, as text (P1..P3) and as bytes (P4..P6)."""
     kind, at, numbers = data[1] - ord("0"), 2, list[int]()
     for _ in range(2 if kind in (1, 4) else 3):
-        found = _NUMBER.match(data, at, at + 4096)
-        if found is None:
+        match = _NUMBER.match(data, at, at + 4096)
+        if match is None:
             raise HeaderError(DAMAGED)
-        numbers.append(int(found[1]))
-        at = found.end()
+        numbers.append(int(match[1]))
+        at = match.end()
     width, height, most = (*numbers, 1)[:3]
     if not 1 <= most <= 65535:
         raise HeaderError(f"has a largest value of {most}, expected 1 to 65535; save it again")
@@ -223,16 +228,16 @@ def _pnm(data: bytes) -> PictureHeader:
 
 
 def _pam(data: bytes) -> PictureHeader:
-    """PAM; its kind of tuple must agree with its number of channels."""
+    """Measure PAM; its kind of tuple must agree with its number of channels."""
     values: dict[bytes, bytes] = {}
     at = 3
     while b"ENDHDR" not in values:
-        found = _PAM_LINE.match(data, at, at + 4096)
-        if found is None or len(values) > 8 or found[1] in values:
+        match = _PAM_LINE.match(data, at, at + 4096)
+        if match is None or len(values) > 8 or match[1] in values:
             raise HeaderError(DAMAGED)
-        at = found.end()
-        if found[1]:
-            values[found[1]] = (found[2] or b"").strip()
+        at = match.end()
+        if match[1]:
+            values[match[1]] = (match[2] or b"").strip()
     try:
         height, width, depth, most = (int(values[key]) for key in (b"HEIGHT", b"WIDTH", b"DEPTH", b"MAXVAL"))
     except (KeyError, ValueError):

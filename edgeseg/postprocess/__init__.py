@@ -1,19 +1,19 @@
 """The exact postprocessing: logits of any size to labels of any size, without the full class x height x width tensor.
 
 The answer is that of "bilinear resize of the logits, then argmax over the classes, the lowest index winning ties", in
-float32. There are two ways to it:
+float32. There are two methods:
 
-- dense: tiles of the output that stay in cache; two small matrix products per tile interpolate, a running maximum over
-  the classes labels.
+- dense: tiles of the output that stay in cache. Two small matrix products per tile interpolate; a running maximum over
+the classes labels.
 - sparse: argmax at the logits' own resolution. Bilinear weights are convex, so a class that wins at all four corners of
-  a cell wins everywhere in it. Only cells whose corners disagree are interpolated, and there only the classes that no
-  corner's winner beats at all four corners. In numpy, or compiled by numba where that is installed
-  (``pip install 'edgeseg[numba]'``), which is the fastest for every map.
+a cell wins everywhere in it. Only cells whose corners disagree are interpolated, and there only the classes that no
+corner's winner beats at all four corners. It runs in numpy, or compiled by numba where that is installed (``pip install
+'edgeseg[numba]'``), which is the fastest for every map.
 
 All differ from exact arithmetic by float32 rounding alone. Every buffer belongs to its call, so calls may run side by
-side. One thread per call: numpy's pieces small enough for the cache are calls so short that a second thread waits for
-the interpreter lock and the dense way takes about three times as long; the compiled way is done in less time than it
-takes to wake a second one where maps are smooth (docs/export.md has the times).
+side. A call uses one thread. In numpy, pieces small enough for the cache are calls so short that a second thread waits
+for the interpreter lock. The compiled method is done in less time than it takes to wake a second thread
+(docs/export.md).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgeseg.labels import LabelMap
 from edgeseg.postprocess.axes import F32, Band, Region, interpolation_bands, prepare
 from edgeseg.postprocess.compiled import compiled_labels, is_usable
 from edgeseg.postprocess.dense import interpolate_all
-from edgeseg.postprocess.sparse import Cells, coarse_argmax, interpolate_cells, spread
+from edgeseg.postprocess.sparse import Cells, coarse_argmax, interpolate_cells, repeat_labels
 from edgeseg.specs import PostprocessSpec, Size
 
 __all__ = ["Band", "Method", "Region", "interpolation_bands", "labels_from_logits", "scores_from_logits", "warm_up"]
@@ -41,17 +41,17 @@ def labels_from_logits(
 ) -> LabelMap:
     """Resize logits bilinearly to `size` and take the argmax, exactly.
 
-    Source positions are those of ``torch.nn.functional.interpolate``: ``(y + 0.5) * h / H - 0.5`` clamped to
-    ``[0, h - 1]``, or ``y * (h - 1) / (H - 1)`` with `postprocess.align_corners`; shrinking has no antialias, as there.
+    Source positions are those of ``torch.nn.functional.interpolate``: ``(y + 0.5) * h / H - 0.5`` clamped to ``[0, h -
+    1]``, or ``y * (h - 1) / (H - 1)`` with `postprocess.align_corners`. Shrinking has no antialias, as there.
 
     Args:
         logits: float32 (or float16) (C, h, w), finite, 1 to 65535 classes. One class means two labels: 1 where the
             resized logit is above `postprocess.threshold`.
         size: Height x width of the labels.
         postprocess: The recorded postprocessing of the network.
-        region: Part of the network's input to cut out: output row y lies at network row
-            ``top + (y + 0.5) * height / H - 0.5``, which is then looked up in the logits.
-        method: ``auto`` takes the fastest way for these logits: ``compiled`` where numba is installed.
+        region: Part of the network's input to cut out: output row y lies at network row ``top + (y + 0.5) * height / H
+            - 0.5``, which is then looked up in the logits.
+        method: ``auto`` takes the fastest method for these logits: ``compiled`` where numba is installed.
 
     Returns:
         uint8 (H, W), uint16 above 255 classes: class index per pixel; equal logits go to the lowest index.
@@ -59,6 +59,11 @@ def labels_from_logits(
     Raises:
         UsageError: Wrong shape, type, number of classes or size; NaN or infinity among the logits.
         TargetUnavailableError: ``compiled`` was asked for and numba is missing or does not import.
+
+    Example:
+        >>> logits = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
+        >>> labels_from_logits(logits, (1, 4), postprocess=PostprocessSpec(), method="dense").tolist()
+        [[0, 0, 1, 1]]
     """
     field, rows, columns = prepare(logits, size, postprocess, region)
     if method not in _METHODS:
@@ -68,7 +73,7 @@ def labels_from_logits(
         return compiled_labels(field, rows, columns, postprocess)
     coarse = None if method == "dense" and not same_size else coarse_argmax(field, postprocess)
     if coarse is not None and same_size:
-        return spread(coarse, rows, columns)
+        return repeat_labels(coarse, rows, columns)
     if coarse is not None:
         cells = Cells.find(coarse, rows, columns)
         if method == "sparse" or cells.cheaper(len(field)):
@@ -79,14 +84,20 @@ def labels_from_logits(
 def scores_from_logits(
     logits: F32, size: Size, *, postprocess: PostprocessSpec, region: Region | None = None, method: Method = "auto"
 ) -> tuple[LabelMap, F32]:
-    """Labels as `labels_from_logits` gives them, and how sure the network is of each.
+    """Compute labels as `labels_from_logits` does, and the probability of each.
 
-    Arguments and errors are those of `labels_from_logits`. All classes are needed at all pixels here, so this takes
-    the dense way for the scores whatever `method` says of the labels.
+    Arguments and errors are those of `labels_from_logits`. Scores need all classes at all pixels. So they are computed
+    by the dense method, whichever `method` computes the labels.
 
     Returns:
         Labels as `labels_from_logits` gives them, and scores, float32 (H, W) in 0..1: the softmax probability of the
         label, computed from the resized logits. One class: ``sigmoid(logit)`` where the label is 1, else one minus it.
+
+    Example:
+        >>> logits = np.array([[[2.0]], [[2.0]]], np.float32)
+        >>> labels, scores = scores_from_logits(logits, (1, 1), postprocess=PostprocessSpec())
+        >>> labels.tolist(), scores.tolist()
+        ([[0]], [[0.5]])
     """
     field, rows, columns = prepare(logits, size, postprocess, region)
     scores = np.empty((len(rows.low), len(columns.low)), np.float32)
@@ -97,7 +108,7 @@ def scores_from_logits(
 
 
 def warm_up() -> str:
-    """Prepare, so that the first picture takes no longer than the next: numba compiles, or reads its cache.
+    """Let numba compile or read its cache, so that the first picture takes no longer than the next.
 
     Returns:
         What `labels_from_logits` will use: ``numba`` or ``numpy``. Warns where numba is installed and broken.

@@ -1,4 +1,4 @@
-"""Where output pixels lie among the logits: positions, neighbours, runs and bands; and the checks of the logits."""
+"""Positions of output pixels among the logits: neighbours, weights, runs and bands; and the checks of the logits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RUN = 64  # longest stretch of rows or columns handled as one cell, so that hug
 
 @dataclass(frozen=True)
 class Region:
-    """The rectangle of the network's input that holds the picture, after a letterbox.
+    """The part of the network's input that the picture covers after a letterbox.
 
     Attributes:
         net_size: Height x width of the network's input.
@@ -68,7 +68,14 @@ class Runs:
 
 
 def prepare(logits: F32, size: Size, postprocess: PostprocessSpec, region: Region | None) -> tuple[F32, Axis, Axis]:
-    """Check logits; return what outputs look at of them in float32, and the two axes over it."""
+    """Check logits, and lay out the interpolation.
+
+    Returns:
+        The logits that outputs depend on, float32 (C, h, w), and the axes over their rows and columns.
+
+    Raises:
+        UsageError: As `edgeseg.postprocess.labels_from_logits`.
+    """
     field = _checked(logits)
     if min(size) < 1:
         raise UsageError(f"labels of {size[0]}x{size[1]} were asked for; height and width must be at least 1")
@@ -93,13 +100,13 @@ def _checked(logits: Any) -> F32:
     if logits.shape[0] > MOST_CLASSES:
         raise UsageError(f"labels are uint16, so at most {MOST_CLASSES} classes fit; the logits have {logits.shape[0]}")
     field = np.ascontiguousarray(logits, np.float32)
-    if not (np.isfinite(field.min()) and np.isfinite(field.max())):  # 1 % of the postprocessing's time
+    if not (np.isfinite(field.min()) and np.isfinite(field.max())):
         raise UsageError("the logits hold NaN or infinity; an fp16 network that overflows does this: use fp32")
     return field
 
 
 def _positions(n: int, out: int, align_corners: bool, span: tuple[int, float, float] | None) -> NDArray[np.float64]:
-    """Where each of `out` pixels lies among `n` logits; `span` is net length, start and length of the region."""
+    """Place each of `out` pixels among `n` logits; `span` is net length, start and length of the region."""
     steps = np.arange(out, dtype=np.float64)
     if span is not None:
         net, start, length = span
@@ -119,7 +126,7 @@ def _axis(positions: NDArray[np.float64], n: int) -> Axis:
 
 
 def _used(field: F32, rows: Axis, columns: Axis) -> tuple[F32, Axis, Axis]:
-    """Drop the logits that no output pixel looks at: most of them when shrinking, the padding of a letterbox."""
+    """Drop the logits that no output pixel depends on: most of them when shrinking, the padding of a letterbox."""
     short_rows, keep_rows = _compact(rows, field.shape[1])
     short_columns, keep_columns = _compact(columns, field.shape[2])
     if keep_rows is not None:
@@ -141,7 +148,7 @@ def _compact(axis: Axis, n: int) -> tuple[Axis, Index | None]:
 
 
 def runs_of(axis: Axis) -> Runs:
-    """Output pixels grouped by the pair of inputs they lie between, at most `_RUN` in a group."""
+    """Group output pixels by the pair of inputs they lie between, at most `_RUN` in a group."""
     change = (np.diff(axis.low) != 0) | (np.diff(axis.high) != 0)
     starts = np.concatenate(([0], np.flatnonzero(change) + 1))
     first = starts
@@ -155,19 +162,24 @@ def runs_of(axis: Axis) -> Runs:
 
 
 def interpolation_bands(n: int, out: int, align_corners: bool, length: int) -> list[Band]:
-    """Bilinear interpolation along one axis as small matrices.
+    """Express bilinear interpolation along one axis as small matrices.
 
     Args:
         n: Inputs.
         out: Outputs.
         align_corners: As in `labels_from_logits`.
         length: Outputs per band.
+
+    Example:
+        >>> for outputs, inputs, matrix in interpolation_bands(2, 4, False, length=4):
+        ...     print(outputs, inputs, matrix[1].tolist())
+        slice(0, 4, None) slice(0, 2, None) [0.0, 0.25, 0.75, 1.0]
     """
     return bands(_axis(_positions(n, out, align_corners, None), n), length)
 
 
 def bands(axis: Axis, length: int, start: int = 0, stop: int | None = None) -> list[Band]:
-    """Cut an axis into pieces: outputs, the inputs they look at, and the (inputs, outputs) matrix between them."""
+    """Cut an axis into pieces: outputs, the inputs they depend on, and the (inputs, outputs) matrix between them."""
     end = min(len(axis.low), len(axis.low) if stop is None else stop)
     return [_band(axis, slice(at, min(at + length, end))) for at in range(start, end, length)]
 

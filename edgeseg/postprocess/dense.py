@@ -1,4 +1,4 @@
-"""The dense way of the postprocessing, in numpy: every class at every pixel, in tiles that stay in cache."""
+"""The dense method of the postprocessing, in numpy: every class at every pixel, in tiles that stay in cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STRIP = 32  # output rows per tile; 8 where all classes are kept for the scores
 def interpolate_all(
     field: F32, rows: Axis, columns: Axis, postprocess: PostprocessSpec, scores: F32 | None = None
 ) -> LabelMap:
-    """Labels (rows, columns) of (C, h, w) logits; fills `scores` of the same size where given."""
+    """Label (rows, columns) pixels from (C, h, w) logits; fill `scores` of the same size where given."""
     height, width = len(rows.low), len(columns.low)
     strip = _STRIP if scores is None else _STRIP // 4
     downs = bands(rows, strip)
@@ -46,12 +46,12 @@ class _Tile:
         self._down, self._across = down, across
 
     def value(self, label: int, out: F32 | None = None) -> F32:
-        """Resized logits of one class: float32 (rows, columns)."""
+        """Resize the logits of one class: float32 (rows, columns)."""
         value: F32 = np.matmul(self._down, self._across[label], out=out)
         return value
 
     def label(self, labels: LabelMap, postprocess: PostprocessSpec, scores: F32 | None) -> None:
-        """Fill `labels` (zeros at first), and `scores` where wanted."""
+        """Fill `labels`, which are zero before, and `scores` where given."""
         classes = len(self._across)
         best = self.value(0)
         if classes == 1:
@@ -69,7 +69,7 @@ class _Tile:
 
 
 def _across(field: F32, blocks: list[Band]) -> F32:
-    """(C, k, w) to (C, k, columns): a banded matrix product, block by block."""
+    """Interpolate along rows, (C, k, w) to (C, k, columns): a banded matrix product, block by block."""
     classes, k, w = field.shape
     flat = field.reshape(classes * k, w)
     left = blocks[0][0].start

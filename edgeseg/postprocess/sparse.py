@@ -1,4 +1,4 @@
-"""The sparse way of the postprocessing, in numpy: only the cells whose corners disagree are interpolated."""
+"""The sparse method of the postprocessing, in numpy: only the cells whose corners disagree are interpolated."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from edgeseg.specs import PostprocessSpec
 
 _PIXELS = 1 << 16  # interpolated at once: 256 KiB of float32
 
-# What `auto` goes by: relative prices of one thread, fitted to CPU times over maps of rising disagreement
-# (docs/export.md has the times, and where the two ways meet). The dense way pays `_DENSE` per pixel and class plus two;
-# the sparse one pays for every class and every pixel of a disagreeing cell, and for the cell.
+# Cost model of `auto`: relative prices of one thread, fitted to CPU times of maps with rising disagreement
+# (docs/export.md has the times). Dense: `_DENSE` per pixel and class, plus two. Sparse, per disagreeing cell: a price
+# per class, one per pixel, and one for the cell.
 _DENSE = 0.55
 _CELL_CLASS, _CELL_PIXEL, _CELL = 40.0, 9.5, 250.0
 
 
 def coarse_argmax(field: F32, postprocess: PostprocessSpec) -> LabelMap:
-    """uint8 (h, w): argmax over the classes, a running maximum in pieces that stay in cache."""
+    """Take the argmax over the classes, uint8 (h, w), as a running maximum in pieces that stay in cache."""
     classes, h, w = field.shape
     if classes == 1:
         above: NDArray[np.bool_] = field[0] > np.float32(postprocess.threshold)
@@ -36,10 +36,10 @@ def coarse_argmax(field: F32, postprocess: PostprocessSpec) -> LabelMap:
 
 
 def run_maximum(best: F32, labels: LabelMap, values: Iterable[tuple[int, F32]]) -> None:
-    """Fill `labels` (zeros at first) with the class of the largest value, the lowest winning ties; `best` changes.
+    """Fill `labels`, zero before, with the class of the largest value, the lowest winning ties; `best` changes.
 
-    Classes come in rising order, so the label of a new maximum is above every label before it and the update is the
-    maximum of two uint8 arrays: four times less memory traffic than a masked copy, and vectorised by numpy.
+    Classes come in rising order, so the label of a new maximum is above every label before it. The update is therefore
+    the maximum of two uint8 arrays: four times less memory traffic than a masked copy, and vectorised by numpy.
     """
     above = np.empty(best.shape, bool)
     flags = above.view(np.uint8)
@@ -51,12 +51,12 @@ def run_maximum(best: F32, labels: LabelMap, values: Iterable[tuple[int, F32]]) 
         np.maximum(labels, stamp, out=labels)
 
 
-def spread(coarse: LabelMap, rows: Axis, columns: Axis) -> LabelMap:
-    """Look up labels where every output pixel falls on a logit; the map itself where the sizes agree."""
+def repeat_labels(coarse: LabelMap, rows: Axis, columns: Axis) -> LabelMap:
+    """Look up the label of every output pixel that falls on a logit; return the map itself where the sizes agree."""
     if (len(rows.low), len(columns.low)) == coarse.shape:  # unused rows are gone, so this is the identity
         return coarse
-    spread: LabelMap = coarse[rows.low][:, columns.low]
-    return spread
+    labels: LabelMap = coarse[rows.low][:, columns.low]
+    return labels
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Cells:
         return len(self.y) * (_CELL_CLASS * classes + _CELL_PIXEL * self.area + _CELL)
 
     def cheaper(self, classes: int) -> bool:
-        """Tell whether the sparse way is expected to beat the dense one."""
+        """Estimate whether the sparse method is faster than the dense one, from `_DENSE` and `price`."""
         pixels = int(self.rows.lengths.sum()) * int(self.columns.lengths.sum())
         return self.price(classes) < _DENSE * pixels * (classes + 2)
 
@@ -105,7 +105,7 @@ class Cells:
 
 
 def interpolate_cells(field: F32, coarse: LabelMap, cells: Cells, postprocess: PostprocessSpec) -> LabelMap:
-    """Labels of all pixels: those of the agreeing cells, and the disagreeing cells interpolated."""
+    """Label all pixels: those of agreeing cells at once, those of disagreeing cells by interpolation."""
     labels = cells.labels.repeat(cells.columns.lengths, axis=1).repeat(cells.rows.lengths, axis=0)
     if len(field) == 1:  # a constant second class turns the threshold into an argmax; ties go to label 0
         field = np.concatenate((np.full_like(field, postprocess.threshold), field))
@@ -132,22 +132,22 @@ def _fill(field: F32, coarse: LabelMap, cells: Cells, part: slice, labels: Label
     first = np.cumsum(counts) - counts
     ty, tx = rows.t[:, y][:, None], columns.t[:, x][None]
     best: F32 = np.empty(0, np.float32)
-    found: LabelMap = np.empty(0, labels.dtype)
+    winner: LabelMap = np.empty(0, labels.dtype)
     for turn in range(int(counts[0])):
         n = int(np.searchsorted(-counts, -turn, side="left"))
         classes = candidates[first[:n] + turn]
         values = _between(corners[classes, :, order[:n]], ty[..., :n], tx[..., :n])
         if turn == 0:
-            best, found = values, np.empty(values.shape, labels.dtype)
-            found[:] = classes
+            best, winner = values, np.empty(values.shape, labels.dtype)
+            winner[:] = classes
         else:
-            _update(best[..., :n], found[..., :n], values, classes.astype(found.dtype))
+            _update(best[..., :n], winner[..., :n], values, classes.astype(winner.dtype))
     target = (rows.pixels[:, y] * labels.shape[1])[:, None] + columns.pixels[:, x][None]
-    labels.reshape(-1)[target] = found
+    labels.reshape(-1)[target] = winner
 
 
 def _possible(corners: F32, winners: LabelMap) -> NDArray[np.bool_]:
-    """Bool (C, K): classes that no corner's winner beats at all four corners of the cell.
+    """Find the classes that no corner's winner beats at all four corners of the cell: bool (C, K).
 
     Args:
         corners: (C, 4, K) logits.
@@ -175,10 +175,10 @@ def _between(corners: F32, ty: F32, tx: F32) -> F32:
     return values
 
 
-def _update(best: F32, found: LabelMap, values: F32, classes: LabelMap) -> None:
+def _update(best: F32, winner: LabelMap, values: F32, classes: LabelMap) -> None:
     above = values > best
     np.maximum(best, values, out=best)
     flags = above.view(np.uint8)
-    stamp = flags if found.dtype == np.uint8 else np.empty(found.shape, found.dtype)
+    stamp = flags if winner.dtype == np.uint8 else np.empty(winner.shape, winner.dtype)
     np.multiply(flags, classes, out=stamp)
-    np.maximum(found, stamp, out=found)
+    np.maximum(winner, stamp, out=winner)

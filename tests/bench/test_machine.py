@@ -85,7 +85,7 @@ def test_this_machine_survives_json() -> None:
     assert Machine.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
-def test_differences_are_told_in_words() -> None:
+def test_differences_are_described_in_words() -> None:
     one = describe_machine()
     other = replace(one, cpu="another", gpus=("a GPU",), governor="powersave")
     assert one.differences(one) == ()

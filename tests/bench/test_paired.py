@@ -50,12 +50,12 @@ def test_a_factory_that_fails_is_quoted() -> None:
         Contender(f"{HERE}:broken", {}, path=[ROOT])
 
 
-def test_a_module_that_is_not_there_is_told() -> None:
+def test_a_missing_module_is_reported() -> None:
     with pytest.raises(EdgesegError, match="ModuleNotFoundError"):
         Contender("no.such.module:anything", {}, path=[ROOT])
 
 
-def test_running_after_the_end_is_told() -> None:
+def test_running_after_the_end_is_reported() -> None:
     contender = Contender(f"{HERE}:waiting", {"seconds": 0.0}, path=[ROOT])
     contender.close()
     with pytest.raises(EdgesegError, match="has ended"):

@@ -87,7 +87,7 @@ def test_impossible_confidence_is_refused(n: int, confidence: float) -> None:
         median_ranks(n, confidence=confidence)
 
 
-def test_drift_tells_a_machine_that_became_slower() -> None:
+def test_drift_shows_a_machine_that_became_slower() -> None:
     assert drift([1.0] * 10 + [1.2] * 10) == pytest.approx(1.2)
     assert drift([1.0, 5.0]) == 1.0
     assert drift([0.0] * 10) == 1.0

@@ -22,7 +22,7 @@ class Ended:
 
     @property
     def sentence(self) -> str:
-        """The one sentence an error is told in: the last line of standard error, and no traceback anywhere."""
+        """The sentence of an error: the last line of standard error, without a traceback anywhere."""
         assert "Traceback" not in self.err + self.out
         last = self.err.rstrip("\n").splitlines()[-1]
         assert last.startswith("edgeseg: "), self.err

@@ -57,7 +57,7 @@ def test_json_is_json_also_without_scores(data: Path, edgeseg: Edgeseg) -> None:
     assert found["scores"]["void ignored"]["mIoU"] is None
 
 
-def test_one_unreadable_picture_is_told_and_the_rest_is_scored(data: Path, edgeseg: Edgeseg) -> None:
+def test_one_unreadable_picture_is_reported_and_the_rest_is_scored(data: Path, edgeseg: Edgeseg) -> None:
     (data / "images" / "1.png").write_bytes(b"not a picture")
     done = edgeseg("eval", *_words(data))
     assert done.code == 9
@@ -74,7 +74,7 @@ def _hit(file: Path) -> None:
     file.write_bytes(data[:33] + chunk + data[33:])
 
 
-def test_damaged_files_are_told_and_scored(data: Path, edgeseg: Edgeseg) -> None:
+def test_damaged_files_are_reported_and_scored(data: Path, edgeseg: Edgeseg) -> None:
     _hit(data / "images" / "1.png")
     _hit(data / "labels" / "2.png")
     done = edgeseg("eval", *_words(data), "--json")
@@ -102,7 +102,7 @@ def test_max_pixels_holds_for_pictures_and_label_maps(data: Path, edgeseg: Edges
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "told"),
+    ("change", "code", "message"),
     [
         ({"--images": "empty"}, 7, "holds no images"),
         ({"--images": "nothing"}, 7, "no folder of pictures at"),
@@ -117,12 +117,12 @@ def test_max_pixels_holds_for_pictures_and_label_maps(data: Path, edgeseg: Edges
         ({"--device": "quantum"}, 2, "device 'quantum'"),
     ],
 )
-def test_bad_input(change: dict[str, str], code: int, told: str, data: Path, edgeseg: Edgeseg) -> None:
+def test_bad_input(change: dict[str, str], code: int, message: str, data: Path, edgeseg: Edgeseg) -> None:
     options = {"--images": "images", "--labels": "labels"} | change
     words: list[object] = []
     for flag, value in options.items():
         words += [flag, data / value if flag in ("--images", "--labels") else value]
     done = edgeseg("eval", data / "tiny.edgeseg", *words)
     assert done.code == code, done.err
-    assert told in done.sentence
+    assert message in done.sentence
     assert done.out == ""

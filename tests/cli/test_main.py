@@ -42,7 +42,7 @@ def test_help_of_every_command_loads_no_engine() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_tells_what_the_command_does(command: str, edgeseg: Edgeseg) -> None:
+def test_help_says_what_the_command_does(command: str, edgeseg: Edgeseg) -> None:
     done = edgeseg(command, "--help")
     assert done.code == 0
     assert f"edgeseg {command}" in done.out
@@ -58,7 +58,7 @@ def test_version_and_no_words(edgeseg: Edgeseg) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["nonsense"], "no such command 'nonsense'"),
         (["export"], "missing argument"),
@@ -69,10 +69,10 @@ def test_version_and_no_words(edgeseg: Edgeseg) -> None:
         (["predict", "x", "y", "--target", "ort", "openvino"], "openvino"),
     ],
 )
-def test_a_wrong_command_line_names_what_is_wrong(words: list[str], told: str, edgeseg: Edgeseg) -> None:
+def test_a_wrong_command_line_names_what_is_wrong(words: list[str], message: str, edgeseg: Edgeseg) -> None:
     done = edgeseg(*words)
     assert done.code == 2
-    assert told in done.sentence
+    assert message in done.sentence
     assert "--help" in done.sentence
     assert done.out == ""
 
@@ -103,7 +103,7 @@ def test_a_file_named_nearly_like_a_target_is_a_file(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "stopped; nothing half-written was left"),
         (Terminated(), 143, "terminated; nothing half-written was left"),
@@ -113,14 +113,14 @@ def test_a_file_named_nearly_like_a_target_is_a_file(tmp_path: Path, monkeypatch
     ],
 )
 def test_what_becomes_of_an_error(
-    error: BaseException, code: int, told: str, edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, code: int, message: str, edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **keywords: Any) -> None:
         raise error
 
     monkeypatch.setattr("edgeseg.runtimes.probe.probe_machine", fail)
     done = edgeseg("doctor")
-    assert (done.code, done.sentence) == (code, told)
+    assert (done.code, done.sentence) == (code, message)
 
 
 def test_the_caller_keeps_its_signal_handler(edgeseg: Edgeseg) -> None:
@@ -138,7 +138,7 @@ def test_main_exits_with_the_code() -> None:
         assert done.stderr.startswith("edgeseg: ")
 
 
-def test_a_full_disk_behind_standard_output_is_told() -> None:
+def test_a_full_disk_behind_standard_output_is_reported() -> None:
     command = f"{sys.executable} -m edgeseg --help > /dev/full"
     done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 8

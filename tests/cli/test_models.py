@@ -54,17 +54,17 @@ def test_one_network_has_every_fact(edgeseg: Edgeseg) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["espnet_p2_q88"], "did you mean 'espnet_p2_q8'"),
         (["zzzz"], "`edgeseg models` lists them"),
         (["sinet", "--size", "x"], "size 'x' is not HEIGHTxWIDTH"),
     ],
 )
-def test_bad_input(words: list[str], told: str, edgeseg: Edgeseg) -> None:
+def test_bad_input(words: list[str], message: str, edgeseg: Edgeseg) -> None:
     done = edgeseg("models", *words)
     assert done.code == 2
-    assert told in done.sentence
+    assert message in done.sentence
 
 
 def test_without_torch(edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch) -> None:

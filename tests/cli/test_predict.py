@@ -157,13 +157,13 @@ def write_damaged(path: Path) -> Path:
     return path
 
 
-def test_a_damaged_picture_is_told_and_done(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_picture_is_reported_and_done(run: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "3.png").unlink()
     damaged = write_damaged(folder / "3.jpg")
     done = run(folder, "--json")
     assert done.exit_code == 0, done.exception
-    told, summary = done.stderr.splitlines()
-    assert told.startswith(f"damaged: {damaged}: part of the picture is lost or wrong")
+    message, summary = done.stderr.splitlines()
+    assert message.startswith(f"damaged: {damaged}: part of the picture is lost or wrong")
     assert "4 pictures in" in summary
     assert "1 damaged" in summary
     lines = [json.loads(line) for line in done.stdout.splitlines()]

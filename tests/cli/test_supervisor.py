@@ -225,11 +225,12 @@ def test_a_signal_lost_in_a_destructor_comes_again(swallowing: Path) -> None:
 def test_a_signal_after_the_bundle_is_in_place_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         "import sys, time\n"
-        "from edgeseg import files\n"
+        "from pathlib import Path\n"
+        "from edgeseg.files import atomic_folder\n"
         "from edgeseg.cli import main\n"
         "import edgeseg.runtimes.probe as probe\n"
         "def slow():\n"
-        "    with files.atomic_folder(files.Path('made'), settles=True) as folder:\n"
+        "    with atomic_folder(Path('made'), settles=True) as folder:\n"
         "        (folder / 'a').write_text('1')\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(2.5)\n"

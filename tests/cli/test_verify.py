@@ -88,7 +88,7 @@ def _garble(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (_flip, r"model\.onnx in bundle .*its SHA-256 differs.; copy or export it again"),
         (_truncate, r"model\.onnx in bundle .*it has 100 bytes instead of \d+"),
@@ -99,7 +99,7 @@ def _garble(bundle: Bundle) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["verify", "predict", "benchmark"])
-def test_a_damaged_bundle(damage: Any, told: str, command: str, bundle: Bundle, edgeseg: Edgeseg) -> None:
+def test_a_damaged_bundle(damage: Any, message: str, command: str, bundle: Bundle, edgeseg: Edgeseg) -> None:
     damage(bundle)
     more: dict[str, list[object]] = {
         "verify": ["--target", "ort"],
@@ -109,12 +109,12 @@ def test_a_damaged_bundle(damage: Any, told: str, command: str, bundle: Bundle, 
     out = ["--out", bundle.path.parent / "out"] if command == "predict" else []
     done = edgeseg(command, bundle.path, *more[command], *out)
     assert done.code == 5, done.err
-    assert re.search(told, done.sentence)
+    assert re.search(message, done.sentence)
     assert not (bundle.path.parent / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["--target", "openvin"], 2, "did you mean 'openvino'"),
         (["--target", "trt-rtx"], 6, "; "),
@@ -122,10 +122,10 @@ def test_a_damaged_bundle(damage: Any, told: str, command: str, bundle: Bundle, 
         (["--images", "nothing"], 7, "nothing"),
     ],
 )
-def test_bad_input(words: list[str], code: int, told: str, bundle: Bundle, edgeseg: Edgeseg) -> None:
+def test_bad_input(words: list[str], code: int, message: str, bundle: Bundle, edgeseg: Edgeseg) -> None:
     done = edgeseg("verify", bundle.path, *words)
     assert done.code == code
-    assert told in done.sentence
+    assert message in done.sentence
 
 
 def test_no_bundle(edgeseg: Edgeseg, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_no_bundle(edgeseg: Edgeseg, tmp_path: Path) -> None:
     assert "no bundle at" in done.sentence
 
 
-def test_a_missing_engine_is_told_and_the_rest_is_done(
+def test_a_missing_engine_is_reported_and_the_rest_is_done(
     bundle: Bundle, edgeseg: Edgeseg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)

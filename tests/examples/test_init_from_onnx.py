@@ -33,5 +33,6 @@ def test_calibrated_weights_compute_the_same(
     network = create_model("pphumanseg_lite", num_classes=2, weights=out)
     with torch.inference_mode():
         logits = torch.nn.functional.interpolate(network(image), size=(224, 398), mode="bilinear")
-    wanted = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, {"x": image.numpy()})
-    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), wanted[0], rtol=0, atol=1e-4)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    expected = np.asarray(session.run(None, {"x": image.numpy()})[0])
+    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), expected, rtol=0, atol=1e-4)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeseg.evaluation import evaluate_bundle
+from edgeseg.evaluation import LabelledPictures, evaluate_bundle
 from tests.real.conftest import Export
 
 
@@ -16,7 +16,8 @@ def test_published_accuracy(target: str, export_real: Export, shared: Path) -> N
     if not folder.is_dir():
         pytest.skip("the CamVid test set is not beside the checkout")
     bundle = export_real("espnet_p2_q8_trainvariant", "decoder_espnet_p_2_q_8_camvid.pth", (360, 480))
-    result = evaluate_bundle(bundle, folder / "images", folder / "labels", target=target, ignore=11)
+    data = LabelledPictures(folder / "images", folder / "labels", ignore=11)
+    result = evaluate_bundle(bundle, data, target=target)
     published = result.scores()["predictions on void count as errors"]
     assert result.images == 233
     assert 100 * published["mIoU"] == pytest.approx(55.65, abs=0.05)

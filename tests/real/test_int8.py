@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import edgeseg
-from edgeseg.evaluation import evaluate_bundle, read_labels
+from edgeseg.evaluation import LabelledPictures, evaluate_bundle, read_labels
 from edgeseg.export.report import ExportReport
 
 pytestmark = [pytest.mark.slow, pytest.mark.real]
@@ -36,7 +36,8 @@ def espnet(shared: Path, real_weights: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize("target", CPU_TARGETS)
 def test_espnet_loses_at_most_half_a_point_on_camvid(target: str, espnet: ExportReport, shared: Path) -> None:
     test = shared / "camvid" / "test"
-    scores = evaluate_bundle(espnet.path, test / "images", test / "labels", target=target, ignore=11).scores()
+    data = LabelledPictures(test / "images", test / "labels", ignore=11)
+    scores = evaluate_bundle(espnet.path, data, target=target).scores()
     assert 100 * scores["void ignored"]["mIoU"] >= 57.18 - 0.5
 
 

@@ -1,0 +1,25 @@
+"""The Predictor: a picture in, labels out, on any engine. numpy and OpenCV only.
+
+A picture goes through four stages, each timed:
+
+    decode        bytes to uint8 RGB
+    pre           the bundle's resize rule
+    infer         the engine, normalisation included
+    postprocess   logits to labels of the wanted size, exactly as PyTorch's resize and argmax
+
+A GPU graph that ends in labels of the wanted size skips the host's postprocessing. The labels are the same either way.
+
+    predictor.py   `Predictor`: one picture, a batch, a stream, the self test
+    config.py      its settings
+    jobs.py        a picture between two stages; pictures grouped into batches
+    prepare.py     the stages before the engine
+    finish.py      the stage after the engine
+    checks.py      refusals: a graph or a sample that contradicts the manifest
+"""
+
+from __future__ import annotations
+
+from edgeseg.predictor.jobs import Failure
+from edgeseg.predictor.predictor import Predictor
+
+__all__ = ["Failure", "Predictor"]

@@ -1,0 +1,83 @@
+"""Pictures between two stages of the Predictor, and how they are grouped into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.errors import EdgesegError
+from edgeseg.postprocess import Region
+from edgeseg.specs import Size
+
+__all__ = ["Failure", "GraphOutput", "Job", "group_jobs"]
+
+GraphOutput = Literal["labels", "logits"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture of a stream that could not be predicted.
+
+    Attributes:
+        source: Path, or address and frame number.
+        error: Why, in one sentence.
+
+    Example:
+        >>> from edgeseg import Predictor
+        >>> with Predictor(bundle) as predictor, predictor.stream(["missing.png"]) as stream:
+        ...     failure = next(stream)
+        >>> failure.source, type(failure.error).__name__
+        ('missing.png', 'InputError')
+    """
+
+    source: str
+    error: EdgesegError
+
+
+@dataclass
+class Job:
+    """A picture between two stages.
+
+    Attributes:
+        source: Path or name of the picture.
+        input: uint8 (h, w, 3) RGB at the size that the graph gets.
+        region: Where the picture lies in `input` after a letterbox; None where it fills it.
+        size: Height x width of the labels asked for.
+        output: The graph's output to take.
+        picture: uint8 (H, W, 3) RGB for the result; None where it is not kept.
+        timings: Milliseconds of the stages so far.
+        damaged: Sentences on damage of the picture's file.
+        raw: What the engine gave for `output`; empty before.
+    """
+
+    source: str
+    input: NDArray[np.uint8]
+    region: Region | None
+    size: Size
+    output: GraphOutput
+    picture: NDArray[np.uint8] | None
+    timings: dict[str, float]
+    damaged: tuple[str, ...] = ()
+    raw: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+
+
+def group_jobs(items: Iterator[Job | Failure], most: int) -> Iterator[list[Job] | Failure]:
+    """Group consecutive jobs of one input size, up to `most` each; failures keep their place between them."""
+    group: list[Job] = []
+    for item in items:
+        if group and (isinstance(item, Failure) or item.input.shape != group[0].input.shape):
+            yield group
+            group = []
+        if isinstance(item, Failure):
+            yield item
+            continue
+        group.append(item)
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group

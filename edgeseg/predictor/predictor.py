@@ -1,0 +1,296 @@
+"""`Predictor`: the entry point of the device side."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.bundle import SAMPLE, SAMPLE_LABELS, Bundle, Manifest, Parity, open_bundle
+from edgeseg.errors import BundleError, EdgesegError, UsageError
+from edgeseg.images import read_image
+from edgeseg.postprocess import warm_up
+from edgeseg.predictor.checks import check_graph, read_sample_labels
+from edgeseg.predictor.config import PredictorConfig, PredictorKeywords
+from edgeseg.predictor.finish import finish
+from edgeseg.predictor.jobs import Failure, Job, group_jobs
+from edgeseg.predictor.prepare import Color, Preparer
+from edgeseg.results import Result
+from edgeseg.runtimes import SessionInfo, open_session, resolve_target
+from edgeseg.signing import verify_signature
+from edgeseg.sources import Frame, Source, open_iterable, open_source
+from edgeseg.stream import Stage, Stream
+from edgeseg.timing import ms_since
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # in `typing` since Python 3.11
+
+__all__ = ["Predictor"]
+
+
+class Predictor:
+    """Predict with a bundle on one engine.
+
+    One Predictor may be called from many threads. Use it in a ``with`` block, or `close` it.
+
+    Args:
+        path: A ``NAME.edgeseg`` folder, or a bundle opened with `edgeseg.bundle.open_bundle`.
+        target: Engine: ``ort``, ``openvino``, ``trt``, ``trt-rtx``, ``torch``, or one that a third party registered.
+        output: Size of the labels: ``"source"`` (of the picture), ``"network"`` (of the graph's input; letterbox bars
+            are then part of the labels), or height x width in pixels.
+        scores: Also compute the probability of the chosen class per pixel.
+        keep_image: Keep the picture in the result, for overlays; copies arrays that the caller passes.
+        check: Compare every file of the bundle with its SHA-256 (a `path` only; an opened bundle was checked).
+        trusted_keys: PEM files of public keys. Where any is given, only a bundle signed by the owner of one is opened.
+        input_size: Height x width to give the graph; only for bundles exported with free height and width.
+        threads: CPU threads of the engine; short for `RuntimeOptions.threads`.
+        device: Device or provider; short for `RuntimeOptions.device`.
+        options: How the engine is to run.
+        max_pixels: Largest height x width of a picture file; arrays are in memory already and have no limit.
+        strict: Refuse damaged picture files. Otherwise `Result.damaged` describes the damage.
+
+    Raises:
+        BundleError: A bundle that is missing, damaged, newer, or not exported for the target.
+        TargetUnavailableError: The machine lacks what the target needs.
+        UsageError: An unknown target, an impossible size, or options that contradict one another.
+
+    Example:
+        >>> with Predictor(bundle, target="ort", threads=1) as predictor:
+        ...     result = predictor(bundle.file("sample.png"))
+        >>> result.labels.shape, result.labels.dtype
+        ((44, 52), dtype('uint8'))
+    """
+
+    def __init__(self, path: str | Path | Bundle, target: str = "ort", **settings: Unpack[PredictorKeywords]) -> None:
+        self._config = config = PredictorConfig(**settings)
+        self._target = resolve_target(target)
+        self._bundle = bundle = _open(path, config)
+        config.check_input_size(bundle.manifest)
+        self._session = open_session(bundle, self._target, config.runtime_options())
+        check_graph(bundle, self._session)
+        self._ends_in_labels = any(tensor.name == "labels" for tensor in self._session.outputs)
+        self._preparer = Preparer(bundle.manifest, config, self._ends_in_labels)
+        if not (config.scores or self._ends_in_labels):  # every picture goes through the compiled postprocessing
+            warm_up()
+
+    @property
+    def info(self) -> SessionInfo:
+        """What runs, as the engine reports it."""
+        return self._session.info
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._bundle.manifest
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        return self.manifest.labels
+
+    def __call__(self, frame: str | Path | NDArray[Any], *, color: Color = "rgb") -> Result:
+        """Predict one picture.
+
+        Args:
+            frame: Path of an image, or an array (H, W, 3) as `edgeseg.images.as_rgb` takes it.
+            color: Channel order of an array; OpenCV reads ``"bgr"``.
+
+        Returns:
+            Labels uint8 (H, W) and the milliseconds of each stage. On a shared Predictor ``infer`` includes waiting for
+            the other threads.
+
+        Raises:
+            InputError: A file or array that is no picture, or a closed Predictor.
+            SizeError: A size that the graph does not take.
+        """
+        return self.predict_batch([frame], color=color)[0]
+
+    def predict_batch(self, frames: Sequence[str | Path | NDArray[Any]], *, color: Color = "rgb") -> list[Result]:
+        """Predict several pictures, as many at once as the graph takes. The last picture fills up the last batch.
+
+        Args:
+            frames: Paths or arrays, each as `__call__` takes it.
+            color: Channel order of the arrays.
+
+        Returns:
+            One result per picture, in order. ``infer`` is the batch's time divided by its pictures.
+
+        Raises:
+            InputError: As `__call__`; nothing is returned when one picture fails.
+            SizeError: As `__call__`.
+
+        Example:
+            >>> with Predictor(bundle) as predictor:
+            ...     len(predictor.predict_batch([bundle.file("sample.png")] * 3))
+            3
+        """
+        jobs = (self._preparer.load(frame, color) for frame in frames)  # one batch of pictures in memory at a time
+        done = self._infer(self.manifest.batch, jobs)
+        return [self._result(job) for job in done if isinstance(job, Job)]
+
+    def stream(
+        self,
+        source: str | Path | int | Source | Iterable[Any],
+        *,
+        live: bool | None = None,
+        color: Color = "rgb",
+        queue: int = 2,
+        on_error: Literal["raise", "report"] = "report",
+        stop: threading.Event | None = None,
+    ) -> Stream[Result | Failure]:
+        """Predict one picture after another, with decoding, engine and postprocessing busy at once. Order is kept.
+
+        Args:
+            source: What `edgeseg.sources.open_source` opens, an opened source, or an iterable of arrays and paths.
+            live: Drop late pictures instead of queueing them, so that the next result is always of the newest one. None
+                does so for cameras and RTSP. `Stream.dropped` counts them.
+            color: Channel order of arrays from an iterable.
+            queue: Pictures that may wait between two stages of a source that is not live.
+            on_error: ``report`` yields a `Failure` for a picture that cannot be used and goes on, ``raise`` raises it.
+            stop: When set from any thread, the stream ends.
+
+        Returns:
+            An iterator of results and failures. Breaking out, `close`, an error and Ctrl-C end its threads. Use a
+            stream that has a name in a ``with`` block. An opened source is left open.
+
+        Raises:
+            InputError: The source cannot be opened.
+            UsageError: A queue below 1.
+
+        Example:
+            >>> with Predictor(bundle) as predictor, predictor.stream(folder / "images") as stream:
+            ...     [result.size for result in stream]
+            [(44, 52)]
+        """
+        if queue < 1:
+            raise UsageError(f"queue is {queue}; at least 1 picture must be able to wait")
+        opened, close = self._open_source(source, color)
+        latest = opened.live if live is None else live
+        prepare = functools.partial(self._prepare, on_error == "report")
+        infer = functools.partial(self._infer, 1 if latest else self.manifest.batch)
+        stages: list[Stage] = [prepare, infer, self._finish]
+        frames = _frames(opened, close)
+        return Stream(frames, stages, capacity=queue, latest=latest, stop=stop, patience=opened.patience)
+
+    def self_test(self) -> Parity:
+        """Predict the bundle's sample picture, and compare with the labels that fp32 PyTorch gave it at export.
+
+        Returns:
+            Pixels compared (at the sample's own size, whatever `output` and `input_size` are) and pixels whose label
+            differs. `max_logit_error` is not measured.
+
+        Raises:
+            BundleError: The bundle holds no sample, or its labels have another size.
+
+        Example:
+            >>> with Predictor(bundle) as predictor:
+            ...     predictor.self_test().agreement
+            1.0
+        """
+        expected = read_sample_labels(self._bundle)
+        image = read_image(self._bundle.file(SAMPLE))
+        size = self.manifest.input_size
+        config = dataclasses.replace(self._config, output="source", keep_image=False, input_size=size)
+        preparer = Preparer(self.manifest, config, self._ends_in_labels)
+        (job,) = self._run([preparer.prepare(image, SAMPLE, 0.0)])
+        labels = self._result(job).labels
+        if expected.shape != labels.shape:
+            raise BundleError(
+                f"{SAMPLE_LABELS} in '{self._bundle.path}' does not fit {SAMPLE}; export the bundle again"
+            )
+        differing = int(np.count_nonzero(labels != expected))
+        return Parity(self._target, labels.size, differing, images=1, engine=self.info.engine)
+
+    def close(self) -> None:
+        """Free the engine. Closing twice is harmless."""
+        self._session.close()
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        info = self.info
+        return (
+            f"Predictor({self.manifest.name!r}, target={info.target!r}, engine={info.engine!r}, device={info.device!r})"
+        )
+
+    # Stages: iterators over pictures. In a stream each runs in its own thread; failures travel along, in order.
+
+    def _prepare(self, report: bool, frames: Iterator[Frame]) -> Iterator[Job | Failure]:
+        for frame in frames:
+            item: Job | Failure
+            try:
+                item = self._preparer.take(frame)
+            except EdgesegError as error:
+                if not report:
+                    raise
+                item = Failure(frame.name, error)
+            yield item
+
+    def _infer(self, most: int, items: Iterator[Job | Failure]) -> Iterator[Job | Failure]:
+        for group in group_jobs(items, most):
+            if isinstance(group, Failure):
+                yield group
+            else:
+                yield from self._run(group)
+
+    def _finish(self, items: Iterator[Job | Failure]) -> Iterator[Result | Failure]:
+        for item in items:
+            yield item if isinstance(item, Failure) else self._result(item)
+
+    def _run(self, jobs: list[Job]) -> list[Job]:
+        """Run the engine once for up to `batch` jobs; the last picture fills what is left of the batch."""
+        start = time.perf_counter()
+        batch = self.manifest.batch
+        if batch == 1:
+            images = jobs[0].input[None]
+        else:
+            images = np.stack([jobs[min(index, len(jobs) - 1)].input for index in range(batch)])
+        outputs = self._session.run(images, tuple(sorted({job.output for job in jobs})))
+        spent = ms_since(start) / len(jobs)
+        for index, job in enumerate(jobs):
+            job.raw = outputs[job.output][index]
+            job.timings["infer"] = spent
+        return jobs
+
+    def _result(self, job: Job) -> Result:
+        return finish(job, self.manifest, with_scores=self._config.scores)
+
+    def _open_source(self, source: str | Path | int | Source | Iterable[Any], color: Color) -> tuple[Source, bool]:
+        """Open a source; also return whether the stream must close it."""
+        if isinstance(source, Source):
+            return source, False
+        if isinstance(source, (str, Path, int)):
+            return open_source(source, max_pixels=self._config.max_pixels, strict=self._config.strict), True
+        return open_iterable(source, color=color, max_pixels=self._config.max_pixels, strict=self._config.strict), True
+
+
+def _open(path: str | Path | Bundle, config: PredictorConfig) -> Bundle:
+    """Open a bundle, or check the signature of one that is open."""
+    if not isinstance(path, Bundle):
+        return open_bundle(path, check=config.check, trusted_keys=config.trusted_keys)
+    if config.trusted_keys:
+        verify_signature(path.path, config.trusted_keys)
+    return path
+
+
+def _frames(source: Source, close: bool) -> Iterator[Frame]:
+    """Yield the frames of a source, and then close it where `close` is set."""
+    try:
+        yield from source
+    finally:
+        if close:
+            source.close()

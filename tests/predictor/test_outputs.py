@@ -1,0 +1,150 @@
+"""Graphs that end in labels, dynamic graphs, batches and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgeseg.bundle import MODEL_LABELS, Bundle
+from edgeseg.errors import (
+    SizeError,
+)
+from edgeseg.predictor import Predictor
+from edgeseg.predictor import predictor as predictor_module
+from edgeseg.specs import ResizeRule
+from tests.predictor.fakes import (
+    NET,
+    Fake,
+    expected,
+    same,
+)
+from tests.runtimes.bundles import make_tiny_bundle, picture
+
+
+def test_graph_labels_are_taken_only_where_they_are_the_ones_asked_for(fake: Fake) -> None:
+    with_labels = {"label_size": NET}
+
+    def asked(image: NDArray[np.uint8], of: Mapping[str, Any] | None = None, **options: object) -> tuple[str, ...]:
+        predictor, session = fake(ends_in_labels=True, of={**with_labels, **(of or {})}, **options)
+        predictor(image)
+        names: tuple[str, ...] = session.calls[-1][1]
+        return names
+
+    wide = {"resize": ResizeRule("letterbox")}
+    assert asked(picture(NET)) == ("labels",)
+    assert asked(picture((50, 70)), output="network") == ("labels",)
+    assert asked(picture((50, 70)), output=NET) == ("labels",)
+    assert asked(picture((30, 90)), wide, output="network") == ("labels",)
+    assert asked(picture((50, 70))) == ("logits",)
+    assert asked(picture(NET), scores=True) == ("logits",)
+    assert asked(picture((30, 90)), wide, output=NET) == ("logits",)
+    assert asked(picture(NET), {"dynamic": True}, input_size=(64, 48)) == ("logits",)
+
+
+def test_graph_labels_equal_the_host_postprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    from edgeseg.runtimes.ort.session import OrtSession
+
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    images = [picture(NET, seed) for seed in range(5)]
+    with Predictor(bundle) as host:
+        wanted = [host(image).labels for image in images]
+    full = onnxruntime.InferenceSession(str(bundle.file(MODEL_LABELS)), providers=["CPUExecutionProvider"])
+    session = OrtSession(full, "fp32", onnxruntime.__version__, None)
+    monkeypatch.setattr(predictor_module, "open_session", lambda *_: session)
+    asked: list[Any] = []
+    run = session.run
+
+    def spy(image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+        asked.append(names)
+        return run(image, names)
+
+    monkeypatch.setattr(session, "run", spy)
+    with Predictor(bundle) as device:
+        got = [device(image).labels for image in images]
+    assert set(asked) == {("labels",)}
+    assert [int(np.count_nonzero(a != b)) for a, b in zip(wanted, got, strict=True)] == [0] * 5
+    assert len(np.unique(wanted[0])) > 1
+
+
+def test_one_batch_may_need_both_outputs(fake: Fake) -> None:
+    predictor, session = fake(ends_in_labels=True, of={"label_size": NET, "batch": 2})
+    first, second = predictor.predict_batch([picture(NET), picture((50, 70))])
+    assert session.calls == [((2, *NET, 3), ("labels", "logits"))]
+    assert np.all(first.labels == 9)
+    assert same(second, expected(picture((50, 70))))
+
+
+def test_dynamic_graph_takes_the_pictures_own_size(fake: Fake) -> None:
+    predictor, session = fake(of={"dynamic": True, "resize": ResizeRule("none")})
+    assert predictor(picture((40, 56))).size == (40, 56)
+    assert session.calls[-1][0] == (1, 40, 56, 3)
+    with pytest.raises(SizeError, match="multiples of 8, got 41x56; use 40x56 or 48x56"):
+        predictor(picture((41, 56)))
+
+
+def test_dynamic_graph_with_another_rule_takes_the_recorded_or_given_size(fake: Fake) -> None:
+    predictor, session = fake(of={"dynamic": True})
+    predictor(picture((41, 56)))
+    assert session.calls[-1][0] == (1, *NET, 3)
+    predictor, session = fake(of={"dynamic": True}, input_size=(64, 64))
+    assert predictor(picture((41, 56))).size == (41, 56)
+    assert session.calls[-1][0] == (1, 64, 64, 3)
+
+
+def test_input_size_must_be_one_the_graph_takes(fake: Fake) -> None:
+    with pytest.raises(SizeError, match="multiples of 8"):
+        fake(of={"dynamic": True}, input_size=(60, 64))
+    with pytest.raises(SizeError, match="takes only 32x48, got 64x64"):
+        fake(input_size=(64, 64))
+    fake(input_size=NET)
+
+
+def test_batches_are_filled_and_equal_single_pictures(fake: Fake) -> None:
+    predictor, session = fake(of={"batch": 4})
+    images = [picture((50, 70), seed) for seed in range(6)]
+    results = predictor.predict_batch(images)
+    assert all(same(result, expected(image)) for result, image in zip(results, images, strict=True))
+    assert [shape[0] for shape, _ in session.calls] == [4, 4]
+    assert same(predictor(images[0]), expected(images[0]))
+    assert predictor.predict_batch([]) == []
+
+
+def test_a_batch_is_decoded_when_its_turn_comes(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, session = fake(of={"batch": 2}, output="network")
+    order: list[str] = []
+
+    def noting(word: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            order.append(word)
+            return call(*given)
+
+        return noted
+
+    monkeypatch.setattr(session, "run", noting("run", session.run))
+    monkeypatch.setattr(predictor._preparer, "load", noting("load", predictor._preparer.load))
+    assert len(predictor.predict_batch([picture(NET)] * 4)) == 4
+    assert order == ["load", "load", "run", "load", "load", "run"]
+
+
+def test_batch_of_differing_sizes_runs_apart(fake: Fake) -> None:
+    predictor, session = fake(of={"batch": 2, "dynamic": True, "resize": ResizeRule("none")})
+    sizes = [(32, 48), (40, 48), (40, 48), (40, 48)]
+    assert [result.size for result in predictor.predict_batch([picture(size) for size in sizes])] == sizes
+    assert [shape[1:3] for shape, _ in session.calls] == [(32, 48), (40, 48), (40, 48)]
+
+
+def test_many_threads_get_equal_results(tiny: Bundle) -> None:
+    images = [picture((50, 70), seed) for seed in range(8)]
+    with Predictor(tiny, threads=1) as predictor:
+        wanted = [predictor(image).labels for image in images]
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(predictor, images * 5))
+    assert all(same(result, wanted[index % 8]) for index, result in enumerate(results))
