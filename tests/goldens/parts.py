@@ -18,8 +18,8 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {}
 
 def _deform_block(record: Mapping[str, Any]) -> nn.Module:
     told = dict(record["source"]["kwargs"])
-    cin, cout, kernel = told.pop("in_channels"), told.pop("out_channels"), told.pop("kernel")
-    return DeformConv(cin, cout, kernel, **told)
+    in_channels, out_channels, kernel = told.pop("in_channels"), told.pop("out_channels"), told.pop("kernel")
+    return DeformConv(in_channels, out_channels, kernel, **told)
 
 
 BUILDERS["offset conv + deform conv (mmcv/torchvision naming and layout)"] = _deform_block

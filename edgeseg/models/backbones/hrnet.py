@@ -45,23 +45,23 @@ class HRStage:
         return tuple(width * self.block.expansion for width in self.widths)
 
 
-def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
+def _conv_bn(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
     """Convolution, BN and ReLU under the keys 0, 1."""
-    conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), *([nn.ReLU()] if relu else []))
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if relu else []))
 
 
 class _Up(nn.Sequential):
     """1x1 and BN of a coarser map, then bilinear to the finer one's size: by a power of two, and again if that is off.
 
     Args:
-        cin: Channels of the coarser map.
-        cout: Channels of the finer map.
+        in_channels: Channels of the coarser map.
+        out_channels: Channels of the finer map.
         factor: Between their strides.
     """
 
-    def __init__(self, cin: int, cout: int, factor: int) -> None:
-        super().__init__(*_conv_bn(cin, cout, 1, relu=False))
+    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+        super().__init__(*_conv_bn(in_channels, out_channels, 1, relu=False))
         self.factor = factor
 
     def to_size(self, x: Tensor, finer: Tensor) -> Tensor:
@@ -74,10 +74,10 @@ class _Up(nn.Sequential):
         fold_bn_pair(self, "0", "1")
 
 
-def _down(cin: int, cout: int, steps: int) -> nn.Sequential:
+def _down(in_channels: int, out_channels: int, steps: int) -> nn.Sequential:
     """Strided 3x3s from a finer map to a coarser one; the last widens and has no ReLU."""
-    rest = (_conv_bn(cin, cin, 3, stride=2) for _ in range(steps - 1))
-    return nn.Sequential(*rest, _conv_bn(cin, cout, 3, stride=2, relu=False))
+    rest = (_conv_bn(in_channels, in_channels, 3, stride=2) for _ in range(steps - 1))
+    return nn.Sequential(*rest, _conv_bn(in_channels, out_channels, 3, stride=2, relu=False))
 
 
 def _exchange(channels: Sequence[int], i: int, j: int) -> nn.Module:

@@ -40,14 +40,14 @@ _STAGES: dict[int, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] 
 def deep_stem(first: int, last: int, *, norm: Norm = nn.BatchNorm2d) -> tuple[nn.Module, ...]:
     """Layers in place of the 7x7: 3x3 with stride 2 to `first`, 3x3, 3x3 to `last`, each with norm and ReLU."""
     layers: list[nn.Module] = []
-    for cin, cout, stride in ((3, first, 2), (first, first, 1), (first, last, 1)):
-        layers += [nn.Conv2d(cin, cout, 3, stride, 1, bias=False), norm(cout), nn.ReLU()]
+    for in_channels, out_channels, stride in ((3, first, 2), (first, first, 1), (first, last, 1)):
+        layers += [nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), norm(out_channels), nn.ReLU()]
     return tuple(layers)
 
 
 def resnet_stage(
     block: type[BasicBlock] | type[Bottleneck],
-    cin: int,
+    in_channels: int,
     width: int,
     blocks: int,
     *,
@@ -62,7 +62,7 @@ def resnet_stage(
 
     Args:
         block: Kind of block.
-        cin: Input channels.
+        in_channels: Input channels.
         width: Of the blocks; bottlenecks put out `block.expansion` times as many channels.
         blocks: How many.
         stride: Of the first.
@@ -73,9 +73,11 @@ def resnet_stage(
         avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
     """
     early = max(1, dilation // 2) if contract else dilation
-    first = block(cin, width, stride=stride, dilation=early, relu=True, norm=norm, slope=slope, avg_down=avg_down)
-    cout = width * block.expansion
-    rest = (block(cout, width, dilation=dilation, relu=True, norm=norm, slope=slope) for _ in range(blocks - 1))
+    first = block(
+        in_channels, width, stride=stride, dilation=early, relu=True, norm=norm, slope=slope, avg_down=avg_down
+    )
+    out_channels = width * block.expansion
+    rest = (block(out_channels, width, dilation=dilation, relu=True, norm=norm, slope=slope) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
 
 
@@ -119,16 +121,16 @@ class ResNet(nn.Module):
             self.stem = nn.Sequential(*deep_stem(32, 64, norm=norm))
         self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_mode)
         block = BasicBlock if depth < 50 else WideBottleneck
-        cin, reduction, info = 64, 4, []
+        in_channels, reduction, info = 64, 4, []
         for k in range(4):
             width = 64 * 2**k
             stage = resnet_stage(
-                block, cin, width, RESNET_BLOCKS[depth][k], stride=strides[k], dilation=dilations[k],
+                block, in_channels, width, RESNET_BLOCKS[depth][k], stride=strides[k], dilation=dilations[k],
                 contract=contract, norm=norm, slope=slope, avg_down=avg_down,
             )  # fmt: skip
             self.add_module(f"layer{k + 1}", stage)
-            cin, reduction = width * block.expansion, reduction * strides[k]
-            info.append(FeatureInfo(cin, reduction))
+            in_channels, reduction = width * block.expansion, reduction * strides[k]
+            info.append(FeatureInfo(in_channels, reduction))
         self.feature_info = tuple(info)
 
     def stem_map(self, image: Tensor) -> Tensor:

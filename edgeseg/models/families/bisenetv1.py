@@ -58,17 +58,17 @@ class FeatureFusion(nn.Module):
     """Joins two maps by a 1x1 and raises each channel by a weight from its average.
 
     Args:
-        cin: Channels of both maps.
-        cout: Output channels.
+        in_channels: Channels of both maps.
+        out_channels: Output channels.
         relu: Activate before the weight's sigmoid.
     """
 
-    def __init__(self, cin: int, cout: int, *, relu: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, relu: bool = False) -> None:
         super().__init__()
         self.relu = relu
-        self.convblk = ConvBN(cin, cout, 1)
-        self.conv = nn.Conv2d(cout, cout, 1, bias=False)
-        self.bn = nn.BatchNorm2d(cout)
+        self.convblk = ConvBN(in_channels, out_channels, 1)
+        self.conv = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         x: Tensor = self.convblk(torch.cat((detail, context), dim=1))

@@ -61,11 +61,11 @@ class ContextExtractor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv_ = ConvBNReLU(3, 32, 3, stride=2)
-        cin = 32
+        in_channels = 32
         self.stages = [f"bottleneck{k + 1}" for k in range(len(_STAGES))]
-        for name, (expand, cout, blocks, stride) in zip(self.stages, _STAGES, strict=True):
-            self.add_module(name, inverted_residuals(cin, cout, blocks, stride=stride, expand=expand))
-            cin = cout
+        for name, (expand, out_channels, blocks, stride) in zip(self.stages, _STAGES, strict=True):
+            self.add_module(name, inverted_residuals(in_channels, out_channels, blocks, stride=stride, expand=expand))
+            in_channels = out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_(x)
@@ -102,8 +102,8 @@ class ContextNet(nn.Module):
 
 
 def conv_bn(
-    cin: int,
-    cout: int,
+    in_channels: int,
+    out_channels: int,
     kernel: int,
     *,
     stride: int = 1,
@@ -113,20 +113,27 @@ def conv_bn(
     relu: bool = True,
 ) -> nn.Sequential:
     """Convolution, BN, and ReLU where `relu`."""
-    conv = nn.Conv2d(cin, cout, kernel, stride, dilation * (kernel // 2), dilation, groups, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), *([nn.ReLU()] if relu else []))
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, dilation * (kernel // 2), dilation, groups, bias=bias)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if relu else []))
 
 
-def unit(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
+def unit(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True
+) -> nn.Sequential:
     """Part of an inverted residual: the expanding 1x1 has bias."""
-    return conv_bn(cin, cout, kernel, stride=stride, groups=groups, bias=kernel == 1 and relu, relu=relu)
+    return conv_bn(
+        in_channels, out_channels, kernel, stride=stride, groups=groups, bias=kernel == 1 and relu, relu=relu
+    )
 
 
 def detail_branch() -> nn.Sequential:
     """A strided 3x3, then three times depthwise 3x3 and 1x1: (N, 3, H, W) to (N, 128, H / 2, W / 2)."""
     layers = [conv_bn(3, 32, 3, stride=2)]
-    for cin, cout in ((32, 64), (64, 128), (128, 128)):
-        layers += [conv_bn(cin, cin, 3, groups=cin, relu=False), conv_bn(cin, cout, 1, bias=True)]
+    for in_channels, out_channels in ((32, 64), (64, 128), (128, 128)):
+        layers += [
+            conv_bn(in_channels, in_channels, 3, groups=in_channels, relu=False),
+            conv_bn(in_channels, out_channels, 1, bias=True),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -137,12 +144,14 @@ class DeepBranch(nn.Module):
         super().__init__()
         self.conv_init = conv_bn(3, 32, 3, stride=2)
         blocks: list[ResidualRow] = []
-        cin = 32
-        for expand, cout, count, stride in _STAGES:
+        in_channels = 32
+        for expand, out_channels, count, stride in _STAGES:
             for k in range(count):
-                block = inverted_residual("conv", unit, cin, cout, stride=1 if k else stride, expand=expand)
+                block = inverted_residual(
+                    "conv", unit, in_channels, out_channels, stride=1 if k else stride, expand=expand
+                )
                 blocks.append(block)
-                cin = cout
+                in_channels = out_channels
         self.bottlenecks = nn.Sequential(*blocks)
         self.conv_last = conv_bn(128, 128, 3)
 

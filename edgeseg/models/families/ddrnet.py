@@ -66,9 +66,11 @@ NORMAL = Plan(64)
 DEEP = Plan(64, blocks=(3, 4), sixteenth=(3, 3), high=(3, 3), last=(3, 3), head=256)
 
 
-def strided_pair(cin: int, inner: int, cout: int) -> nn.Sequential:
+def strided_pair(in_channels: int, inner: int, out_channels: int) -> nn.Sequential:
     """Two 3x3 convolutions with stride 2, each with BN, a ReLU between."""
-    return nn.Sequential(*conv_bn(cin, inner, 3, stride=2), nn.ReLU(), *conv_bn(inner, cout, 3, stride=2))
+    return nn.Sequential(
+        *conv_bn(in_channels, inner, 3, stride=2), nn.ReLU(), *conv_bn(inner, out_channels, 3, stride=2)
+    )
 
 
 class DualResolution(nn.Module):

@@ -44,10 +44,12 @@ _A: Widths = (48, 96, 192)
 _B: Widths = (32, 64, 128)
 
 
-def conv_bn_relu(cin: int, cout: int, kernel: int, *, stride: int = 1, bias: bool = False) -> nn.Sequential:
+def conv_bn_relu(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, bias: bool = False
+) -> nn.Sequential:
     """Convolution, BN, ReLU."""
-    conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU())
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:
@@ -59,22 +61,22 @@ class ThinBlock(nn.Module):
     """Three separable convolutions, each with BN and ReLU, plus a 1x1 of the input in every block; no ReLU after.
 
     Args:
-        cin: Input channels.
-        cout: Output channels; the inner ones are a quarter.
+        in_channels: Input channels.
+        out_channels: Output channels; the inner ones are a quarter.
         stride: Of the first convolution and the 1x1.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        inner = cout // 4
-        for k, (a, b, s) in enumerate(((cin, inner, stride), (inner, inner, 1), (inner, cout, 1))):
+        inner = out_channels // 4
+        for k, (a, b, s) in enumerate(((in_channels, inner, stride), (inner, inner, 1), (inner, out_channels, 1))):
             depthwise, pointwise = nn.Conv2d(a, a, 3, s, 1, groups=a), nn.Conv2d(a, b, 1)
             conv = SeparableConv(depthwise, pointwise, names=("conv1", "pointwise"))
             self.add_module(f"conv{k + 1}", nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU()))
-        self.projection = nn.Conv2d(cin, cout, 1, stride, bias=False)
+        self.projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y = x
         for name in ("conv1", "conv2", "conv3"):
             y = self.get_submodule(name)(y)
@@ -87,11 +89,12 @@ class ThinBlock(nn.Module):
             fold_distant(self, f"{name}.0.pointwise", f"{name}.1")
 
 
-def _separable(cin: int, cout: int) -> nn.Sequential:
+def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
     """Depthwise 3x3, BN, ReLU; 1x1 with bias, BN, ReLU."""
-    depthwise = nn.Conv2d(cin, cin, 3, 1, 1, groups=cin, bias=False)
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
     return nn.Sequential(
-        nn.Sequential(depthwise, nn.BatchNorm2d(cin), nn.ReLU()), conv_bn_relu(cin, cout, 1, bias=True)
+        nn.Sequential(depthwise, nn.BatchNorm2d(in_channels), nn.ReLU()),
+        conv_bn_relu(in_channels, out_channels, 1, bias=True),
     )
 
 
@@ -101,27 +104,27 @@ class XceptionBlock(nn.Module):
     The input is added where the shape stays; a strided block adds a 1x1 of it; else nothing is added.
 
     Args:
-        cin: Input channels.
-        cout: Output channels; the inner ones are a quarter.
+        in_channels: Input channels.
+        out_channels: Output channels; the inner ones are a quarter.
         stride: Of the last 3x3.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        inner = cout // 4
-        widen = nn.Conv2d(inner, cout, 3, stride, 1, groups=inner, bias=False)
+        inner = out_channels // 4
+        widen = nn.Conv2d(inner, out_channels, 3, stride, 1, groups=inner, bias=False)
         self.conv = nn.Sequential(
-            _separable(cin, inner),
+            _separable(in_channels, inner),
             _separable(inner, inner),
-            nn.Sequential(widen, nn.BatchNorm2d(cout), nn.ReLU()),
-            nn.Conv2d(cout, cout, 1, bias=False),
+            nn.Sequential(widen, nn.BatchNorm2d(out_channels), nn.ReLU()),
+            nn.Conv2d(out_channels, out_channels, 1, bias=False),
             nn.ReLU(),
         )
-        self.conv_stride = nn.Conv2d(cin, cout, 1, stride, bias=False) if stride > 1 else None
-        self.add = stride == 1 and cin == cout
+        self.conv_stride = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if stride > 1 else None
+        self.add = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.conv(x)
         if self.conv_stride is not None:
             y = y + self.conv_stride(x)
@@ -147,21 +150,21 @@ class Stage(nn.Module):
     Args:
         key: Name of the row.
         block: Kind of block.
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         blocks: How many.
     """
 
     def __init__(
-        self, key: str, block: type[ThinBlock] | type[XceptionBlock], cin: int, cout: int, blocks: int
+        self, key: str, block: type[ThinBlock] | type[XceptionBlock], in_channels: int, out_channels: int, blocks: int
     ) -> None:
         super().__init__()
         self.key = key
-        rest = (block(cout, cout) for _ in range(blocks - 1))
-        self.add_module(key, nn.Sequential(block(cin, cout, stride=2), *rest))
+        rest = (block(out_channels, out_channels) for _ in range(blocks - 1))
+        self.add_module(key, nn.Sequential(block(in_channels, out_channels, stride=2), *rest))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / 2), ceil(W / 2))."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / 2), ceil(W / 2))."""
         y: Tensor = self.get_submodule(self.key)(x)
         return y
 
@@ -194,17 +197,17 @@ def _later(widths: Widths) -> Widths:
     return a + c, a + b, b + c
 
 
-def thin_branch(cins: Widths, widths: Widths = _A) -> Branch:
+def thin_branch(in_channels: Widths, widths: Widths = _A) -> Branch:
     """huaifeng1993's: thin blocks, and the sigmoid of two linear layers on the averages."""
-    rows = zip(cins, widths, (3, 6, 3), strict=True)
+    rows = zip(in_channels, widths, (3, 6, 3), strict=True)
     squeeze, excite = nn.Linear(widths[2], _HIDDEN, bias=False), nn.Linear(_HIDDEN, widths[2], bias=False)
     gate = LinearGate("fc", (squeeze, nn.ReLU(), excite, nn.Sigmoid()))
     return Branch([Stage("build", ThinBlock, *row) for row in rows], ("atten", gate))
 
 
-def xception_branch(cins: Widths, widths: Widths) -> Branch:
+def xception_branch(in_channels: Widths, widths: Widths) -> Branch:
     """zh320's."""
-    rows = zip(cins, widths, (4, 6, 4), strict=True)
+    rows = zip(in_channels, widths, (4, 6, 4), strict=True)
     return Branch([Stage("conv", XceptionBlock, *row) for row in rows], ("fc_attention", MaxAttention(widths[2])))
 
 

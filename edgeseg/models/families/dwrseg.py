@@ -36,12 +36,12 @@ _DECODER = 128
 class Stem(nn.Module):
     """3x3 with stride 2; then a narrowed 3x3 with stride 2 beside a max pool, joined by a 3x3."""
 
-    def __init__(self, cout: int) -> None:
+    def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.first = ConvBN(3, 32, 3, stride=2)
         self.narrow = nn.Sequential(ConvBN(32, 16, 1), ConvBN(16, 32, 3, stride=2))
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.join = ConvBN(64, cout, 3)
+        self.join = ConvBN(64, out_channels, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.first(image)

@@ -43,8 +43,8 @@ def row(*layers: nn.Module) -> nn.Sequential:
 
 
 def conv(
-    cin: int,
-    cout: int,
+    in_channels: int,
+    out_channels: int,
     kernel: int | tuple[int, int],
     *,
     stride: int = 1,
@@ -52,7 +52,7 @@ def conv(
     d: int = 1,
 ) -> nn.Conv2d:
     """A convolution without bias."""
-    return nn.Conv2d(cin, cout, kernel, stride, padding, d, bias=False)
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, d, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -77,13 +77,13 @@ class Bottleneck(nn.Module):
 class DownBottleneck(nn.Module):
     """2x2 with stride 2, 3x3, 1x1, plus the pooled input in the first channels; also gives the pool's places."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        n = cin // 4
-        self.extra = cout - cin
-        self.ext_conv1 = row(conv(cin, n, 2, stride=2), prelu())
+        n = in_channels // 4
+        self.extra = out_channels - in_channels
+        self.ext_conv1 = row(conv(in_channels, n, 2, stride=2), prelu())
         self.ext_conv2 = row(conv(n, n, 3, padding=1), prelu())
-        self.ext_conv3 = row(conv(n, cout, 1), prelu())
+        self.ext_conv3 = row(conv(n, out_channels, 1), prelu())
         self.out_activation = prelu()
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -95,14 +95,14 @@ class DownBottleneck(nn.Module):
 class UpBottleneck(nn.Module):
     """1x1, transposed 2x2, 1x1, plus the unpooled 1x1 of the input."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        n = cin // 4
-        self.main_conv1 = row(conv(cin, cout, 1))
-        self.ext_conv1 = row(conv(cin, n, 1), nn.ReLU())
+        n = in_channels // 4
+        self.main_conv1 = row(conv(in_channels, out_channels, 1))
+        self.ext_conv1 = row(conv(in_channels, n, 1), nn.ReLU())
         self.ext_tconv1 = nn.ConvTranspose2d(n, n, 2, 2, bias=False)
         self.ext_tconv1_bnorm = nn.BatchNorm2d(n)
-        self.ext_conv2 = row(conv(n, cout, 1))
+        self.ext_conv2 = row(conv(n, out_channels, 1))
 
     def forward(self, x: Tensor, places: list[Tensor], size: tuple[int, int]) -> Tensor:
         main = max_unpool(self.main_conv1(x), places, size)

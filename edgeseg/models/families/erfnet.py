@@ -34,10 +34,10 @@ def encoder(num_classes: int | None = None) -> FactorizedEncoder:
 class UpBlock(nn.Module):
     """Transposed 3x3 with stride 2, BN, ReLU."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(cin, cout, 3, 2, 1, 1)
-        self.bn = nn.BatchNorm2d(cout, eps=EPS)
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, 1)
+        self.bn = nn.BatchNorm2d(out_channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn(self.conv(x)))

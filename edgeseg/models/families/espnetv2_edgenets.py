@@ -41,10 +41,10 @@ _WIDTHS = (64, 48, 32)
 class ConvNormAct(nn.Module):
     """Convolution, BN, PReLU under the key ``cbr``."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, *, groups: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, groups: int = 1) -> None:
         super().__init__()
-        conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, groups=groups, bias=False)
-        self.cbr = nn.Sequential(conv, nn.BatchNorm2d(cout), nn.PReLU(cout))
+        conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, groups=groups, bias=False)
+        self.cbr = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.PReLU(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.cbr(x)
@@ -84,27 +84,27 @@ class PyramidPooling(nn.Module):
     """EPP: depthwise convolutions at five sizes, joined, shuffled and merged.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         inner: Channels of every branch.
-        cout: Output channels.
+        out_channels: Output channels.
         last: End in the 1x1, with bias; else in BN and PReLU.
     """
 
-    def __init__(self, cin: int, inner: int, cout: int, *, last: bool = False) -> None:
+    def __init__(self, in_channels: int, inner: int, out_channels: int, *, last: bool = False) -> None:
         super().__init__()
         k = len(_SCALES)
         self.inner = inner
         self.stages = nn.ModuleList(nn.Conv2d(inner, inner, 3, 1, 1, groups=inner, bias=False) for _ in _SCALES)
-        self.projection_layer = ConvNormAct(cin, inner, 1)
+        self.projection_layer = ConvNormAct(in_channels, inner, 1)
         self.merge_layer = nn.Sequential(
             NormAct(k * inner),
             ChannelShuffle(),
             ConvNormAct(k * inner, inner, 3, groups=inner),
-            nn.Conv2d(inner, cout, 1, bias=last),
+            nn.Conv2d(inner, out_channels, 1, bias=last),
         )
         self.acts, self.mixers = nn.ModuleList(), nn.ModuleList()
         if not last:
-            self.br = NormAct(cout)
+            self.br = NormAct(out_channels)
         self.last = last
 
     def branch(self, x: Tensor, index: int) -> Tensor:
@@ -120,7 +120,7 @@ class PyramidPooling(nn.Module):
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
         x = self.projection_layer(x)
         maps = [self.branch(x, index) for index in range(len(_SCALES))]
         if len(self.mixers):
@@ -177,11 +177,11 @@ def _part_of_grouped(grouped: nn.Module, index: int) -> nn.Conv2d:
 class Merge(nn.Module):
     """A grouped 3x3 of the encoder's map, weighed by a sigmoid of a 1x1 of its averages."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         # The published Sequential: average, 1x1, sigmoid.
-        self.wt_layer = nn.Sequential(nn.Identity(), nn.Conv2d(cin, cout, 1, bias=False), nn.Sigmoid())
-        self.expansion_layer = ConvNormAct(cin, cout, 3, groups=math.gcd(cin, cout))
+        self.wt_layer = nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.Sigmoid())
+        self.expansion_layer = ConvNormAct(in_channels, out_channels, 3, groups=math.gcd(in_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         weights: Tensor = self.wt_layer(x.mean((2, 3), keepdim=True))

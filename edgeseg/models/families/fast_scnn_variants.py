@@ -78,9 +78,9 @@ class Extractor(nn.Module):
 
     def __init__(self, key: str, conv: Callable[..., nn.Module]) -> None:
         super().__init__()
-        for k, (cin, cout, stride) in enumerate(_STAGES):
-            first = inverted_residual(key, conv, cin, cout, stride=stride)
-            rest = (inverted_residual(key, conv, cout, cout) for _ in range(2))
+        for k, (in_channels, out_channels, stride) in enumerate(_STAGES):
+            first = inverted_residual(key, conv, in_channels, out_channels, stride=stride)
+            rest = (inverted_residual(key, conv, out_channels, out_channels) for _ in range(2))
             self.add_module(f"bottleneck{k + 1}", nn.Sequential(first, *rest))
 
     def deep(self, x: Tensor) -> Tensor:
@@ -130,11 +130,18 @@ class FastSCNNBackbone(nn.Module):
 
 
 def paddle_conv(
-    cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False, relu: bool = True
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    relu: bool = True,
 ) -> PaddleConv:
     """PaddleSeg's convolution, BN, and ReLU where `relu`, with symmetric padding."""
     act: Literal["relu", "none"] = "relu" if relu else "none"
-    return PaddleConv(cin, cout, kernel, stride=stride, groups=groups, bias=bias, act=act, same=False)
+    return PaddleConv(in_channels, out_channels, kernel, stride=stride, groups=groups, bias=bias, act=act, same=False)
 
 
 class PaddlePyramid(nn.Module):
@@ -223,8 +230,15 @@ def _mmseg(num_classes: int, *, aux: bool) -> Segmentor:
     """The network of mmsegmentation: image (N, 3, H, W) to logits at stride 8; any H and W."""
     head = DepthwiseSeparableFCNHead(in_channels=128, channels=128, concat_input=False, num_classes=num_classes)
     auxiliary = (
-        FCNHead(in_channels=cin, channels=32, num_convs=1, concat_input=False, num_classes=num_classes, in_index=index)
-        for cin, index in ((128, -2), (64, -3))
+        FCNHead(
+            in_channels=in_channels,
+            channels=32,
+            num_convs=1,
+            concat_input=False,
+            num_classes=num_classes,
+            in_index=index,
+        )
+        for in_channels, index in ((128, -2), (64, -3))
     )
     return Segmentor(FastSCNNBackbone(), head, auxiliary_head=list(auxiliary) if aux else None)
 

@@ -77,16 +77,16 @@ class SlimBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.stem, self.stages, self.stem_map = len(stem), len(widths), stem_map
-        cin, reduction = 3, 1
-        for k, (cout, stride) in enumerate(stem):
-            self.add_module(f"conv{k}", nn.Conv2d(cin, cout, 3, stride, 1, bias=False))
-            self.add_module(f"bn{k}", nn.BatchNorm2d(cout))
-            cin, reduction = cout, reduction * stride
-        info = [FeatureInfo(cin, reduction)] if stem_map else []
+        in_channels, reduction = 3, 1
+        for k, (out_channels, stride) in enumerate(stem):
+            self.add_module(f"conv{k}", nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False))
+            self.add_module(f"bn{k}", nn.BatchNorm2d(out_channels))
+            in_channels, reduction = out_channels, reduction * stride
+        info = [FeatureInfo(in_channels, reduction)] if stem_map else []
         for k, width in enumerate(widths):
-            self.add_module(f"layer{k + 1}", resnet_stage(BasicBlock, cin, width, blocks[k], stride=strides[k]))
-            cin, reduction = width, reduction * strides[k]
-            info.append(FeatureInfo(cin, reduction))
+            self.add_module(f"layer{k + 1}", resnet_stage(BasicBlock, in_channels, width, blocks[k], stride=strides[k]))
+            in_channels, reduction = width, reduction * strides[k]
+            info.append(FeatureInfo(in_channels, reduction))
         self.feature_info = tuple(info)
 
     def features(self, image: Tensor) -> list[Tensor]:
@@ -109,13 +109,13 @@ class SlimBackbone(nn.Module):
 class Unit(nn.Module):
     """A "same" convolution, BN, ReLU under the key ``layers``."""
 
-    def __init__(self, cin: int, cout: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
-        conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, bias=False)
-        self.layers = nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU())
+        conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, bias=False)
+        self.layers = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
         y: Tensor = self.layers(x)
         return y
 
@@ -125,7 +125,9 @@ class Adapter(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.adapter_conv = nn.ModuleList(Unit(cin, cout, 1) for cin, cout in zip(channels, widths, strict=True))
+        self.adapter_conv = nn.ModuleList(
+            Unit(in_channels, out_channels, 1) for in_channels, out_channels in zip(channels, widths, strict=True)
+        )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps of any size to maps of the same sizes."""
@@ -175,13 +177,13 @@ class Join(nn.Module):
 class Classifier(nn.Module):
     """3x3 with bias, BN, ReLU, and a convolution to the classes."""
 
-    def __init__(self, cin: int, inner: int, num_classes: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, inner: int, num_classes: int, kernel: int) -> None:
         super().__init__()
         last = nn.Conv2d(inner, num_classes, kernel, 1, kernel // 2)
-        self.last_layer = nn.Sequential(nn.Conv2d(cin, inner, 3, 1, 1), nn.BatchNorm2d(inner), nn.ReLU(), last)
+        self.last_layer = nn.Sequential(nn.Conv2d(in_channels, inner, 3, 1, 1), nn.BatchNorm2d(inner), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to logits (N, num_classes, H, W)."""
+        """Maps (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
         logits: Tensor = self.last_layer(x)
         return logits
 

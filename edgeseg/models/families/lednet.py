@@ -27,27 +27,27 @@ __all__ = ["LEDNet", "LEDNetESN", "lednet", "lednet_apn128", "lednet_cls", "ledn
 _DILATIONS = (1, 2, 5, 9, 2, 5, 9, 17)
 
 Unit = Callable[[int, int, int, int], nn.Module]
-"""Builds convolution, BN, ReLU from cin, cout, kernel and stride."""
+"""Builds convolution, BN, ReLU from in_channels, out_channels, kernel and stride."""
 
 
 class ConvNormReLU(nn.Module):
     """Convolution with bias, BN, ReLU under the key ``conv``."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2)
-        self.conv = nn.Sequential(conv, nn.BatchNorm2d(cout, eps=EPS), nn.ReLU())
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
+        self.conv = nn.Sequential(conv, nn.BatchNorm2d(out_channels, eps=EPS), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
         return y
 
 
-def factorized_unit(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
+def factorized_unit(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
     """K x 1 and 1 x k with nothing between them, BN, ReLU."""
-    tall = nn.Conv2d(cin, cout, (kernel, 1), (stride, 1), (kernel // 2, 0))
-    wide = nn.Conv2d(cout, cout, (1, kernel), (1, stride), (0, kernel // 2))
-    return nn.Sequential(tall, wide, nn.BatchNorm2d(cout, eps=EPS), nn.ReLU())
+    tall = nn.Conv2d(in_channels, out_channels, (kernel, 1), (stride, 1), (kernel // 2, 0))
+    wide = nn.Conv2d(out_channels, out_channels, (1, kernel), (1, stride), (0, kernel // 2))
+    return nn.Sequential(tall, wide, nn.BatchNorm2d(out_channels, eps=EPS), nn.ReLU())
 
 
 class AttentionPyramid(nn.Module):

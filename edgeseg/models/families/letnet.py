@@ -54,18 +54,25 @@ def bn_prelu(channels: int) -> BNPReLU:
 
 
 def conv_act(
-    cin: int, cout: int, kernel: int | tuple[int, int], *, key: str = "conv", **options: Unpack[ConvOptions]
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int],
+    *,
+    key: str = "conv",
+    **options: Unpack[ConvOptions],
 ) -> ConvBNPReLU:
     """Convolution without bias, BN, PReLU under the published keys; the convolution's is `key`."""
-    module = ConvBNPReLU(cin, cout, kernel, **options)
+    module = ConvBNPReLU(in_channels, out_channels, kernel, **options)
     publish_keys(module, ((r"^conv\.", f"{key}."), (r"^bn\.", "bn_prelu.bn."), (r"^act\.", f"bn_prelu.{_ACT}.")))
     return module
 
 
-def widen(cin: int, cout: int) -> ConvPool:
+def widen(in_channels: int, out_channels: int) -> ConvPool:
     """Strided convolution beside a max pool, BN, PReLU."""
     names = ("conv3x3.conv", "bn_prelu.bn")
-    return ConvPool(cin, cout, names=names, bias=False, eps=EPS, act=(f"bn_prelu.{_ACT}", nn.PReLU(cout)))
+    return ConvPool(
+        in_channels, out_channels, names=names, bias=False, eps=EPS, act=(f"bn_prelu.{_ACT}", nn.PReLU(out_channels))
+    )
 
 
 class DABModule(nn.Module):
@@ -162,10 +169,10 @@ class Transformer(nn.Module):
 class Upsample(nn.Module):
     """Transposed convolution by two, BN, ReLU6."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(cin, cout, 3, 2, 1, 1)
-        self.bn = nn.BatchNorm2d(cout, eps=EPS)
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, 1)
+        self.bn = nn.BatchNorm2d(out_channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu6(self.bn(self.conv(x)))
@@ -178,10 +185,10 @@ class Upsample(nn.Module):
 class LongConnection(nn.Module):
     """3x1 and 1x3 with bias and nothing between, from the encoder to the decoder."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.dconv3x1 = nn.Conv2d(cin, cin // 2, (3, 1), 1, (1, 0))
-        self.dconv1x3 = nn.Conv2d(cin // 2, cout, (1, 3), 1, (0, 1))
+        self.dconv3x1 = nn.Conv2d(in_channels, in_channels // 2, (3, 1), 1, (1, 0))
+        self.dconv1x3 = nn.Conv2d(in_channels // 2, out_channels, (1, 3), 1, (0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.dconv1x3(self.dconv3x1(x))
@@ -224,10 +231,10 @@ class LETNet(nn.Module):
         self.DAB_Block_3 = dab_block(3, 32, _DILATIONS)
         self.bn_prelu_4 = bn_prelu(32)
         self.transformer1 = Transformer(32 * _WINDOW**2)
-        for k, (cin, skip) in enumerate(((32, 32), (16, 128), (16, 64))):
-            self.add_module(f"DAB_Block_{4 + k}", dab_block(4 + k, cin, (2, 2, 2)))
-            self.add_module(f"LC{3 - k}", LongConnection(skip, cin))
-            self.add_module(f"upsample_{1 + k}", Upsample(cin, 16))
+        for k, (in_channels, skip) in enumerate(((32, 32), (16, 128), (16, 64))):
+            self.add_module(f"DAB_Block_{4 + k}", dab_block(4 + k, in_channels, (2, 2, 2)))
+            self.add_module(f"LC{3 - k}", LongConnection(skip, in_channels))
+            self.add_module(f"upsample_{1 + k}", Upsample(in_channels, 16))
             self.add_module(f"bn_prelu_{5 + k}", bn_prelu(16))
             self.add_module(f"PA{1 + k}", PixelWeights(16))
         self.classifier = nn.Sequential(Conv(16, num_classes, 1))

@@ -37,11 +37,11 @@ class SpatialAwarePooling(nn.Module):
     """A map pooled to every level as fine as itself or coarser, and reduced.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         reduction: Stride of the map.
     """
 
-    def __init__(self, cin: int, reduction: int) -> None:
+    def __init__(self, in_channels: int, reduction: int) -> None:
         super().__init__()
         self.levels = tuple(level for level in _LEVELS if level >= reduction)
         for level in self.levels:
@@ -49,10 +49,10 @@ class SpatialAwarePooling(nn.Module):
             pool = (
                 nn.AvgPool2d(2 * ratio - 1, ratio, ratio - 1, count_include_pad=False) if ratio > 1 else nn.Identity()
             )
-            self.add_module(f"level{level}", nn.Sequential(pool, ConvBN(cin, _WIDTH, 1, relu=False)))
+            self.add_module(f"level{level}", nn.Sequential(pool, ConvBN(in_channels, _WIDTH, 1, relu=False)))
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        """Maps (N, cin, H, W) to one map (N, 128, h, w) per level, by stride."""
+        """Maps (N, in_channels, H, W) to one map (N, 128, h, w) per level, by stride."""
         return {level: self.get_submodule(f"level{level}")(x) for level in self.levels}
 
 

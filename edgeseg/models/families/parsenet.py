@@ -49,12 +49,12 @@ class ParseNet(nn.Module):
 
     def __init__(self, num_classes: int = 19) -> None:
         super().__init__()
-        cin = 3
+        in_channels = 3
         for stage, (channels, convs, dilation) in enumerate(_STAGES, start=1):
             for k in range(1, convs + 1):
-                conv = nn.Conv2d(cin, channels, 3, 1, dilation, dilation)
+                conv = nn.Conv2d(in_channels, channels, 3, 1, dilation, dilation)
                 self.add_module(f"conv{stage}_{k}", conv)
-                cin = channels
+                in_channels = channels
         self.fc6 = nn.Conv2d(512, 1024, 3, 1, 12, 12)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
         self.fc7_norm = L2Norm(1024)

@@ -43,21 +43,21 @@ class Doubling(nn.Module):
 class Transit(nn.Module):
     """D-block: two separable convolutions, a 1x1 shortcut, ReLU after the sum."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        second = nn.Conv2d(cout, cout, 3, 1, 1, groups=cout, bias=False)
+        second = nn.Conv2d(out_channels, out_channels, 3, 1, 1, groups=out_channels, bias=False)
         self.block = nn.Sequential(
-            SeparableConvReLU(cin, cout).conv,
+            SeparableConvReLU(in_channels, out_channels).conv,
             second,
-            nn.BatchNorm2d(cout),
+            nn.BatchNorm2d(out_channels),
             nn.ReLU(),
-            nn.Conv2d(cout, cout, 1, bias=False),
-            nn.BatchNorm2d(cout),
+            nn.Conv2d(out_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
         )
-        self.residual = nn.Sequential(nn.Conv2d(cin, cout, 1, bias=False), nn.BatchNorm2d(cout))
+        self.residual = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
         return torch.relu(self.block(x) + self.residual(x))
 
 

@@ -163,10 +163,10 @@ class SeaAttention(QueryKeyValue):
 class Stage(nn.Module):
     """Mobile blocks; the first stage strides once before them."""
 
-    def __init__(self, cin: int, rows: tuple[Row, ...], *, width: int | None = None) -> None:
+    def __init__(self, in_channels: int, rows: tuple[Row, ...], *, width: int | None = None) -> None:
         super().__init__()
         self.stem_block = nn.Identity() if width is None else stem(width)
-        self.names = add_blocks(self, cin if width is None else width, rows)
+        self.names = add_blocks(self, in_channels if width is None else width, rows)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem_block(x)
@@ -182,8 +182,8 @@ class Backbone(nn.Module):
         super().__init__()
         channels = [rows[-1][2] for rows in config.stages]
         self.smb1 = Stage(3, config.stages[0], width=config.stem)
-        for k, (cin, rows) in enumerate(zip(channels, config.stages[1:], strict=False)):
-            self.add_module(f"smb{k + 2}", Stage(cin, rows))
+        for k, (in_channels, rows) in enumerate(zip(channels, config.stages[1:], strict=False)):
+            self.add_module(f"smb{k + 2}", Stage(in_channels, rows))
         count = len(config.depths)
         for k, (width, key, depth, ratio) in enumerate(
             zip(channels[-count:], config.keys, config.depths, config.ratios, strict=True)
@@ -212,8 +212,8 @@ class Head(FuseHead):
         super().__init__(widths[-1], num_classes, depthwise=True)
         local = pairwise((channels[0], *widths))
         self.names = [f"fuse{k + 1}" for k in range(len(widths))]
-        for name, globe, (cin, cout) in zip(self.names, channels[1:], local, strict=True):
-            self.add_module(name, Inject(cin, globe, cout, add=False))
+        for name, globe, (in_channels, out_channels) in zip(self.names, channels[1:], local, strict=True):
+            self.add_module(name, Inject(in_channels, globe, out_channels, add=False))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = maps[0]

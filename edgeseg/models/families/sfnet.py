@@ -41,30 +41,31 @@ __all__ = [
 ]
 
 
-def conv_bn_relu(cin: int, cout: int, kernel: int, *, bias: bool = False) -> nn.Sequential:
+def conv_bn_relu(in_channels: int, out_channels: int, kernel: int, *, bias: bool = False) -> nn.Sequential:
     """A "same" convolution, BN, ReLU."""
-    conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU())
+    conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, bias=bias)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
-def classifier(cin: int, width: int, num_classes: int) -> nn.Sequential:
+def classifier(in_channels: int, width: int, num_classes: int) -> nn.Sequential:
     """3x3, BN, ReLU, then 1x1 to the classes."""
-    return nn.Sequential(conv_bn_relu(cin, width, 3), nn.Conv2d(width, num_classes, 1))
+    return nn.Sequential(conv_bn_relu(in_channels, width, 3), nn.Conv2d(width, num_classes, 1))
 
 
 class PyramidPooling(nn.Module):
     """Averages over 1, 2, 3 and 6 bins a side, each through a linear 1x1; joined with the map by a 1x1."""
 
-    def __init__(self, cin: int, width: int) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
         # published keys count the pool, which has no weights and runs in `pyramid_maps`
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Identity(), nn.Conv2d(cin, width, 1, bias=False), nn.BatchNorm2d(width)) for _ in BINS
+            nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width))
+            for _ in BINS
         )
-        self.bottleneck = nn.Sequential(*conv_bn_relu(cin + len(BINS) * width, width, 1), nn.Dropout2d(0.1))
+        self.bottleneck = nn.Sequential(*conv_bn_relu(in_channels + len(BINS) * width, width, 1), nn.Dropout2d(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, width, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, width, H, W)."""
         maps = pyramid_maps(x, self.stages, align_corners=True)
         y: Tensor = self.bottleneck(torch.cat((*maps, x), dim=1))
         return y
@@ -107,7 +108,7 @@ class AlignHead(nn.Module):
         super().__init__()
         *finer, last = channels
         self.ppm = PyramidPooling(last, width)
-        self.fpn_in = nn.ModuleList(conv_bn_relu(cin, width, 1, bias=True) for cin in finer)
+        self.fpn_in = nn.ModuleList(conv_bn_relu(in_channels, width, 1, bias=True) for in_channels in finer)
         self.fpn_out = nn.ModuleList(nn.Sequential(conv_bn_relu(width, width, 3)) for _ in finer)
         self.fpn_out_align = nn.ModuleList(FlowField(width) for _ in finer)
         self.conv_last = classifier(len(channels) * width, width, num_classes)
@@ -144,12 +145,12 @@ class SFNetR18(nn.Module):
         super().__init__()
         *stem, norm, relu = deep_stem(64, 128)
         self.layer0 = nn.Sequential(nn.Sequential(*stem), norm, relu, nn.MaxPool2d(3, 2, 1))
-        cin = 128
+        in_channels = 128
         for k, blocks in enumerate(RESNET_BLOCKS[18]):
-            stage = resnet_stage(BasicBlock, cin, 64 * 2**k, blocks, stride=1 if k == 0 else 2)
+            stage = resnet_stage(BasicBlock, in_channels, 64 * 2**k, blocks, stride=1 if k == 0 else 2)
             _dilate_second(stage, (1, 1, 2, 4)[k])
             self.add_module(f"layer{k + 1}", stage)
-            cin = 64 * 2**k
+            in_channels = 64 * 2**k
         self.head = head
 
     def features(self, image: Tensor) -> list[Tensor]:

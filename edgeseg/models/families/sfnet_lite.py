@@ -86,7 +86,7 @@ class LiteHead(nn.Module):
         super().__init__()
         self.ppm = PyramidPooling(channels[3], _WIDTH)
         laterals = (channels[0], channels[2], *(unused if aux else ()))
-        self.fpn_in = nn.ModuleList(conv_bn_relu(cin, _WIDTH, 1, bias=True) for cin in laterals)
+        self.fpn_in = nn.ModuleList(conv_bn_relu(in_channels, _WIDTH, 1, bias=True) for in_channels in laterals)
         self.flow_align_module = GatedAlign(_WIDTH, attention=attention)
         self.dsn = _dsn(num_classes) if aux else None
         self.conv_last = classifier(2 * _WIDTH, _WIDTH, num_classes)

@@ -39,9 +39,9 @@ def _leaky(x: Tensor) -> Tensor:
     return F.leaky_relu(x, _SLOPE)
 
 
-def _conv(cin: int, cout: int, kernel: int) -> ConvBN:
+def _conv(in_channels: int, out_channels: int, kernel: int) -> ConvBN:
     """Convolution, normalisation and activation of the light-weight form."""
-    return ConvBN(cin, cout, kernel, norm=AbsBatchNorm, act=_leaky)
+    return ConvBN(in_channels, out_channels, kernel, norm=AbsBatchNorm, act=_leaky)
 
 
 class SBlock(nn.Module):
@@ -90,9 +90,12 @@ class Column(nn.Module):
         self.inconv = SBlock(planes, light=light)
         self.bottom = SBlock(widths[-1], light=light)
         steps = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.up_conv_list = nn.ModuleList(_widen(cin, cout, light) for cin, cout in steps)
+        self.up_conv_list = nn.ModuleList(
+            _widen(in_channels, out_channels, light) for in_channels, out_channels in steps
+        )
         self.up_dense_list = nn.ModuleList(
-            _conv(cout, cout, 3) if light else SBlock(cout, light=False) for _, cout in steps
+            _conv(out_channels, out_channels, 3) if light else SBlock(out_channels, light=False)
+            for _, out_channels in steps
         )
 
     def up(self, x: Tensor, laterals: list[Tensor]) -> list[Tensor]:
@@ -115,10 +118,10 @@ class Column(nn.Module):
         return self.up(maps[-1], maps[:-1])
 
 
-def _widen(cin: int, cout: int, light: bool) -> nn.Module:
+def _widen(in_channels: int, out_channels: int, light: bool) -> nn.Module:
     if light:
-        return AttentionRefinement(cin, cout, norm=AbsBatchNorm, act=_leaky)
-    return nn.ConvTranspose2d(cin, cout, 3, 2, 1, output_padding=1)
+        return AttentionRefinement(in_channels, out_channels, norm=AbsBatchNorm, act=_leaky)
+    return nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, output_padding=1)
 
 
 class Ladder(Column):
@@ -191,8 +194,8 @@ class ShelfNetLight(nn.Module):
         return self.conv_out(fine), self.conv_out16(middle), self.conv_out32(coarse)
 
 
-def _head(cin: int, inner: int, num_classes: int) -> OutputHead:
-    return OutputHead(cin, inner, num_classes, kernel=3, norm=AbsBatchNorm, act=_leaky)
+def _head(in_channels: int, inner: int, num_classes: int) -> OutputHead:
+    return OutputHead(in_channels, inner, num_classes, kernel=3, norm=AbsBatchNorm, act=_leaky)
 
 
 class Shelf(nn.Module):
@@ -267,9 +270,9 @@ class ShelfNet(nn.Module):
         return self.head(maps), self.auxlayer["conv5"](maps[2])
 
 
-def _fcn_head(cin: int, num_classes: int) -> nn.ModuleDict:
-    inner = cin // 4
-    conv, classify = nn.Conv2d(cin, inner, 3, 1, 1, bias=False), nn.Conv2d(inner, num_classes, 1)
+def _fcn_head(in_channels: int, num_classes: int) -> nn.ModuleDict:
+    inner = in_channels // 4
+    conv, classify = nn.Conv2d(in_channels, inner, 3, 1, 1, bias=False), nn.Conv2d(inner, num_classes, 1)
     row = nn.Sequential(conv, nn.BatchNorm2d(inner), nn.ReLU(), nn.Dropout2d(0.1), classify)
     return nn.ModuleDict({"conv5": row})
 

@@ -25,16 +25,18 @@ def _depthwise(channels: int, stride: int) -> tuple[nn.Module, nn.Module]:
     return conv, nn.BatchNorm2d(channels)
 
 
-def _pointwise(cin: int, cout: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    return nn.Conv2d(cin, cout, 1, bias=False), nn.BatchNorm2d(cout), nn.ReLU()
+def _pointwise(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
 
 
 class _Unit(nn.Module):
     """The branch that every block has: 1x1, depthwise 3x3, 1x1; ReLU after the 1x1s."""
 
-    def __init__(self, cin: int, inner: int, made: int, stride: int) -> None:
+    def __init__(self, in_channels: int, inner: int, made: int, stride: int) -> None:
         super().__init__()
-        self.branch_main = nn.Sequential(*_pointwise(cin, inner), *_depthwise(inner, stride), *_pointwise(inner, made))
+        self.branch_main = nn.Sequential(
+            *_pointwise(in_channels, inner), *_depthwise(inner, stride), *_pointwise(inner, made)
+        )
 
 
 class SplitUnit(_Unit):
@@ -50,19 +52,19 @@ class SplitUnit(_Unit):
 
 
 class StridedUnit(_Unit):
-    """Both branches read the whole map at stride 2; the first keeps `cin` channels, the second makes the others."""
+    """Both branches read the whole map at stride 2: the first keeps `in_channels` channels, the second adds others."""
 
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__(cin, cout // 2, cout - cin, 2)
-        self.branch_proj = nn.Sequential(*_depthwise(cin, 2), *_pointwise(cin, cin))
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels // 2, out_channels - in_channels, 2)
+        self.branch_proj = nn.Sequential(*_depthwise(in_channels, 2), *_pointwise(in_channels, in_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / 2, W / 2)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H / 2, W / 2)."""
         return torch.cat((self.branch_proj(x), self.branch_main(x)), dim=1)
 
 
-def _unit(cin: int, cout: int, stride: int) -> nn.Module:
-    return SplitUnit(cin) if stride == 1 else StridedUnit(cin, cout)
+def _unit(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    return SplitUnit(in_channels) if stride == 1 else StridedUnit(in_channels, out_channels)
 
 
 class ShuffleNetV2(StagedNetwork):

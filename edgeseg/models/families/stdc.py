@@ -61,11 +61,11 @@ class ContextPath(ContextRefinement):
 class FeatureFusion(nn.Module):
     """Joins two maps by a 1x1 and raises each channel by a weight from its average."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.convblk = ConvBN(cin, cout, 1)
-        self.conv1 = nn.Conv2d(cout, cout // 4, 1, bias=False)
-        self.conv2 = nn.Conv2d(cout // 4, cout, 1, bias=False)
+        self.convblk = ConvBN(in_channels, out_channels, 1)
+        self.conv1 = nn.Conv2d(out_channels, out_channels // 4, 1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels // 4, out_channels, 1, bias=False)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         x: Tensor = self.convblk(torch.cat((detail, context), dim=1))

@@ -38,13 +38,13 @@ _LEVELS = 3
 class PreConv(nn.Module):
     """BN, ReLU and a "same" convolution."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, *, bias: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(cin)
-        self.conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, bias=bias)
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
         y: Tensor = self.conv(torch.relu(self.norm(x)))
         return y
 
@@ -59,16 +59,16 @@ def _difference(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
 class SpatialPyramid(nn.Module):
     """Pools the map on three grids as wide as its aspect ratio asks for, and joins them with the map."""
 
-    def __init__(self, cin: int, width: int) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
         level = width // len(_GRIDS)
-        self.spp = nn.ModuleDict({"spp_bn": PreConv(cin, width, 1)})
+        self.spp = nn.ModuleDict({"spp_bn": PreConv(in_channels, width, 1)})
         for k in range(len(_GRIDS)):
             self.spp[f"spp{k}"] = PreConv(width, level, 1)
         self.spp["spp_fuse"] = PreConv(width + level * len(_GRIDS), width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, width, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, width, H, W)."""
         x = self.spp["spp_bn"](x)
         ratio = int(x.shape[-1]) / int(x.shape[-2])
         maps = [x]
@@ -111,10 +111,12 @@ class Trunk(nn.Module):
         self.register_buffer("img_std", torch.tensor(_STD).view(1, 3, 1, 1))
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        cin = 64
+        in_channels = 64
         for k, blocks in enumerate(RESNET_BLOCKS[depth]):
-            self.add_module(f"layer{k + 1}", resnet_stage(block, cin, 64 * 2**k, blocks, stride=1 if k == 0 else 2))
-            cin = 64 * 2**k
+            self.add_module(
+                f"layer{k + 1}", resnet_stage(block, in_channels, 64 * 2**k, blocks, stride=1 if k == 0 else 2)
+            )
+            in_channels = 64 * 2**k
 
     def own_input(self, image: Tensor) -> Tensor:
         """The image (N, 3, H, W), normalised with ``img_mean`` and ``img_std`` in place of the spec's values."""
@@ -166,12 +168,12 @@ class LevelBlock(BasicBlock):
     bn1: nn.ModuleList
     bn2: nn.ModuleList
 
-    def __init__(self, cin: int, width: int, **options: Any) -> None:
-        super().__init__(cin, width, **options)
+    def __init__(self, in_channels: int, width: int, **options: Any) -> None:
+        super().__init__(in_channels, width, **options)
         self.bn1, self.bn2 = _level_norms(width), _level_norms(width)
 
     def forward(self, x: Tensor, level: int = 0) -> Tensor:
-        """Maps (N, cin, H, W) to (N, width, H / stride, W / stride), with the BNs of `level`."""
+        """Maps (N, in_channels, H, W) to (N, width, H / stride, W / stride), with the BNs of `level`."""
         y = torch.relu(self.bn1[level](self.conv1(x)))
         out: Tensor = self.bn2[level](self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
         return out

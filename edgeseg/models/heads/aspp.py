@@ -50,9 +50,12 @@ class ASPPHead(DecodeHead):
         self, *, dilations: Sequence[int] = (1, 6, 12, 18), unit: Unit = ConvBN, **options: Unpack[HeadOptions]
     ) -> None:
         super().__init__(**options)
-        cin, width = self.in_channels, self.channels
-        self.image_pool = nn.Sequential(GlobalAvgPool(), ConvBN(cin, width, 1))
-        branches = (ConvBN(cin, width, 1) if rate == 1 else unit(cin, width, 3, dilation=rate) for rate in dilations)
+        in_channels, width = self.in_channels, self.channels
+        self.image_pool = nn.Sequential(GlobalAvgPool(), ConvBN(in_channels, width, 1))
+        branches = (
+            ConvBN(in_channels, width, 1) if rate == 1 else unit(in_channels, width, 3, dilation=rate)
+            for rate in dilations
+        )
         self.aspp_modules = nn.ModuleList(branches)
         self.bottleneck = ConvBN((len(dilations) + 1) * width, width, 3)
 

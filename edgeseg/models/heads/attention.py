@@ -33,11 +33,11 @@ def pooled_places(x: Tensor, scales: Sequence[int]) -> Tensor:
     return torch.cat(pooled, dim=2)[..., None]
 
 
-def _project(cin: int, cout: int, count: int, norm: bool) -> nn.Module:
+def _project(in_channels: int, out_channels: int, count: int, norm: bool) -> nn.Module:
     """`count` 1x1 convolutions with BN and ReLU, or one with bias; a single one has no index in its key."""
     if not norm:
-        return nn.Conv2d(cin, cout, 1)
-    return ConvBN(cin, cout, 1) if count == 1 else units(cin, cout, 1, count)
+        return nn.Conv2d(in_channels, out_channels, 1)
+    return ConvBN(in_channels, out_channels, 1) if count == 1 else units(in_channels, out_channels, 1, count)
 
 
 class SelfAttentionBlock(nn.Module):

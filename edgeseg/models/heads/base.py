@@ -24,27 +24,29 @@ class ConvBias(nn.Module):
     """A convolution with bias under the key ``conv``, and ReLU where `relu`: mmcv's ConvModule without norm.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Kernel size; zeros keep the size of the map.
         relu: Activate.
     """
 
-    def __init__(self, cin: int, cout: int, kernel: int, *, relu: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, relu: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
         y: Tensor = self.conv(x)
         return torch.relu(y) if self.relu else y
 
 
-def units(cin: int, cout: int, kernel: int, count: int, *, unit: Unit = ConvBN, **options: Any) -> nn.Sequential:
-    """`count` convolution blocks in a row, the first from `cin` channels."""
-    widths = [cin, *[cout] * count]
-    return nn.Sequential(*(unit(widths[k], cout, kernel, **options) for k in range(count)))
+def units(
+    in_channels: int, out_channels: int, kernel: int, count: int, *, unit: Unit = ConvBN, **options: Any
+) -> nn.Sequential:
+    """`count` convolution blocks in a row, the first from `in_channels` channels."""
+    widths = [in_channels, *[out_channels] * count]
+    return nn.Sequential(*(unit(widths[k], out_channels, kernel, **options) for k in range(count)))
 
 
 def concat_resized(maps: Sequence[Tensor], *, align_corners: bool) -> Tensor:

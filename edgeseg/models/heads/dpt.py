@@ -155,8 +155,8 @@ class DPTHead(DecodeHead):
         width = info[-1].channels
         return {**super().options_for(info), "embed_dims": width, "patch_size": info[-1].reduction}
 
-    def _plain_conv(self, cin: int) -> nn.Sequential:
-        return nn.Sequential(OrderedDict(conv=nn.Conv2d(cin, self.channels, 3, 1, 1, bias=False)))
+    def _plain_conv(self, in_channels: int) -> nn.Sequential:
+        return nn.Sequential(OrderedDict(conv=nn.Conv2d(in_channels, self.channels, 3, 1, 1, bias=False)))
 
     def _tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The class tokens that belong to the maps read: the second half of what the backbone puts out."""

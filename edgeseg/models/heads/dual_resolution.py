@@ -27,8 +27,8 @@ _DDR_KEYS: tuple[Rule, ...] = ((r"^bn1\.", "0.bn."), (r"^conv1\.", "0.conv."), (
 _PID_KEYS: tuple[Rule, ...] = ((r"^bn1\.", "conv.bn."), (r"^conv1\.", "conv.conv."), (r"^bn2\.", "norm."))
 
 
-def _segment_map(cin: int, cout: int, keys: tuple[Rule, ...]) -> SegmentMap:
-    module = SegmentMap(cin, cout)
+def _segment_map(in_channels: int, out_channels: int, keys: tuple[Rule, ...]) -> SegmentMap:
+    module = SegmentMap(in_channels, out_channels)
     publish_keys(module, keys)
     return module
 
@@ -77,7 +77,7 @@ class PIDHead(DecodeHead):
         self.aux = aux
         if aux:
             half, edge = self.in_channels // 2, self.in_channels // 4
-            self.p_head, self.d_head = (_segment_map(half, cout, _PID_KEYS) for cout in (self.channels, edge))
+            self.p_head, self.d_head = (_segment_map(half, width, _PID_KEYS) for width in (self.channels, edge))
             self.p_cls_seg = nn.Conv2d(self.channels, self.num_classes, 1)
             self.d_cls_seg = nn.Conv2d(edge, 1, 1)
 

@@ -93,7 +93,7 @@ class EncHead(DecodeHead):
         self.add_lateral = add_lateral
         self.bottleneck = ConvBN(self.widths[-1], width, 3)
         if add_lateral:
-            self.lateral_convs = nn.ModuleList(ConvBN(cin, width, 1) for cin in self.widths[:-1])
+            self.lateral_convs = nn.ModuleList(ConvBN(in_channels, width, 1) for in_channels in self.widths[:-1])
             self.fusion = ConvBN(len(self.widths) * width, width, 3)
         self.enc_module = EncModule(width, num_codes)
         if use_se_loss:

@@ -56,8 +56,8 @@ class LRASPPHead(DecodeHead):
                 f"{len(branch_channels)} branch_channels; give multiple_select and one number per map but the last"
             )
         width = self.channels
-        for k, (cin, branch) in enumerate(zip(self.widths, branch_channels, strict=False)):
-            put_module(self, f"convs.conv{k}", nn.Conv2d(cin, branch, 1, bias=False))
+        for k, (in_channels, branch) in enumerate(zip(self.widths, branch_channels, strict=False)):
+            put_module(self, f"convs.conv{k}", nn.Conv2d(in_channels, branch, 1, bias=False))
             put_module(self, f"conv_ups.conv_up{k}", ConvBN(width + branch, width, 1, eps=eps))
         self.conv_up_input = nn.Conv2d(width, width, 1)
         self.aspp_conv = ConvBN(self.widths[-1], width, 1, eps=eps)

@@ -55,9 +55,9 @@ def sample_points(x: Tensor, grid: Tensor) -> Tensor:
 class _PointUnit(nn.Module):
     """Convolution of points with bias, and ReLU."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(cin, cout, 1)
+        self.conv = nn.Conv1d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.conv(x))

@@ -37,7 +37,7 @@ class SegformerHead(DecodeHead):
 
     def __init__(self, **options: Unpack[HeadOptions]) -> None:
         super().__init__(**options)
-        self.convs = nn.ModuleList(ConvBN(cin, self.channels, 1) for cin in self.widths)
+        self.convs = nn.ModuleList(ConvBN(in_channels, self.channels, 1) for in_channels in self.widths)
         self.fusion_conv = ConvBN(len(self.widths) * self.channels, self.channels, 1)
 
     @classmethod

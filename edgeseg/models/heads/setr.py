@@ -93,7 +93,7 @@ class SETRMLAHead(DecodeHead):
                 f"channels is {self.channels}; {len(self.widths)} maps of mla_channels {mla_channels} have "
                 f"{mla_channels * len(self.widths)}"
             )
-        rows = (units(cin, mla_channels, 3, 2) for cin in self.widths)
+        rows = (units(in_channels, mla_channels, 3, 2) for in_channels in self.widths)
         self.up_convs = nn.ModuleList(
             nn.Sequential(*row, Upsample(up_scale, align_corners=self.align_corners)) for row in rows
         )
@@ -115,7 +115,7 @@ class _Aggregation(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
-        self.channel_proj = nn.ModuleList(ConvBN(cin, out_channels, 1) for cin in in_channels)
+        self.channel_proj = nn.ModuleList(ConvBN(width, out_channels, 1) for width in in_channels)
         self.feat_extract = nn.ModuleList(ConvBN(out_channels, out_channels, 3) for _ in in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -139,7 +139,7 @@ class MLANeck(Neck):
 
     def __init__(self, *, in_channels: Sequence[int], out_channels: int = 256, norm_eps: float = 1e-6) -> None:
         super().__init__(out_channels)
-        self.norm = nn.ModuleList(ChannelNorm(cin, eps=norm_eps) for cin in in_channels)
+        self.norm = nn.ModuleList(ChannelNorm(width, eps=norm_eps) for width in in_channels)
         self.mla = _Aggregation(in_channels, out_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -15,9 +15,9 @@ from edgeseg.models.layers.folding import merge_convs
 __all__ = ["ConvMLP", "QueryKeyValue", "attend", "conv_bn"]
 
 
-def conv_bn(cin: int, cout: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> ConvBN:
+def conv_bn(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> ConvBN:
     """Convolution without bias, and BN, under the keys ``c`` and ``bn``."""
-    return ConvBN(cin, cout, kernel, stride=stride, groups=groups, relu=False, names=("c", "bn"))
+    return ConvBN(in_channels, out_channels, kernel, stride=stride, groups=groups, relu=False, names=("c", "bn"))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int, scale: float = 1.0) -> Tensor:

@@ -16,8 +16,8 @@ class ConvBN(nn.Module):
     """Convolution without bias, BN, and ReLU where `relu`.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Kernel size.
         stride: Of both axes.
         padding: Zeros on each side; None keeps the size at stride 1.
@@ -32,8 +32,8 @@ class ConvBN(nn.Module):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int,
         *,
         stride: int = 1,
@@ -49,11 +49,13 @@ class ConvBN(nn.Module):
         super().__init__()
         pad = dilation * (kernel // 2) if padding is None else padding
         self.names, self.relu, self.act = names, relu, act
-        self.add_module(names[0], nn.Conv2d(cin, cout, kernel, stride, pad, dilation, groups, bias=False))
-        self.add_module(names[1], nn.BatchNorm2d(cout, eps=eps) if norm is None else norm(cout))
+        self.add_module(
+            names[0], nn.Conv2d(in_channels, out_channels, kernel, stride, pad, dilation, groups, bias=False)
+        )
+        self.add_module(names[1], nn.BatchNorm2d(out_channels, eps=eps) if norm is None else norm(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
         for name in self.names:
             x = self.get_submodule(name)(x)
         return self.act(x) if self.relu else x

@@ -60,11 +60,11 @@ def deform_conv2d(
     """Convolve with a square kernel whose taps are displaced pixel by pixel; bilinear, zero outside the map.
 
     Args:
-        x: Map (N, cin, H, W).
+        x: Map (N, in_channels, H, W).
         offset: (N, 2 * deform_groups * k * k, h, w) in pixels; channel 2 (d k k + t) is dy of tap t, the next one dx.
-        weight: (cout, cin / groups, k, k).
+        weight: (out_channels, in_channels / groups, k, k).
         mask: (N, deform_groups * k * k, h, w), a factor per tap (v2); None is v1.
-        bias: (cout,).
+        bias: (out_channels,).
         stride: Of both axes.
         padding: Zeros on each side.
         dilation: Distance of the undisplaced taps.
@@ -72,12 +72,12 @@ def deform_conv2d(
         deform_groups: Groups of input channels with offsets of their own.
 
     Returns:
-        (N, cout, h, w).
+        (N, out_channels, h, w).
     """
-    n, cin, height, width = x.shape
-    cout, _, k, _ = weight.shape
+    n, in_channels, height, width = x.shape
+    out_channels, _, k, _ = weight.shape
     h, w = offset.shape[-2], offset.shape[-1]
-    taps, per_group = k * k, cin // deform_groups
+    taps, per_group = k * k, in_channels // deform_groups
     rows = _tap_rows(h, stride, padding, dilation, k, x)
     columns = _tap_rows(w, stride, padding, dilation, k, x)
     sampled = []
@@ -87,8 +87,10 @@ def deform_conv2d(
         part = F.grid_sample(part, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         part = part.reshape(n, per_group, taps, h, w)
         sampled.append(part if mask is None else part * mask[:, d * taps : (d + 1) * taps].unsqueeze(1))
-    columns_of_taps = (sampled[0] if deform_groups == 1 else torch.cat(sampled, dim=1)).reshape(n, cin * taps, h, w)
-    return F.conv2d(columns_of_taps, weight.reshape(cout, cin // groups * taps, 1, 1), bias, groups=groups)
+    joined = sampled[0] if deform_groups == 1 else torch.cat(sampled, dim=1)
+    columns_of_taps = joined.reshape(n, in_channels * taps, h, w)
+    kernel = weight.reshape(out_channels, in_channels // groups * taps, 1, 1)
+    return F.conv2d(columns_of_taps, kernel, bias, groups=groups)
 
 
 class DeformConv(nn.Conv2d):
@@ -97,8 +99,8 @@ class DeformConv(nn.Conv2d):
     Being a ``nn.Conv2d``, a BN after it folds into it. The offsets start at zero, so v2 starts as half a convolution.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Odd kernel size.
         stride: Of both axes.
         padding: Zeros on each side; None keeps the size at stride 1.
@@ -108,13 +110,13 @@ class DeformConv(nn.Conv2d):
         modulated: v2: a sigmoid mask per tap, and a bias.
 
     Raises:
-        UsageError: `deform_groups` does not divide `cin`.
+        UsageError: `deform_groups` does not divide `in_channels`.
     """
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int = 3,
         *,
         stride: int = 1,
@@ -124,20 +126,22 @@ class DeformConv(nn.Conv2d):
         deform_groups: int = 1,
         modulated: bool = True,
     ) -> None:
-        if cin % deform_groups:
-            raise UsageError(f"{deform_groups} deform groups do not divide {cin} input channels; choose a divisor")
+        if in_channels % deform_groups:
+            raise UsageError(
+                f"{deform_groups} deform groups do not divide {in_channels} input channels; choose a divisor"
+            )
         pad = dilation * (kernel // 2) if padding is None else padding
-        super().__init__(cin, cout, kernel, stride, pad, dilation, groups, bias=modulated)
+        super().__init__(in_channels, out_channels, kernel, stride, pad, dilation, groups, bias=modulated)
         self.modulated, self.deform_groups = modulated, deform_groups
         self.geometry = (stride, pad, dilation)
         predicted = (3 if modulated else 2) * deform_groups * kernel * kernel
-        self.conv_offset = nn.Conv2d(cin, predicted, kernel, stride, pad, dilation)
+        self.conv_offset = nn.Conv2d(in_channels, predicted, kernel, stride, pad, dilation)
         nn.init.zeros_(self.conv_offset.weight)
         if self.conv_offset.bias is not None:
             nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, h, w)."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, h, w)."""
         offset: Tensor = self.conv_offset(input)
         mask = None
         if self.modulated:

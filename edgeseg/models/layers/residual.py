@@ -26,21 +26,21 @@ def activate(x: Tensor, slope: float) -> Tensor:
     return F.leaky_relu(x, slope) if slope else torch.relu(x)
 
 
-def _shortcut(cin: int, cout: int, stride: int, norm: Norm, avg_down: bool) -> nn.Sequential | None:
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm, avg_down: bool) -> nn.Sequential | None:
     """Strided 1x1 and norm where the shape changes; with `avg_down` an average pool strides."""
-    if stride == 1 and cin == cout:
+    if stride == 1 and in_channels == out_channels:
         return None
     if avg_down and stride > 1:
         pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
-        return nn.Sequential(pool, nn.Conv2d(cin, cout, 1, bias=False), norm(cout))
-    return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), norm(cout))
+        return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), norm(out_channels))
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
 
 
 class ResidualBlock(nn.Module):
     """Convolutions in a row, a norm after each and an activation between, and a shortcut.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         width: Inner channels; the output has `expansion` times as many.
         stride: Of the first 3x3.
         relu: End in a ReLU; None is as the kind of block usually does.
@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(
         self,
-        cin: int,
+        in_channels: int,
         width: int,
         *,
         stride: int = 1,
@@ -72,19 +72,19 @@ class ResidualBlock(nn.Module):
         avg_down: bool = False,
     ) -> None:
         super().__init__()
-        cout = width * self.expansion
-        widths = [cin, *[width] * (len(self.kernels) - 1), cout]
+        out_channels = width * self.expansion
+        widths = [in_channels, *[width] * (len(self.kernels) - 1), out_channels]
         for k, kernel in enumerate(self.kernels):
             strides = k == self.kernels.index(3)
             step, spread = (stride, dilation) if strides else (1, 1)
             pad = spread * (kernel // 2)
             self.add_module(f"conv{k + 1}", nn.Conv2d(widths[k], widths[k + 1], kernel, step, pad, spread, bias=False))
             self.add_module(f"bn{k + 1}", norm(widths[k + 1]))
-        self.downsample = _shortcut(cin, cout, stride, norm, avg_down)
+        self.downsample = _shortcut(in_channels, out_channels, stride, norm, avg_down)
         self.relu, self.slope = self.ends_in_relu if relu is None else relu, slope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, expansion * width, H / stride, W / stride)."""
+        """Maps (N, in_channels, H, W) to (N, expansion * width, H / stride, W / stride)."""
         y = x
         for k in range(len(self.kernels)):
             y = activate(y, self.slope) if k else y
@@ -119,13 +119,13 @@ class WideBottleneck(Bottleneck):
 
 
 def residual_layer(
-    block: type[BasicBlock] | type[Bottleneck], cin: int, width: int, blocks: int, *, stride: int = 1
+    block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, blocks: int, *, stride: int = 1
 ) -> nn.Sequential:
     """`blocks` residual blocks of the DDRNet line in a row. The first strides.
 
     Basic blocks end in a ReLU except the last of two or more; bottlenecks never do.
     """
     relu = [block is BasicBlock and (k < blocks - 1 or blocks == 1) for k in range(blocks)]
-    first = block(cin, width, stride=stride, relu=relu[0])
+    first = block(in_channels, width, stride=stride, relu=relu[0])
     rest = [block(width * block.expansion, width, relu=relu[k]) for k in range(1, blocks)]
     return nn.Sequential(first, *rest)

@@ -36,31 +36,31 @@ class MobileBlock(nn.Module):
     """1x1 to `expand` times the width (none for 1), depthwise convolution, linear 1x1; plus the input where possible.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         row: Kernel, expansion, output channels, stride.
     """
 
-    def __init__(self, cin: int, row: Row) -> None:
+    def __init__(self, in_channels: int, row: Row) -> None:
         super().__init__()
-        kernel, expand, cout, stride = row
-        inner = cin * expand
-        widen = [] if expand == 1 else [conv_bn(cin, inner), nn.ReLU()]
+        kernel, expand, out_channels, stride = row
+        inner = in_channels * expand
+        widen = [] if expand == 1 else [conv_bn(in_channels, inner), nn.ReLU()]
         deepen = [conv_bn(inner, inner, kernel, stride=stride, groups=inner), nn.ReLU()]
-        self.conv = nn.Sequential(*widen, *deepen, conv_bn(inner, cout))
-        self.add = stride == 1 and cin == cout
+        self.conv = nn.Sequential(*widen, *deepen, conv_bn(inner, out_channels))
+        self.add = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.conv(x)
         return x + y if self.add else y
 
 
-def stem(cout: int) -> nn.Sequential:
+def stem(out_channels: int) -> nn.Sequential:
     """3x3 with stride 2, BN, ReLU on an image."""
-    return nn.Sequential(conv_bn(3, cout, 3, stride=2), nn.ReLU())
+    return nn.Sequential(conv_bn(3, out_channels, 3, stride=2), nn.ReLU())
 
 
-def add_blocks(owner: nn.Module, cin: int, rows: Sequence[Row]) -> list[str]:
+def add_blocks(owner: nn.Module, in_channels: int, rows: Sequence[Row]) -> list[str]:
     """Add the blocks of `rows` to `owner` as ``layer1``, ``layer2``, ...
 
     Returns:
@@ -69,8 +69,8 @@ def add_blocks(owner: nn.Module, cin: int, rows: Sequence[Row]) -> list[str]:
     names = []
     for k, row in enumerate(rows):
         names.append(f"layer{k + 1}")
-        owner.add_module(names[-1], MobileBlock(cin, row))
-        cin = row[2]
+        owner.add_module(names[-1], MobileBlock(in_channels, row))
+        in_channels = row[2]
     return names
 
 
@@ -114,20 +114,20 @@ class Inject(nn.Module):
     Args:
         local: Channels of the local map.
         globe: Channels of the global map.
-        cout: Output channels.
+        out_channels: Output channels.
         add: Also add a projection of the global map.
     """
 
-    def __init__(self, local: int, globe: int, cout: int, *, add: bool) -> None:
+    def __init__(self, local: int, globe: int, out_channels: int, *, add: bool) -> None:
         super().__init__()
-        self.local_embedding = ConvBN(local, cout, 1, relu=False)
-        self.global_act = ConvBN(globe, cout, 1, relu=False)
+        self.local_embedding = ConvBN(local, out_channels, 1, relu=False)
+        self.global_act = ConvBN(globe, out_channels, 1, relu=False)
         self.add = add
         if add:
-            self.global_embedding = ConvBN(globe, cout, 1, relu=False)
+            self.global_embedding = ConvBN(globe, out_channels, 1, relu=False)
 
     def forward(self, local: Tensor, globe: Tensor) -> Tensor:
-        """Maps (N, local, H, W) and (N, globe, h, w) to (N, cout, H, W)."""
+        """Maps (N, local, H, W) and (N, globe, h, w) to (N, out_channels, H, W)."""
         y: Tensor = self.local_embedding(local) * resize_like(F.hardsigmoid(self.global_act(globe)), local)
         return y + resize_like(self.global_embedding(globe), local) if self.add else y
 
