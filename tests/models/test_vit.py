@@ -12,7 +12,7 @@ from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.to_onnx import export_onnx, simplify
 from edgeseg.models import create_model
 from edgeseg.models.backbones.registry import create_backbone, list_backbones
-from edgeseg.models.backbones.vit import VIT_SIZES, VisionTransformer, vit
+from edgeseg.models.backbones.vit import VIT_SIZES, VisionTransformer, ViTOptions, vit
 from edgeseg.models.heads.base import DecodeHead
 from edgeseg.models.heads.dpt import DPTHead
 from edgeseg.models.heads.registry import build_from_config
@@ -37,7 +37,7 @@ def _close(got: Tensor, want: Tensor) -> bool:
 def _small(**options: object) -> VisionTransformer:
     told = {"img_size": (32, 48), "patch_size": 8, "embed_dims": 12, "num_layers": 2, "num_heads": 3, **options}
     torch.manual_seed(0)
-    return VisionTransformer(**told).double().eval()  # type: ignore[arg-type]
+    return VisionTransformer(ViTOptions(**told)).double().eval()  # type: ignore[arg-type]
 
 
 def test_tokens_lie_row_by_row() -> None:

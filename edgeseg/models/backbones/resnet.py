@@ -8,7 +8,7 @@ number of stages put `resnet_stage` and `deep_stem` together themselves.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
@@ -16,7 +16,10 @@ from edgeseg.errors import UsageError
 from edgeseg.models.backbones.registry import register_backbone
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.folding import fold_bn_pair
-from edgeseg.models.layers.residual import BasicBlock, Bottleneck, Norm, WideBottleneck, activate
+from edgeseg.models.layers.residual import BasicBlock, BlockStyle, Bottleneck, Norm, WideBottleneck, activate
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["RESNET_BLOCKS", "ResNet", "deep_stem", "resnet", "resnet_stage"]
 
@@ -53,12 +56,9 @@ def resnet_stage(
     *,
     stride: int = 1,
     dilation: int = 1,
-    contract: bool = True,
-    norm: Norm = nn.BatchNorm2d,
-    slope: float = 0.0,
-    avg_down: bool = False,
+    **style: Unpack[BlockStyle],
 ) -> nn.Sequential:
-    """`blocks` residual blocks in a row, each ending in a ReLU; the first strides.
+    """Build residual blocks in a row, each ending in a ReLU; the first strides, and has half a dilation, as published.
 
     Args:
         block: Kind of block.
@@ -66,18 +66,12 @@ def resnet_stage(
         width: Of the blocks; bottlenecks put out `block.expansion` times as many channels.
         blocks: How many.
         stride: Of the first.
-        dilation: Of the (first) 3x3 of every block.
-        contract: The first block of a dilated stage has half the dilation.
-        norm: Makes the normalisations.
-        slope: Of the inner activations; 0 is ReLU.
-        avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
+        dilation: Of the (first) 3x3 of every block but the first.
+        style: What all blocks share.
     """
-    early = max(1, dilation // 2) if contract else dilation
-    first = block(
-        in_channels, width, stride=stride, dilation=early, relu=True, norm=norm, slope=slope, avg_down=avg_down
-    )
+    first = block(in_channels, width, stride=stride, dilation=max(1, dilation // 2), relu=True, **style)
     out_channels = width * block.expansion
-    rest = (block(out_channels, width, dilation=dilation, relu=True, norm=norm, slope=slope) for _ in range(blocks - 1))
+    rest = (block(out_channels, width, dilation=dilation, relu=True, **style) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
 
 
@@ -89,9 +83,7 @@ class ResNet(nn.Module):
         stem: ``"plain"`` is a 7x7 with stride 2, ``"deep"`` three 3x3 (ResNet-C, ResNet-D).
         strides: Of the four stages.
         dilations: Of the four stages; stride 8 is strides (1, 2, 1, 1) with dilations (1, 1, 2, 4).
-        contract: As in `resnet_stage`.
-        avg_down: As in `resnet_stage`.
-        ceil_mode: Of the max pool (Caffe).
+        avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
         norm: Makes the normalisations.
         slope: Of all activations but those after the sums; 0 is ReLU.
 
@@ -106,9 +98,7 @@ class ResNet(nn.Module):
         stem: Literal["plain", "deep"] = "plain",
         strides: tuple[int, int, int, int] = (1, 2, 2, 2),
         dilations: tuple[int, int, int, int] = (1, 1, 1, 1),
-        contract: bool = True,
         avg_down: bool = False,
-        ceil_mode: bool = False,
         norm: Norm = nn.BatchNorm2d,
         slope: float = 0.0,
     ) -> None:
@@ -119,14 +109,14 @@ class ResNet(nn.Module):
             self.bn1 = norm(64)
         else:
             self.stem = nn.Sequential(*deep_stem(32, 64, norm=norm))
-        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_mode)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
         block = BasicBlock if depth < 50 else WideBottleneck
         in_channels, reduction, info = 64, 4, []
         for k in range(4):
             width = 64 * 2**k
             stage = resnet_stage(
                 block, in_channels, width, RESNET_BLOCKS[depth][k], stride=strides[k], dilation=dilations[k],
-                contract=contract, norm=norm, slope=slope, avg_down=avg_down,
+                norm=norm, slope=slope, avg_down=avg_down,
             )  # fmt: skip
             self.add_module(f"layer{k + 1}", stage)
             in_channels, reduction = width * block.expansion, reduction * strides[k]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import UsageError
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.heads.attention import SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -39,15 +39,7 @@ class AsymmetricBlock(nn.Module):
     def __init__(self, low: int | None, high: int, *, inner: int, stages: int, scales: Sequence[int]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            SelfAttentionBlock(
-                key_in_channels=low or high,
-                query_in_channels=high,
-                channels=inner,
-                out_channels=high,
-                share_key_query=low is None,
-                key_pool_scales=scales,
-                value_out_norm=False,
-            )
+            SelfAttentionBlock(high, low, inner, key_pool_scales=scales, value_out=Projection(norm=False))
             for _ in range(stages)
         )
         self.bottleneck = ConvBN(2 * high, high, 1, relu=low is None)

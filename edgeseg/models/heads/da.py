@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from edgeseg.models.heads.attention import Scale, SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, Scale, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -33,12 +33,11 @@ class PositionAttention(SelfAttentionBlock):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__(
-            key_in_channels=channels,
-            query_in_channels=channels,
-            channels=inner,
-            out_channels=channels,
-            key_query_norm=False,
-            value_out_norm=False,
+            channels,
+            channels,
+            inner,
+            key_query=Projection(norm=False),
+            value_out=Projection(norm=False),
             matmul_norm=False,
             with_out=False,
         )

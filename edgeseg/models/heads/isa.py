@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.heads.attention import SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -30,12 +30,11 @@ class _Relation(SelfAttentionBlock):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__(
-            key_in_channels=channels,
-            query_in_channels=channels,
-            channels=inner,
-            out_channels=channels,
-            key_query_num_convs=2,
-            value_out_norm=False,
+            channels,
+            channels,
+            inner,
+            key_query=Projection(convs=2),
+            value_out=Projection(norm=False),
             with_out=False,
         )
         self.output_project = ConvBN(channels, channels, 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgeseg.errors import UsageError
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.heads.attention import SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -48,13 +48,7 @@ class ObjectAttentionBlock(SelfAttentionBlock):
     """
 
     def __init__(self, width: int, inner: int) -> None:
-        super().__init__(
-            key_in_channels=width,
-            query_in_channels=width,
-            channels=inner,
-            out_channels=width,
-            key_query_num_convs=2,
-        )
+        super().__init__(width, width, inner, key_query=Projection(convs=2))
         self.bottleneck = ConvBN(2 * width, width, 1)
 
     def forward(self, query_map: Tensor, key_map: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ ReLU hands on the sum itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,16 @@ from torch.nn import functional as F
 
 from edgeseg.models.layers.folding import fold_bn_pair
 
-__all__ = ["BasicBlock", "Bottleneck", "Norm", "ResidualBlock", "WideBottleneck", "activate", "residual_layer"]
+__all__ = [
+    "BasicBlock",
+    "BlockStyle",
+    "Bottleneck",
+    "Norm",
+    "ResidualBlock",
+    "WideBottleneck",
+    "activate",
+    "residual_layer",
+]
 
 Norm = Callable[[int], nn.Module]
 """Makes the normalisation of so many channels."""
@@ -34,6 +43,14 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm, avg_
         pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
         return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), norm(out_channels))
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
+
+
+class BlockStyle(TypedDict, total=False):
+    """Options of a residual block that all blocks of a network share; see `ResidualBlock`."""
+
+    norm: Norm
+    slope: float
+    avg_down: bool
 
 
 class ResidualBlock(nn.Module):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from edgeseg.models.backbones.vit import VisionTransformer, vit
+from edgeseg.models.backbones.vit import VisionTransformer, ViTOptions, vit
 from edgeseg.models.heads.base import DecodeHead
 from edgeseg.models.heads.dpt import DPTHead
 from edgeseg.models.heads.fcn import FCNHead
@@ -61,7 +61,8 @@ _SEGMENTER = MMSEG(
 
 def _tiny_vit(**options: Any) -> VisionTransformer:
     """The made-up transformer: 48 channels, 4 layers, every one put out, positions for 128x128."""
-    return VisionTransformer(img_size=128, embed_dims=_WIDTH, num_layers=4, num_heads=3, out_indices=_TAPS, **options)
+    plan = ViTOptions(img_size=128, embed_dims=_WIDTH, num_layers=4, num_heads=3, out_indices=_TAPS, **options)
+    return VisionTransformer(plan)
 
 
 def _setr_up(num_classes: int, *, aux: bool, num_convs: int, up_scale: int, kernel_size: int) -> Segmentor:
