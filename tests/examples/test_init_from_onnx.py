@@ -34,4 +34,4 @@ def test_calibrated_weights_compute_the_same(
     with torch.inference_mode():
         logits = torch.nn.functional.interpolate(network(image), size=(224, 398), mode="bilinear")
     wanted = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, {"x": image.numpy()})
-    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), wanted[0], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits.softmax(dim=1).numpy(), np.asarray(wanted[0]), rtol=0, atol=1e-4)

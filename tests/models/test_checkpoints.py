@@ -328,7 +328,7 @@ def _load_by_order(network: nn.Module, file: Path, image: Tensor) -> None:
 
     order: list[nn.Conv2d] = []
     convs = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
-    hooks = [conv.register_forward_hook(lambda module, _args, _out: order.append(module)) for conv in convs]
+    hooks = [conv.register_forward_hook(lambda *_, conv=conv: order.append(conv)) for conv in convs]
     network(image)
     for hook in hooks:
         hook.remove()
@@ -351,5 +351,5 @@ def test_official_portrait_network_agrees(real_weights: Path) -> None:
         _load_by_order(network, file, image)
         logits = nn.functional.interpolate(network(image), size=(224, 398), mode="bilinear", align_corners=False)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    wanted = session.run(None, {"x": image.numpy()})[0]
+    wanted = np.asarray(session.run(None, {"x": image.numpy()})[0])
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), wanted, rtol=0, atol=1e-5)

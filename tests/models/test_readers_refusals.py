@@ -18,7 +18,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from torch import nn
+from torch import _utils, nn
 
 from edgeseg.errors import CheckpointError
 from edgeseg.models.checkpoints import load_state, open_checkpoint, read_checkpoint
@@ -199,7 +199,7 @@ class _Note:
         self.parts = parts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return torch._utils._rebuild_tensor_v2, (_Storage(), *self.parts, False, {})
+        return _utils._rebuild_tensor_v2, (_Storage(), *self.parts, False, {})
 
 
 class _Storage:

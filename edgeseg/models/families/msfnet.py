@@ -100,7 +100,7 @@ class MSFNet(nn.Module):
         pooled = [pooling(x) for pooling, x in zip(self.poolings, maps, strict=True)]
         sums = []
         for level in reversed(_LEVELS):
-            parts = [found[level] for found in pooled if level in found]
+            parts: list[Tensor] = [by_level[level] for by_level in pooled if level in by_level]
             sums.append(torch.relu(sum(parts[1:], start=parts[0])))
         return sums
 

@@ -29,9 +29,9 @@ class _VectorNorm(nn.LayerNorm):
     def __init__(self, channels: int) -> None:
         super().__init__([channels, 1, 1])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.weight.flatten(), self.bias.flatten()
-        return F.layer_norm(x.flatten(1), (x.shape[1],), weight, bias, self.eps)[..., None, None]
+        return F.layer_norm(input.flatten(1), (input.shape[1],), weight, bias, self.eps)[..., None, None]
 
 
 def _transform(channels: int, inner: int) -> nn.Sequential:

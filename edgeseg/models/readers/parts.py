@@ -195,7 +195,7 @@ class TensorNote:
         made = torch.empty(0, dtype=self.dtype)
         made.set_(self.source.read().untyped_storage(), self.offset, self.size, self.stride)
         made = made.conj() if self.conjugated else made
-        made = torch._neg_view(made) if self.negated else made
+        made = torch.ops.aten._neg_view(made) if self.negated else made
         return made if self.cast is None else made.to(self.cast)
 
     @property
