@@ -79,6 +79,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: Missing, empty, truncated, of another kind, could run code, or holds no tensors.
+
+    Example:
+        >>> torch.save({"state_dict": {"module.head.bias": torch.ones(2)}}, "weights.pth")
+        >>> read_checkpoint("weights.pth")
+        {'head.bias': tensor([1., 1.])}
     """
     return open_checkpoint(path).state
 
@@ -94,6 +99,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: As `read_checkpoint`.
+
+    Example:
+        >>> torch.save({"model": {"head.bias": torch.ones(2)}, "options": torch.nn.ReLU()}, "epoch_9.pth")
+        >>> checkpoint = open_checkpoint("epoch_9.pth")
+        >>> list(checkpoint.state), checkpoint.skipped
+        (['head.bias'], ('torch.nn.modules.activation.ReLU',))
     """
     file = Path(path)
     shown = one_line(file)
@@ -154,6 +165,15 @@ def load_state(
 
     Raises:
         CheckpointError: Missing or unexpected keys, or shapes that differ; lists them and names a network that fits.
+
+    Example:
+        >>> module = nn.Conv2d(1, 2, 1)
+        >>> load_state(module, {"weight": torch.ones(2, 1, 1, 1), "bias": torch.zeros(2)}, what="a convolution")
+        >>> module.weight.flatten().tolist()
+        [1.0, 1.0]
+        >>> load_state(module, {"weight": torch.ones(2, 1, 1, 1)}, what="a convolution")
+        Traceback (most recent call last):
+        edgeseg.errors.CheckpointError: the checkpoint does not fit a convolution: of 2 keys 1 missing (bias)
     """
     given = state
     state = from_paddle(without_ignored(state, module), module)

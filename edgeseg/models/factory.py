@@ -41,6 +41,15 @@ def create_model(
         UnknownNameError: No such network.
         UsageError: `num_classes` is not positive, or the network has no training-only parts or no features.
         CheckpointError: The checkpoint cannot be read or does not fit.
+
+    Example:
+        >>> import torch
+        >>> network = create_model("regseg", num_classes=3)
+        >>> network(torch.zeros(1, 3, 64, 128)).shape
+        torch.Size([1, 3, 16, 32])
+        >>> backbone = create_model("regseg", features_only=True)
+        >>> [tuple(x.shape) for x in backbone(torch.zeros(1, 3, 64, 128))]
+        [(1, 48, 16, 32), (1, 128, 8, 16), (1, 320, 4, 8)]
     """
     spec = model_spec(name)
     if num_classes is not None and num_classes < 1:

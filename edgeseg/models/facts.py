@@ -68,6 +68,11 @@ def read_rows() -> dict[str, dict[str, Any]]:
     """Facts of every network by name, in the registry's order, as `row_of` gives them and with ``macs``.
 
     ``macs`` are those of one image of the network's own size; None where they cannot be counted.
+
+    Example:
+        >>> row = read_rows()["pidnet_s"]
+        >>> row["system"], row["parameters"], row["size"]
+        ('PIDNet', 7625715, [1024, 2048])
     """
     rows: list[dict[str, Any]] = json.loads(_ROWS.read_text(encoding="utf-8"))
     return {row["name"]: row for row in rows}

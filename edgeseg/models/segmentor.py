@@ -44,6 +44,15 @@ class Segmentor(nn.Module):
 
     Raises:
         UsageError: The backbone declares no features, or there is no head.
+
+    Example:
+        >>> import torch
+        >>> from edgeseg.models.backbones.registry import create_backbone
+        >>> from edgeseg.models.heads.fcn import FCNHead
+        >>> head = FCNHead(in_channels=512, channels=32, num_classes=3)
+        >>> network = Segmentor(create_backbone("resnet18"), head).eval()
+        >>> network(torch.zeros(1, 3, 64, 128)).shape
+        torch.Size([1, 3, 2, 4])
     """
 
     def __init__(
@@ -157,6 +166,12 @@ def create_segmentor(
     Raises:
         UnknownNameError: No such backbone, head or neck.
         UsageError: The parts do not fit.
+
+    Example:
+        >>> import torch
+        >>> network = create_segmentor(backbone="resnet18_v1c", head="psp", num_classes=3)
+        >>> network(torch.zeros(1, 3, 64, 128)).shape
+        torch.Size([1, 3, 8, 16])
     """
     module = _build_backbone(backbone, head_class(coarse_head or head), output_stride)
     info = _info_of(module)

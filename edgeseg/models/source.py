@@ -63,6 +63,13 @@ def resolve_network(
         UsageError: The factory cannot be imported or does not give a module.
         ExportError: The factory's module or the factory itself fails.
         CheckpointError: The checkpoint cannot be read or does not fit.
+
+    Example:
+        >>> source = resolve_network("regseg", num_classes=3)
+        >>> source.origin, source.weights, source.spec.input_size
+        ('regseg', 'random (seed 0)', (1024, 2048))
+        >>> resolve_network(nn.Conv2d(3, 2, 1)).origin
+        'Conv2d'
     """
     if isinstance(network, nn.Module):
         return _own(network, type(network).__name__, weights, spec)

@@ -62,5 +62,12 @@ class ModelSpec:
     name: str = ""
 
     def but(self, **changes: Any) -> ModelSpec:
-        """A copy with the given fields changed."""
+        """Copy the facts with the given fields changed.
+
+        Example:
+            >>> from edgeseg.models import model_spec
+            >>> spec = model_spec("regseg").but(input_size=(256, 512))
+            >>> spec.system, spec.input_size
+            ('RegSeg', (256, 512))
+        """
         return replace(self, **changes)

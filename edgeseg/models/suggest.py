@@ -39,6 +39,11 @@ def suggest_network(state: Mapping[str, Tensor], name: str) -> str:
 
     Returns:
         The end of a sentence, from its semicolon on.
+
+    Example:
+        >>> state = registry.build_on_meta("pidnet_m").state_dict()
+        >>> suggest_network(state, "pidnet_s")
+        "; it fits 'pidnet_m': use that name"
     """
     best, agreed = _nearest(state, name)
     if agreed == 1.0 and best != name:

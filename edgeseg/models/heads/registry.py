@@ -63,26 +63,40 @@ def register_neck(name: str) -> Callable[[type[_K]], type[_K]]:
 
 
 def list_heads() -> list[str]:
-    """Names of the heads, in order."""
+    """List the names of the heads, in order.
+
+    Example:
+        >>> "psp" in list_heads()
+        True
+    """
     return HEADS.names()
 
 
 def list_necks() -> list[str]:
-    """Names of the necks, in order."""
+    """List the names of the necks, in order.
+
+    Example:
+        >>> list_necks()
+        ['fpn', 'mla']
+    """
     return NECKS.names()
 
 
 def head_class(name: str) -> type[DecodeHead]:
-    """The head of a short name (``"psp"``) or of its published class name (``"PSPHead"``).
+    """Look up the head of a short name (``"psp"``) or of its published class name (``"PSPHead"``).
 
     Raises:
         UnknownNameError: No such head; suggests the nearest.
+
+    Example:
+        >>> head_class("psp") is head_class("PSPHead")
+        True
     """
     return _by_class(HEADS).get(name) or HEADS.find(name)
 
 
 def neck_class(name: str) -> type[Neck]:
-    """The neck of a short name (``"fpn"``) or of its published class name (``"FPN"``).
+    """Look up the neck of a short name (``"fpn"``) or of its published class name (``"FPN"``).
 
     Raises:
         UnknownNameError: No such neck; suggests the nearest.
@@ -120,6 +134,13 @@ def build_from_config(config: Mapping[str, Any], **changes: Any) -> nn.Module:
 
     Raises:
         UnknownNameError: No such class.
+
+    Example:
+        >>> import torch
+        >>> config = {"type": "FCNHead", "in_channels": 16, "channels": 8, "norm_cfg": {"type": "BN"}}
+        >>> head = build_from_config(config, num_classes=3)
+        >>> head([torch.zeros(2, 16, 8, 16)]).shape
+        torch.Size([2, 3, 8, 16])
     """
     known: dict[str, type[nn.Module]] = {**_by_class(HEADS), **_by_class(NECKS)}
     name = str(config["type"])
