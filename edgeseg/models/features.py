@@ -35,7 +35,7 @@ class Backbone(Protocol):
     feature_info: tuple[FeatureInfo, ...]
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image (N, 3, H, W), one per entry of `feature_info`."""
+        """Compute maps of an image (N, 3, H, W), one per entry of `feature_info`."""
         ...
 
 

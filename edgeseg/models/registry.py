@@ -79,12 +79,12 @@ class Registry(Generic[T]):
                 importlib.import_module(f"{name}.{module.name}")
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Names that match a shell pattern, in natural order (q3, q5, q8, q10)."""
+        """Return the names that match a shell pattern, in natural order (q3, q5, q8, q10)."""
         self._load()
         return sorted(fnmatch.filter(self._entries, pattern), key=natural_key)
 
     def find(self, name: str) -> T:
-        """What is registered under a name.
+        """Return what is registered under a name.
 
         Raises:
             UnknownNameError: Nothing is; suggests the nearest names.

@@ -81,12 +81,12 @@ class Segmentor(nn.Module):
             raise UsageError("a Segmentor got an empty list of heads; give at least one")
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """The maps that the heads read."""
+        """Compute the maps that the heads read."""
         maps = self._features(image)
         return maps if self.neck is None else self.neck(maps)
 
     def decode(self, maps: list[Tensor]) -> Tensor:
-        """Logits from the maps that `maps` gives."""
+        """Compute logits from the maps that `maps` gives."""
         first, *rest = _several(self.decode_head)
         logits: Tensor = first(maps)
         for head in rest:
@@ -94,11 +94,11 @@ class Segmentor(nn.Module):
         return logits
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at the stride of the (last) head; see the class."""
+        """Compute logits at the stride of the (last) head; see the class."""
         return self.decode(self.maps(image))
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The logits, then those of the auxiliary heads, each at its own stride, then what the heads train with."""
+        """Compute the logits, those of the auxiliary heads, each at its own stride, and what the heads train with."""
         maps = self.maps(image)
         outputs = [self.decode(maps), *(head(maps) for head in _several(self.auxiliary_head))]
         for head in _several(self.decode_head):
@@ -115,7 +115,7 @@ def _info_of(module: nn.Module) -> tuple[FeatureInfo, ...]:
 def _build_head(
     name: str, info: tuple[FeatureInfo, ...], num_classes: int, options: Mapping[str, Any], *, first: bool
 ) -> nn.Module:
-    """A head with the options that follow from the maps, replaced by those told."""
+    """Build a head with the options that follow from the maps, replaced by those told."""
     cls = head_class(name)
     if cls.refines == first:
         need = "refines another's logits; give that head as coarse_head" if first else "refines nothing"
@@ -124,7 +124,7 @@ def _build_head(
 
 
 def _build_backbone(backbone: str | nn.Module, head: type[DecodeHead], output_stride: int | None) -> nn.Module:
-    """A backbone at the output stride told, or at the one that the head is published with."""
+    """Build a backbone at the output stride told, or at the one that the head is published with."""
     if not isinstance(backbone, str):
         return backbone
     return create_backbone(

@@ -94,7 +94,7 @@ def _own(module: nn.Module, origin: str, weights: str | Path | None, spec: Model
 
 
 def own_spec(origin: str, *, input_size: Size = (512, 512)) -> ModelSpec:
-    """Conventions assumed for a network of the user's own: RGB, /255, ImageNet mean and std, stretched bilinearly."""
+    """Return the conventions assumed for a user's network: RGB, /255, ImageNet mean and std, stretched bilinearly."""
     name = re.sub(r"\W+", "_", origin.rsplit(":", 1)[-1]).strip("_").lower() or "network"
     return ModelSpec(
         system=origin,
@@ -171,6 +171,6 @@ def _try_call(factory: object, path: str) -> object:
 
 
 def _told(error: BaseException) -> str:
-    """Kind and first line of an error of the user's own code."""
+    """Return the kind and first line of an error of the user's own code."""
     kind, line = type(error).__name__, first_line(error)
     return line if line == kind else f"{kind}: {line}"

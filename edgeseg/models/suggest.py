@@ -57,7 +57,7 @@ def suggest_network(state: Mapping[str, Tensor], name: str) -> str:
 
 
 def _nearest(state: Mapping[str, Tensor], name: str) -> tuple[str, float]:
-    """The network with the largest share of tensors in common, and that share; the one asked for wins a tie."""
+    """Return the network with the largest share of tensors in common, and that share; the one asked for wins a tie."""
     order = list(dict.fromkeys((name, *registry.list_models())))
     bounds = _bounds(state, order)
     rank = {candidate: place for place, candidate in enumerate(order)}
@@ -72,7 +72,7 @@ def _nearest(state: Mapping[str, Tensor], name: str) -> tuple[str, float]:
 
 
 def share(state: Mapping[str, Tensor], candidate: str) -> float:
-    """Share of tensors that a registered network, built with the checkpoint's number of classes, has in common."""
+    """Return the share of tensors in common with a registered network of the checkpoint's number of classes."""
     try:
         module = registry.build_on_meta(candidate, held_classes(state, registry.model_spec(candidate).classes_key))
     except (RuntimeError, ValueError):  # this number of classes cannot be built
@@ -85,7 +85,7 @@ def share(state: Mapping[str, Tensor], candidate: str) -> float:
 
 
 def _bounds(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
-    """The largest share that each network could have; 1 for those without a fingerprint."""
+    """Return the largest share that each network could have; 1 for those without a fingerprint."""
     known = read_fingerprints()
     by_ignored: dict[tuple[str, ...], Given] = {}
     bounds = {}
@@ -134,7 +134,7 @@ def _orientations(shape: tuple[int, ...], paddle: bool) -> tuple[tuple[int, ...]
 
 
 def upper_share(given: Given, known: Fingerprint) -> float:
-    """The largest share of tensors that a checkpoint and a network can have in common."""
+    """Return the largest share of tensors that a checkpoint and a network can have in common."""
     free = [given.sides.get(key) for key in known.free]
     same = len(given.words & known.words) + sum(
         1 for shapes, sides in zip(free, known.free.values(), strict=True) if shapes and _may_be(shapes, sides)
@@ -146,7 +146,7 @@ def upper_share(given: Given, known: Fingerprint) -> float:
 
 
 def _may_be(shapes: tuple[tuple[int, ...], ...], sides: tuple[int, ...]) -> bool:
-    """Whether one of the shapes has these sides, where 0 stands for a side that follows the number of classes."""
+    """Check whether one of the shapes has these sides, where 0 stands for a side that follows the number of classes."""
     return any(
         len(shape) == len(sides) and all(side in (0, given) for given, side in zip(shape, sides, strict=True))
         for shape in shapes

@@ -60,7 +60,7 @@ class DFNet(nn.Module):
         self.feature_info = tuple(info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image (N, 3, H, W); see the class."""
+        """Compute three maps of an image (N, 3, H, W); see the class."""
         x, maps = self.stage1(image), []
         for name, _, _, _, is_map in self.stages:
             x = self.get_submodule(name)(x)

@@ -46,7 +46,7 @@ class HRStage:
 
 
 def _conv_bn(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Convolution, BN and ReLU under the keys 0, 1."""
+    """Build a convolution, BN and ReLU under the keys 0, 1."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if relu else []))
 
@@ -65,7 +65,7 @@ class _Up(nn.Sequential):
         self.factor = factor
 
     def to_size(self, x: Tensor, finer: Tensor) -> Tensor:
-        """The coarser map `x` at the size and with the channels of `finer`."""
+        """Compute the coarser map `x` at the size and with the channels of `finer`."""
         y = upsample(self(x), self.factor)
         return y if y.shape[2:] == finer.shape[2:] else resize_like(y, finer)
 
@@ -75,13 +75,13 @@ class _Up(nn.Sequential):
 
 
 def _down(in_channels: int, out_channels: int, steps: int) -> nn.Sequential:
-    """Strided 3x3s from a finer map to a coarser one; the last widens and has no ReLU."""
+    """Build strided 3x3s from a finer map to a coarser one; the last widens and has no ReLU."""
     rest = (_conv_bn(in_channels, in_channels, 3, stride=2) for _ in range(steps - 1))
     return nn.Sequential(*rest, _conv_bn(in_channels, out_channels, 3, stride=2, relu=False))
 
 
 def _exchange(channels: Sequence[int], i: int, j: int) -> nn.Module:
-    """What brings map j to map i."""
+    """Build what brings map j to map i."""
     if i == j:
         return nn.Identity()
     return _Up(channels[j], channels[i], 2 ** (j - i)) if j > i else _down(channels[j], channels[i], i - j)
@@ -110,13 +110,13 @@ class _Module(nn.Module):
         return torch.relu(total)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """One map per branch, to the same sizes."""
+        """Compute one map per branch, to the same sizes."""
         deep = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         return [self._sum(i, deep) for i in range(len(deep))]
 
 
 def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
-    """From the maps of one stage to the inputs of the next; whatever is not handed on is made of the last map."""
+    """Build the way from the maps of one stage to the inputs of the next; a new one is made of the last map."""
     layers: list[nn.Module] = []
     for k, width in enumerate(after):
         if k < len(before):
@@ -163,7 +163,7 @@ class HRNet(nn.Module):
         self.feature_info = tuple(FeatureInfo(width, 4 * 2**k) for k, width in enumerate(before))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image (N, 3, H, W); see the class."""
+        """Compute maps of an image (N, 3, H, W); see the class."""
         x = torch.relu(self.bn1(self.conv1(image)))
         maps = [self.layer1(torch.relu(self.bn2(self.conv2(x))))]
         for k in range(1, self.stages + 1):
@@ -171,7 +171,7 @@ class HRNet(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)
 
     def fuse(self) -> None:
@@ -181,7 +181,7 @@ class HRNet(nn.Module):
 
 
 def hrnet(width: int, *, small: bool = False) -> HRNet:
-    """HRNetV2 of a width of its finest branch, such as 18, 32 or 48.
+    """Build HRNetV2 of a width of its finest branch, such as 18, 32 or 48.
 
     Args:
         width: Of the finest branch; each coarser one is twice as wide.

@@ -41,7 +41,7 @@ class PatchEmbed(nn.Module):
         self.norm = _norm(out_channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (N, L, out_channels) of a map (N, in_channels, H, W), and their grid's height and width."""
+        """Compute tokens (N, L, out_channels) of a map (N, in_channels, H, W), and their grid's height and width."""
         y = self.projection(x)
         return self.norm(map_to_tokens(y)), (y.shape[2], y.shape[3])
 
@@ -65,7 +65,7 @@ class ReducedAttention(nn.Module):
             self.norm = _norm(channels)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Tokens (N, H * W, channels) of a grid `size` to the same shape; without the skip."""
+        """Turn tokens (N, H * W, channels) of a grid `size` into tokens of the same shape; without the skip."""
         context = self.norm(map_to_tokens(self.sr(tokens_to_map(tokens, size)))) if self.ratio > 1 else None
         y: Tensor = self.attn(tokens, context)
         return y
@@ -85,7 +85,7 @@ class MixFFN(nn.Module):
         )
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Tokens (N, H * W, channels) of a grid `size` to the same shape; without the skip."""
+        """Turn tokens (N, H * W, channels) of a grid `size` into tokens of the same shape; without the skip."""
         return map_to_tokens(self.layers(tokens_to_map(tokens, size)))
 
 
@@ -100,7 +100,7 @@ class MixBlock(nn.Module):
         self.ffn = MixFFN(channels, expand * channels)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Tokens (N, H * W, channels) of a grid `size` to the same shape."""
+        """Turn tokens (N, H * W, channels) of a grid `size` into tokens of the same shape."""
         tokens = tokens + self.attn(self.norm1(tokens), size)
         y: Tensor = tokens + self.ffn(self.norm2(tokens), size)
         return y
@@ -150,7 +150,7 @@ class MixVisionTransformer(nn.Module):
         self.feature_info = tuple(info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """One map per stage of an image (N, 3, H, W); see the class."""
+        """Compute one map per stage of an image (N, 3, H, W); see the class."""
         x, maps = image, []
         for stage in self.layers:
             embed, blocks, norm = stage.children()
@@ -163,7 +163,7 @@ class MixVisionTransformer(nn.Module):
 
 
 def mit(variant: str) -> MixVisionTransformer:
-    """MiT of a variant of `MIT_DEPTHS`.
+    """Build MiT of a variant of `MIT_DEPTHS`.
 
     Raises:
         UnknownNameError: No such variant.

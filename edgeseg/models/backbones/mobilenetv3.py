@@ -73,7 +73,7 @@ SMALL = (
 
 
 def hard_sigmoid_fifth(x: Tensor) -> Tensor:
-    """Paddle's hard sigmoid, clip(x / 5 + 1/2, 0, 1)."""
+    """Compute Paddle's hard sigmoid, clip(x / 5 + 1/2, 0, 1)."""
     return torch.clamp(0.2 * x + 0.5, 0.0, 1.0)
 
 
@@ -167,7 +167,7 @@ class Block(nn.Module):
         self.linear_conv = ConvBN(inner, row.channels, 1, relu=False, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, channels, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, channels, ceil(H / stride), ceil(W / stride))."""
         y = self.expand_conv(x) if self.expand else x
         y = self.get_submodule(self.style.depthwise)(pad_same(y, self.kernel, self.stride) if self.same else y)
         if self.squeeze:
@@ -177,7 +177,7 @@ class Block(nn.Module):
 
 
 def _strides(rows: tuple[Row, ...], output_stride: int) -> list[tuple[int, int, int]]:
-    """Stride, dilation and total stride of each block: dilation takes over where `output_stride` is reached."""
+    """Return stride, dilation and total stride of each block; dilation takes over where `output_stride` is reached."""
     total, dilation, found = 2, 1, []
     for row in rows:
         stride = row.stride
@@ -234,7 +234,7 @@ class MobileNetV3(nn.Module):
         self.units.append(name)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image (N, 3, H, W) at the taps."""
+        """Compute maps of an image (N, 3, H, W) at the taps."""
         x = self.get_submodule(self.style.stem)(pad_same(image) if self.style.same else image)
         maps = [x]
         for name in self.units[: self.taps[-1]]:
@@ -242,5 +242,5 @@ class MobileNetV3(nn.Module):
         return [maps[tap] for tap in self.taps]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)

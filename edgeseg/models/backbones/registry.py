@@ -45,7 +45,7 @@ def list_backbones() -> list[str]:
 
 
 def can_dilate(name: str) -> bool:
-    """Whether the backbone of this name can be built for several output strides."""
+    """Check whether the backbone of this name can be built for several output strides."""
     return name in BACKBONES and "output_stride" in inspect.signature(BACKBONES.find(name)).parameters
 
 

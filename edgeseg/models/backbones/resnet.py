@@ -41,7 +41,7 @@ _STAGES: dict[int, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] 
 
 
 def deep_stem(first: int, last: int, *, norm: Norm = nn.BatchNorm2d) -> tuple[nn.Module, ...]:
-    """Layers in place of the 7x7: 3x3 with stride 2 to `first`, 3x3, 3x3 to `last`, each with norm and ReLU."""
+    """Build layers in place of the 7x7: 3x3 with stride 2 to `first`, 3x3, 3x3 to `last`, each with norm and ReLU."""
     layers: list[nn.Module] = []
     for in_channels, out_channels, stride in ((3, first, 2), (first, first, 1), (first, last, 1)):
         layers += [nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), norm(out_channels), nn.ReLU()]
@@ -124,13 +124,13 @@ class ResNet(nn.Module):
         self.feature_info = tuple(info)
 
     def stem_map(self, image: Tensor) -> Tensor:
-        """The map (N, 64, H / 4, W / 4) that the first stage reads."""
+        """Compute the map (N, 64, H / 4, W / 4) that the first stage reads."""
         x = activate(self.bn1(self.conv1(image)), self.slope) if self.plain else self.stem(image)
         y: Tensor = self.maxpool(x)
         return y
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four maps of an image (N, 3, H, W); see the class."""
+        """Compute four maps of an image (N, 3, H, W); see the class."""
         x, maps = self.stem_map(image), []
         for k in range(1, 5):
             x = self.get_submodule(f"layer{k}")(x)
@@ -138,7 +138,7 @@ class ResNet(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)
 
     def fuse(self) -> None:
@@ -148,7 +148,7 @@ class ResNet(nn.Module):
 
 
 def resnet(depth: int, *, stem: Literal["plain", "deep"] = "deep", output_stride: int = 32) -> ResNet:
-    """A ResNet whose last stages dilate in place of striding; the deep stem is mmsegmentation's ResNetV1c.
+    """Build a ResNet whose last stages dilate in place of striding; the deep stem is mmsegmentation's ResNetV1c.
 
     Raises:
         UsageError: `output_stride` is none of 8, 16, 32.

@@ -61,13 +61,13 @@ class STDCStyle:
     count_pad: bool = True
 
     def conv(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Module:
-        """Convolution, BN, ReLU."""
+        """Build a convolution, BN, ReLU."""
         if self.layout == "blocks":
             return seq_conv(in_channels, out_channels, kernel, stride=stride)
         return ConvBN(in_channels, out_channels, kernel, stride=stride)
 
     def strided(self, channels: int) -> nn.Module:
-        """Depthwise 3x3 with stride 2, BN."""
+        """Build a depthwise 3x3 with stride 2, BN."""
         if self.layout == "features":
             conv = nn.Conv2d(channels, channels, 3, 2, 1, groups=channels, bias=False)
             return nn.Sequential(conv, nn.BatchNorm2d(channels))
@@ -92,7 +92,7 @@ MMSEG = STDCStyle(layout="stages", convs="layers", down="downsample")
 def seq_conv(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True
 ) -> nn.Sequential:
-    """Convolution, BN, and ReLU where `relu`, under the key ``seq`` as in super-gradients."""
+    """Build a convolution, BN, and ReLU where `relu`, under the key ``seq`` as in super-gradients."""
     return nn.Sequential(
         OrderedDict(seq=ConvBN(in_channels, out_channels, kernel, stride=stride, groups=groups, relu=relu))
     )
@@ -124,7 +124,7 @@ class STDCBlock(nn.Module):
         self.skip = nn.AvgPool2d(3, 2, 1, count_include_pad=style.count_pad) if self.halves else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         first, *rest = self.get_submodule(self.names[0]).children()
         x = first(x)
         maps = [self.skip(x)]
@@ -137,7 +137,7 @@ class STDCBlock(nn.Module):
 
 
 def _stages(blocks: tuple[int, int, int], style: STDCStyle) -> list[list[nn.Module]]:
-    """The layers of each of the five stages; every stage halves the map."""
+    """Build the layers of each of the five stages; every stage halves the map."""
     stages: list[list[nn.Module]] = [[style.conv(a, b, 3, stride=2)] for a, b in ((3, 32), (32, 64))]
     for (in_channels, out_channels), count in zip(pairwise(_WIDTHS[1:]), blocks, strict=True):
         rest = (STDCBlock(out_channels, out_channels, style=style) for _ in range(count - 1))
@@ -209,7 +209,7 @@ class STDC(nn.Module):
             start += len(stage)
 
     def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """Five maps of an image (N, 3, H, W); see the class."""
+        """Compute five maps of an image (N, 3, H, W); see the class."""
         maps, x = [], image
         for paths in self._paths:
             for path in paths:

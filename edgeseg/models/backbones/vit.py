@@ -38,7 +38,7 @@ _PROJECTION = "patch_embed.projection"
 
 
 def _pad_to(x: Tensor, multiple: int) -> Tensor:
-    """Zeros at the right and at the bottom, up to a multiple; no condition, which would bind an export of free size."""
+    """Pad with zeros at the right and at the bottom, up to a multiple; no condition, for exports of free size."""
     return F.pad(x, (0, -x.shape[3] % multiple, 0, -x.shape[2] % multiple))
 
 
@@ -136,7 +136,7 @@ class VisionTransformer(nn.Module):
         self.feature_info = tuple(FeatureInfo(width, patch) for _ in self.out_indices)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """The embedding (1, h * w, embed_dims) of a grid of h x w patches.
+        """Compute the embedding (1, h * w, embed_dims) of a grid of h x w patches.
 
         As published, a grid with as many patches as the stored one is taken for the same, whatever its shape.
         """
@@ -148,7 +148,7 @@ class VisionTransformer(nn.Module):
         return map_to_tokens(F.interpolate(x, size=grid, mode=self.interpolate_mode, align_corners=align))
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (N, L, embed_dims) with their positions, and the grid (h, w) of the patches; L is h * w, or 1 more."""
+        """Compute tokens (N, L, embed_dims) with positions, and the grid (h, w) of patches; L is h * w, or 1 more."""
         patches = self.get_submodule(_PROJECTION)(_pad_to(image, self.patch_size))
         grid = (patches.shape[2], patches.shape[3])
         tokens = map_to_tokens(patches) + self.positions(grid)
@@ -158,7 +158,7 @@ class VisionTransformer(nn.Module):
         return tokens, grid
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image, then their class tokens where they are put out; see the class."""
+        """Compute maps of an image, then their class tokens where they are put out; see the class."""
         tokens, grid = self.embed(image)
         maps, firsts = [], []
         for index, layer in enumerate(self.layers):
@@ -171,12 +171,12 @@ class VisionTransformer(nn.Module):
         return [*maps, *firsts] if self.output_cls_token else maps
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)
 
 
 def vit(size: str, **options: Any) -> VisionTransformer:
-    """A published size: patches of 16, positions for 512x512, a map after each quarter of the layers, no final norm.
+    """Build a published size: patches of 16, positions for 512x512, a map after each quarter of the layers.
 
     Args:
         size: Of `VIT_SIZES`.

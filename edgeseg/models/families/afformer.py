@@ -39,7 +39,7 @@ _BASE = (32, 96, 176, 216)
 
 
 def swish_conv(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1) -> ConvBN:
-    """Convolution without bias, BN, hard swish."""
+    """Build a convolution without bias, BN, hard swish."""
     return ConvBN(in_channels, out_channels, kernel, stride=stride, act=F.hardswish)
 
 
@@ -298,7 +298,7 @@ class AFFormer(nn.Module):
         self.decode_head = Head(widths[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.decode_head(self.backbone(image))
         return logits
 
@@ -322,17 +322,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def afformer_tiny(*, num_classes: int = 19) -> AFFormer:
-    """AFFormer-Tiny."""
+    """Build AFFormer-Tiny."""
     return AFFormer(num_classes)
 
 
 @register(_SPEC.but(params=2_355_487))
 def afformer_small(*, num_classes: int = 19) -> AFFormer:
-    """AFFormer-Small."""
+    """Build AFFormer-Small."""
     return AFFormer(num_classes, widths=_SMALL)
 
 
 @register(_SPEC.but(params=2_970_287))
 def afformer_base(*, num_classes: int = 19) -> AFFormer:
-    """AFFormer-Base."""
+    """Build AFFormer-Base."""
     return AFFormer(num_classes, widths=_BASE, layers=(2, 6, 2))

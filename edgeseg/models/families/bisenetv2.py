@@ -32,18 +32,18 @@ _AUX = {"aux2": 4, "aux3": 8, "aux4": 16, "aux5_4": 32}
 
 
 def depthwise_bn(in_channels: int, out_channels: int, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """3x3 in groups of one input channel, and BN; `out_channels` is a multiple of `in_channels`."""
+    """Build 3x3 in groups of one input channel, and BN; `out_channels` is a multiple of `in_channels`."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=in_channels, bias=False)
     return conv, nn.BatchNorm2d(out_channels)
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """Convolution without bias, and BN."""
+    """Build a convolution without bias, and BN."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out_channels)
 
 
 def detail_branch() -> nn.Sequential:
-    """Eight 3x3 convolutions: image to (N, 128, H / 8, W / 8)."""
+    """Build eight 3x3 convolutions: image to (N, 128, H / 8, W / 8)."""
     stages = OrderedDict[str, nn.Module]()
     in_channels = 3
     for k, (out_channels, depth) in enumerate(((64, 2), (64, 3), (128, 3))):
@@ -192,7 +192,7 @@ class Head(nn.Module):
         self.conv_out = nn.Sequential(grow, nn.Conv2d(wide or inner, num_classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to logits (N, num_classes, H, W), of twice the size where `wide`."""
+        """Turn maps (N, in_channels, H, W) into logits (N, num_classes, H, W), of twice the size where `wide`."""
         x = self.drop(self.conv(x))
         if self.wide:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -223,7 +223,7 @@ class BiSeNetV2Trunk(nn.Module):
         self.bga = Aggregation(bilinear=bilinear)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Five maps of an image; see the class."""
+        """Compute five maps of an image; see the class."""
         maps = self.segment(image)
         return [self.bga(self.detail(image), maps[-1]), *maps[:-1]]
 
@@ -249,12 +249,12 @@ class BiSeNetV2(BiSeNetV2Trunk):
         self.checkpoint_ignores = () if aux else (r"^aux[2-5]",)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.head(self.features(image)[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits at stride 8, and those of the training heads at strides 2, 4, 8, 16; needs `aux`."""
+        """Compute logits at stride 8, and those of the training heads at strides 2, 4, 8, 16; needs `aux`."""
         fused, *maps = self.features(image)
         return self.head(fused), *(self.get_submodule(name)(x) for name, x in zip(_AUX, maps, strict=True))
 
@@ -271,5 +271,5 @@ class BiSeNetV2(BiSeNetV2Trunk):
     )
 )
 def bisenetv2(*, num_classes: int = 19, aux: bool = False) -> BiSeNetV2:
-    """BiSeNet V2."""
+    """Build BiSeNet V2."""
     return BiSeNetV2(num_classes, aux=aux)

@@ -49,12 +49,12 @@ class CaffeBottleneck(nn.Module):
         self.shortcut = ConvBN(in_channels, out_channels, 1, stride=stride, relu=False) if shortcut else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         return torch.relu(self.increase(self.conv3x3(self.reduce(x))) + self.shortcut(x))
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int, dilation: int) -> nn.Sequential:
-    """Bottlenecks ``block1``, ``block2``, ...; the first strides and convolves its shortcut."""
+    """Build bottlenecks ``block1``, ``block2``, ...; the first strides and convolves its shortcut."""
     first = CaffeBottleneck(in_channels, out_channels, stride=stride, dilation=dilation, shortcut=True)
     units = OrderedDict[str, nn.Module](block1=first)
     for k in range(2, blocks + 1):
@@ -77,7 +77,7 @@ class AtrousSum(nn.Module):
             self.add_module(f"c{k}", nn.Conv2d(in_channels, num_classes, 3, 1, rate, rate))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, num_classes, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, num_classes, H, W)."""
         scores = [branch(x) for branch in self.children()]
         y: Tensor = scores[0]
         for score in scores[1:]:
@@ -113,7 +113,7 @@ class DeepLabV2(nn.Module):
         self.aspp = AtrousSum(in_channels, num_classes, (6, 12, 18, 24))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of the four stages of an image (N, 3, H, W)."""
+        """Compute maps of the four stages of an image (N, 3, H, W)."""
         x, maps = self.layer1(image), []
         for k in (2, 3, 4, 5):
             x = self.get_submodule(f"layer{k}")(x)
@@ -121,7 +121,7 @@ class DeepLabV2(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.aspp(self.features(image)[-1])
         return logits
 
@@ -146,5 +146,5 @@ class DeepLabV2(nn.Module):
     )
 )
 def bsn_base_deeplabv2_resnet101(*, num_classes: int = 3) -> DeepLabV2:
-    """DeepLab v2 on ResNet-101, the base of BSN."""
+    """Build DeepLab v2 on ResNet-101, the base of BSN."""
     return DeepLabV2(num_classes)

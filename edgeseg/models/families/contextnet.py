@@ -36,7 +36,7 @@ _STAGES = ((1, 32, 1, 1), (6, 32, 1, 1), (6, 48, 3, 2), (6, 64, 3, 2), (6, 96, 2
 
 
 def quarter_of(image: Tensor) -> Tensor:
-    """The image at a quarter of its height and width, rounded down."""
+    """Compute the image at a quarter of its height and width, rounded down."""
     return resize_bilinear(image, (image.shape[-2] // 4, image.shape[-1] // 4), align_corners=True)
 
 
@@ -95,7 +95,7 @@ class ContextNet(nn.Module):
         self.classifier = SeparableClassifier(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         low = self.context_feature_extractor(quarter_of(image))
         logits: Tensor = self.classifier(self.feature_fusion(self.spatial_detail(image), low))
         return logits
@@ -112,7 +112,7 @@ def conv_bn(
     bias: bool = False,
     relu: bool = True,
 ) -> nn.Sequential:
-    """Convolution, BN, and ReLU where `relu`."""
+    """Build a convolution, BN, and ReLU where `relu`."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, dilation * (kernel // 2), dilation, groups, bias=bias)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if relu else []))
 
@@ -120,14 +120,14 @@ def conv_bn(
 def unit(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True
 ) -> nn.Sequential:
-    """Part of an inverted residual: the expanding 1x1 has bias."""
+    """Build part of an inverted residual: the expanding 1x1 has bias."""
     return conv_bn(
         in_channels, out_channels, kernel, stride=stride, groups=groups, bias=kernel == 1 and relu, relu=relu
     )
 
 
 def detail_branch() -> nn.Sequential:
-    """A strided 3x3, then three times depthwise 3x3 and 1x1: (N, 3, H, W) to (N, 128, H / 2, W / 2)."""
+    """Build a strided 3x3, then three times depthwise 3x3 and 1x1: (N, 3, H, W) to (N, 128, H / 2, W / 2)."""
     layers = [conv_bn(3, 32, 3, stride=2)]
     for in_channels, out_channels in ((32, 64), (64, 128), (128, 128)):
         layers += [
@@ -194,7 +194,7 @@ class ContextNetZh320(nn.Module):
         self.classifier = conv_bn(128, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         low = self.lower_res_branch(quarter_of(image))
         logits: Tensor = self.classifier(self.feature_fusion(self.full_res_branch(image), low))
         return logits
@@ -223,7 +223,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def contextnet14(*, num_classes: int = 19) -> ContextNet:
-    """ContextNet cn14: full resolution and a quarter."""
+    """Build ContextNet cn14: full resolution and a quarter."""
     return ContextNet(num_classes)
 
 
@@ -239,5 +239,5 @@ def contextnet14(*, num_classes: int = 19) -> ContextNet:
     )
 )
 def contextnet14_zh320(*, num_classes: int = 19) -> ContextNetZh320:
-    """zh320's ContextNet."""
+    """Build zh320's ContextNet."""
     return ContextNetZh320(num_classes)

@@ -47,13 +47,13 @@ _B: Widths = (32, 64, 128)
 def conv_bn_relu(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, bias: bool = False
 ) -> nn.Sequential:
-    """Convolution, BN, ReLU."""
+    """Build a convolution, BN, ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:
-    """Both maps, one after the other."""
+    """Compute both maps, one after the other."""
     return torch.cat((first, second), dim=1)
 
 
@@ -76,7 +76,7 @@ class ThinBlock(nn.Module):
         self.projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y = x
         for name in ("conv1", "conv2", "conv3"):
             y = self.get_submodule(name)(y)
@@ -90,7 +90,7 @@ class ThinBlock(nn.Module):
 
 
 def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Depthwise 3x3, BN, ReLU; 1x1 with bias, BN, ReLU."""
+    """Build a depthwise 3x3, BN, ReLU; 1x1 with bias, BN, ReLU."""
     depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
     return nn.Sequential(
         nn.Sequential(depthwise, nn.BatchNorm2d(in_channels), nn.ReLU()),
@@ -124,7 +124,7 @@ class XceptionBlock(nn.Module):
         self.add = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.conv(x)
         if self.conv_stride is not None:
             y = y + self.conv_stride(x)
@@ -164,7 +164,7 @@ class Stage(nn.Module):
         self.add_module(key, nn.Sequential(block(in_channels, out_channels, stride=2), *rest))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / 2), ceil(W / 2))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / 2), ceil(W / 2))."""
         y: Tensor = self.get_submodule(self.key)(x)
         return y
 
@@ -184,7 +184,7 @@ class Branch(nn.Module):
         self.add_module(*attention)
 
     def forward(self, x: Tensor, extra: tuple[Tensor, ...] = ()) -> tuple[list[Tensor], Tensor]:
-        """Maps of the three stages and the weighed last one; `extra` joins the input of the second and third stage."""
+        """Compute the maps of the stages and the weighed last one; `extra` joins the inputs of stages 2 and 3."""
         a = self.enc2(x)
         b = self.enc3(joined(a, extra[0]) if extra else a)
         c = self.enc4(joined(b, extra[1]) if extra else b)
@@ -192,13 +192,13 @@ class Branch(nn.Module):
 
 
 def _later(widths: Widths) -> Widths:
-    """Input channels of the stages of the second and third branch."""
+    """Return the input channels of the stages of the second and third branch."""
     a, b, c = widths
     return a + c, a + b, b + c
 
 
 def thin_branch(in_channels: Widths, widths: Widths = _A) -> Branch:
-    """huaifeng1993's: thin blocks, and the sigmoid of two linear layers on the averages."""
+    """Describe huaifeng1993's branch: thin blocks, and the sigmoid of two linear layers on the averages."""
     rows = zip(in_channels, widths, (3, 6, 3), strict=True)
     squeeze, excite = nn.Linear(widths[2], _HIDDEN, bias=False), nn.Linear(_HIDDEN, widths[2], bias=False)
     gate = LinearGate("fc", (squeeze, nn.ReLU(), excite, nn.Sigmoid()))
@@ -206,7 +206,7 @@ def thin_branch(in_channels: Widths, widths: Widths = _A) -> Branch:
 
 
 def xception_branch(in_channels: Widths, widths: Widths) -> Branch:
-    """zh320's."""
+    """Describe zh320's branch."""
     rows = zip(in_channels, widths, (4, 6, 4), strict=True)
     return Branch([Stage("conv", XceptionBlock, *row) for row in rows], ("fc_attention", MaxAttention(widths[2])))
 
@@ -222,7 +222,7 @@ class Encoder(nn.Module):
         self.branch2 = thin_branch(_later(widths), widths)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Image to the first map and the weighed last map of each branch."""
+        """Compute the first map of an image, and the weighed last map of each branch."""
         maps, weighed = self.branch0(self.conv1(image))
         first, last = [maps[0]], [weighed]
         for branch in (self.branch1, self.branch2):
@@ -271,7 +271,7 @@ class DFANet(nn.Module):
         self.decoder = Decoder(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.decoder(*self.encoder(image))
         return logits
 
@@ -295,12 +295,12 @@ class XceptionA(nn.Module):
         self.classifier = nn.Sequential(nn.Linear(_A[2], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, num_classes))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image (N, 3, H, W); the channel weights are left out."""
+        """Compute three maps of an image (N, 3, H, W); the channel weights are left out."""
         maps: list[Tensor] = self.branch(self.conv1(image))[0]
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         _, weighed = self.branch(self.conv1(image))
         logits: Tensor = self.classifier(weighed.mean((2, 3)))
         return logits
@@ -318,7 +318,7 @@ class DecoderZh320(nn.Module):
         self.conv_enc = nn.Conv2d(48, num_classes, 1, bias=False)
 
     def _enlarged(self, name: str, maps: list[Tensor], like: Tensor) -> Tensor:
-        """The sum of all maps, convolved and resized."""
+        """Compute the sum of all maps, convolved and resized."""
         found = [self.get_submodule(f"{name}{k + 1}")(x) for k, x in enumerate(maps)]
         resized = [x if x.shape[2:] == like.shape[2:] else resize_like(x, like, align_corners=True) for x in found]
         return resized[0] + resized[1] + resized[2]
@@ -350,7 +350,7 @@ class DFANetZh320(nn.Module):
         self.decoder = DecoderZh320(num_classes, widths)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         maps, weighed = self.backbone1(self.conv1(image))
         first, last = [maps[0]], [weighed]
         for backbone in (self.backbone2, self.backbone3):
@@ -397,19 +397,19 @@ _SPEC_ZH320 = _SPEC.but(
 
 @register(_SPEC)
 def dfanet_a(*, num_classes: int = 19) -> DFANet:
-    """DFANet-A of huaifeng1993."""
+    """Build DFANet-A of huaifeng1993."""
     return DFANet(num_classes)
 
 
 @register(_SPEC_ZH320)
 def dfanet_a_zh320(*, num_classes: int = 19) -> DFANetZh320:
-    """DFANet-A of zh320."""
+    """Build DFANet-A of zh320."""
     return DFANetZh320(num_classes)
 
 
 @register(_SPEC_ZH320.but(params=1_806_888, accuracy=""))
 def dfanet_b_zh320(*, num_classes: int = 19) -> DFANetZh320:
-    """DFANet-B of zh320."""
+    """Build DFANet-B of zh320."""
     return DFANetZh320(num_classes, widths=_B)
 
 
@@ -429,5 +429,5 @@ def dfanet_b_zh320(*, num_classes: int = 19) -> DFANetZh320:
     )
 )
 def dfanet_xception_a_cls(*, num_classes: int = 1000) -> XceptionA:
-    """Xception-A of huaifeng1993 on ImageNet."""
+    """Build Xception-A of huaifeng1993 on ImageNet."""
     return XceptionA(num_classes)

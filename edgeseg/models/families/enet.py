@@ -29,12 +29,12 @@ Act = Callable[[], nn.Module]
 
 
 def prelu() -> nn.Module:
-    """PReLU with one slope for all channels: the encoder's activation."""
+    """Build PReLU with one slope for all channels: the encoder's activation."""
     return nn.PReLU(1)
 
 
 def row(*layers: nn.Module) -> nn.Sequential:
-    """Every convolution of `layers` followed by its BN."""
+    """Build every convolution of `layers` followed by its BN."""
     norms = [nn.BatchNorm2d(x.out_channels) for x in layers if isinstance(x, nn.Conv2d)]
     filled: list[nn.Module] = []
     for layer in layers:
@@ -51,7 +51,7 @@ def conv(
     padding: int | tuple[int, int] = 0,
     d: int = 1,
 ) -> nn.Conv2d:
-    """A convolution without bias."""
+    """Build a convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, d, bias=False)
 
 
@@ -127,7 +127,7 @@ def add_stage(owner: nn.Module, stage: int, first: int) -> list[str]:
 
 
 def size_of(x: Tensor) -> tuple[int, int]:
-    """Height and width."""
+    """Return the height and width."""
     return x.shape[-2], x.shape[-1]
 
 
@@ -165,7 +165,7 @@ class ENet(nn.Module):
         return x
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         half = self.initial_block(image)
         quarter, places1 = self.downsample1_0(half)
         quarter = self._run(self.stage1, quarter)
@@ -199,7 +199,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def enet(*, num_classes: int = 19) -> ENet:
-    """ENet as davidtvs/PyTorch-ENet has it."""
+    """Build ENet as davidtvs/PyTorch-ENet has it."""
     return ENet(num_classes)
 
 
@@ -214,5 +214,5 @@ def enet(*, num_classes: int = 19) -> ENet:
     )
 )
 def enet_paddleseg(*, num_classes: int = 19) -> ENet:
-    """PaddleSeg's ENet: the graph of `enet` with PaddleSeg's input convention."""
+    """Build PaddleSeg's ENet: the graph of `enet` with PaddleSeg's input convention."""
     return ENet(num_classes)

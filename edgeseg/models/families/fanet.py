@@ -39,7 +39,7 @@ def _leaky(x: Tensor) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Every pixel's channel vector of a map (N, C, H, W) at length one, as (N, C, H W)."""
+    """Compute every pixel's channel vector of a map (N, C, H, W) at length one, as (N, C, H W)."""
     x = x * torch.rsqrt((x * x).sum(dim=1, keepdim=True).clamp_min(1e-24))
     return x.flatten(2)
 
@@ -64,7 +64,7 @@ class FastAttention(nn.Module):
         self.smooth = ConvBN(width, 128, 3, act=_leaky) if smooth else None
 
     def attend(self, x: Tensor) -> Tensor:
-        """Attention of a map (N, width, H, W) to itself, after ``latlayer3``."""
+        """Compute attention of a map (N, width, H, W) to itself, after ``latlayer3``."""
         q, k, v = _unit(self.w_qs(x)), _unit(self.w_ks(x)), self.w_vs(x).flatten(2)
         if self.damped:
             k, v = k * _DAMPING, v * _DAMPING
@@ -73,7 +73,7 @@ class FastAttention(nn.Module):
         return y
 
     def forward(self, x: Tensor, coarser: Tensor | None = None) -> Tensor:
-        """Maps (N, width, H, W), and what the coarser module's ``up`` made, to (N, width, H, W)."""
+        """Turn maps (N, width, H, W), and what the coarser module's ``up`` made, into (N, width, H, W)."""
         y = self.attend(x) + x
         return y if coarser is None else y + resize_like(coarser, y, align_corners=True)
 
@@ -115,7 +115,7 @@ class FANet(nn.Module):
         self.checkpoint_ignores = () if aux else dead
 
     def _attended(self, image: Tensor) -> dict[int, Tensor]:
-        """Maps of the four modules by their published numbers."""
+        """Return the maps of the four modules by their published numbers."""
         maps: dict[int, Tensor] = {}
         coarser: Tensor | None = None
         for name, x in zip(_WIDTHS, reversed(self.resnet.features(image)), strict=True):
@@ -134,12 +134,12 @@ class FANet(nn.Module):
         return logits
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         maps = self._attended(image)
         return self._classify(self._smooth(maps, 4), self._smooth(maps, 16))
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at strides 8, 32 and 64.
+        """Compute logits at strides 8, 32 and 64.
 
         Raises:
             UsageError: Built without `aux`.
@@ -173,7 +173,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def fanet_18(*, num_classes: int = 19, aux: bool = False) -> FANet:
-    """FANet-18."""
+    """Build FANet-18."""
     return FANet(num_classes, aux=aux)
 
 
@@ -186,5 +186,5 @@ def fanet_18(*, num_classes: int = 19, aux: bool = False) -> FANet:
     )
 )
 def fanet_34(*, num_classes: int = 19, aux: bool = False) -> FANet:
-    """FANet-34."""
+    """Build FANet-34."""
     return FANet(num_classes, depth=34, aux=aux)

@@ -65,14 +65,14 @@ class GhostModule(nn.Module):
         self.cheap_operation = nn.Sequential(cheap, nn.BatchNorm2d(half), *act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         first = self.primary_conv(x)
         y = torch.cat((first, self.cheap_operation(first)), dim=1)
         return y[:, : y.shape[1] - self.surplus] if self.surplus else y
 
 
 def _shortcut(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
-    """Depthwise, BN, 1x1, BN; empty where the shape stays."""
+    """Build a depthwise, BN, 1x1, BN; empty where the shape stays."""
     if stride == 1 and in_channels == out_channels:
         return nn.Sequential()
     return nn.Sequential(
@@ -109,7 +109,7 @@ class GhostBottleneck(nn.Module):
         self.shortcut = _shortcut(in_channels, out_channels, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y = self.ghost1(x)
         if self.strided:
             y = self.bn_dw(self.conv_dw(y))
@@ -166,7 +166,7 @@ class GhostNet(nn.Module):
         return torch.relu(self.bn1(self.conv_stem(image)))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
+        """Compute maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
         x, maps = self._stem(image), []
         for stage in range(self.stages):
             x = self.blocks[stage](x)
@@ -175,7 +175,7 @@ class GhostNet(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         x = self.blocks(self._stem(image)).mean((2, 3), keepdim=True)
         x = torch.relu(self.conv_head(x)).flatten(1)
         logits: Tensor = self.classifier(self.dropout(x))
@@ -206,17 +206,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params=2_587_292, accuracy="ImageNet top-1 66.2 % at 224x224"))
 def ghostnet_0_5x(*, num_classes: int = 1000) -> GhostNet:
-    """GhostNet 0.5x."""
+    """Build GhostNet 0.5x."""
     return GhostNet(num_classes, width=0.5)
 
 
 @register(_SPEC)
 def ghostnet_1_0x(*, num_classes: int = 1000) -> GhostNet:
-    """GhostNet 1.0x."""
+    """Build GhostNet 1.0x."""
     return GhostNet(num_classes)
 
 
 @register(_SPEC.but(params=7_358_820, accuracy=""))
 def ghostnet_1_3x(*, num_classes: int = 1000) -> GhostNet:
-    """GhostNet 1.3x."""
+    """Build GhostNet 1.3x."""
     return GhostNet(num_classes, width=1.3)

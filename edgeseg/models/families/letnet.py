@@ -47,7 +47,7 @@ _WINDOW = 3
 
 
 def bn_prelu(channels: int) -> BNPReLU:
-    """BN and PReLU under the published keys."""
+    """Build BN and PReLU under the published keys."""
     module = BNPReLU(channels)
     publish_keys(module, ((r"^act\.", f"{_ACT}."),))
     return module
@@ -61,14 +61,14 @@ def conv_act(
     key: str = "conv",
     **options: Unpack[ConvOptions],
 ) -> ConvBNPReLU:
-    """Convolution without bias, BN, PReLU under the published keys; the convolution's is `key`."""
+    """Build a convolution without bias, BN, PReLU under the published keys; the convolution's is `key`."""
     module = ConvBNPReLU(in_channels, out_channels, kernel, **options)
     publish_keys(module, ((r"^conv\.", f"{key}."), (r"^bn\.", "bn_prelu.bn."), (r"^act\.", f"bn_prelu.{_ACT}.")))
     return module
 
 
 def widen(in_channels: int, out_channels: int) -> ConvPool:
-    """Strided convolution beside a max pool, BN, PReLU."""
+    """Build a strided convolution beside a max pool, BN, PReLU."""
     names = ("conv3x3.conv", "bn_prelu.bn")
     return ConvPool(
         in_channels, out_channels, names=names, bias=False, eps=EPS, act=(f"bn_prelu.{_ACT}", nn.PReLU(out_channels))
@@ -104,7 +104,7 @@ class DABModule(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y = self.conv1x3(self.conv3x1(self.conv1x1_in(self.bn_relu_1(x))))
         y = self.ca11(self._branch("d", y)) + self.ca22(self._branch("dd", y)) + y
         y = self.conv1x1(self.bn_relu_2(y)) + x
@@ -112,7 +112,7 @@ class DABModule(nn.Module):
 
 
 def dab_block(number: int, channels: int, dilations: tuple[int, ...]) -> nn.Sequential:
-    """Modules in a row, under their published names."""
+    """Build modules in a row, under their published names."""
     named = ((f"DAB_Module_{number}_{k}", DABModule(channels, d)) for k, d in enumerate(dilations))
     return nn.Sequential(OrderedDict(named))
 
@@ -240,7 +240,7 @@ class LETNet(nn.Module):
         self.classifier = nn.Sequential(Conv(16, num_classes, 1))
 
     def _encode(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4, 8, 16."""
+        """Compute maps at strides 4, 8, 16."""
         x, maps = self.bn_prelu_1(self.init_conv(image)), []
         for k in (1, 2, 3):
             for name in (f"downsample_{k}", f"DAB_Block_{k}", f"bn_prelu_{k + 1}"):
@@ -249,13 +249,13 @@ class LETNet(nn.Module):
         return maps
 
     def _attend(self, x: Tensor) -> Tensor:
-        """The transformer on the 3x3 windows of a map (N, 32, h, w)."""
+        """Apply the transformer to the 3x3 windows of a map (N, 32, h, w)."""
         windows = unfold_windows(x, _WINDOW)
         tokens = self.transformer1(windows.flatten(2).transpose(1, 2))
         return fold_windows(tokens.transpose(1, 2).reshape(windows.shape), _WINDOW)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         maps = self._encode(image)
         x = self._attend(maps[-1])
         for k, skip in enumerate(reversed(maps)):
@@ -289,5 +289,5 @@ class LETNet(nn.Module):
     )
 )
 def letnet(*, num_classes: int = 19) -> LETNet:
-    """LETNet."""
+    """Build LETNet."""
     return LETNet(num_classes)

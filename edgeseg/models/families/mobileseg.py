@@ -31,7 +31,7 @@ _HEADS = (16, 32, 32)
 
 
 def separable(in_channels: int, out_channels: int) -> PaddleSeparable:
-    """Depthwise 3x3 without bias, BN, then 1x1 with bias, BN, ReLU."""
+    """Build a depthwise 3x3 without bias, BN, then 1x1 with bias, BN, ReLU."""
     return PaddleSeparable(in_channels, out_channels, depthwise_bias=False, same=False)
 
 
@@ -106,12 +106,12 @@ class MobileSeg(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^seg_heads\.[12]\.",)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.seg_heads[0](self.ppseg_head(self.backbone(image))[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits at strides 4, 8 and 16; those after the first only with `aux`."""
+        """Compute logits at strides 4, 8 and 16; those after the first only with `aux`."""
         maps = self.ppseg_head(self.backbone(image))
         return tuple(head(x) for head, x in zip(self.seg_heads, maps, strict=False))
 
@@ -137,5 +137,5 @@ class MobileSeg(nn.Module):
     )
 )
 def pphumanseg_v2_lite(*, num_classes: int = 2, aux: bool = False) -> MobileSeg:
-    """PP-HumanSeg V2 Lite: MobileSeg on MobileNetV3-Large."""
+    """Build PP-HumanSeg V2 Lite: MobileSeg on MobileNetV3-Large."""
     return MobileSeg(num_classes, aux=aux)

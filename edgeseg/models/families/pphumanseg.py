@@ -25,14 +25,14 @@ __all__ = ["PPHumanSegLite", "pphumanseg_lite"]
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, act: bool = True) -> PaddleConv:
-    """Convolution without bias, BN, and ReLU where `act`."""
+    """Build a convolution without bias, BN, and ReLU where `act`."""
     return PaddleConv(
         in_channels, out_channels, kernel, stride=stride, bias=False, act="relu" if act else "none", same=False
     )
 
 
 def separable(in_channels: int, out_channels: int, *, stride: int = 1, act: bool = True) -> PaddleSeparable:
-    """Depthwise 3x3 and BN, then 1x1, BN, and ReLU where `act`."""
+    """Build a depthwise 3x3 and BN, then 1x1, BN, and ReLU where `act`."""
     return PaddleSeparable(in_channels, out_channels, stride=stride, bias=False, relu=act, same=False)
 
 
@@ -82,7 +82,7 @@ class PPHumanSegLite(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1)
 
     def stages(self, image: Tensor) -> list[Tensor]:
-        """Intermediate maps, for comparing with other implementations.
+        """Compute intermediate maps, for comparing with other implementations.
 
         Args:
             image: (N, 3, H, W).
@@ -100,7 +100,7 @@ class PPHumanSegLite(nn.Module):
         return [stem, shortcut, low, deep, reduced, joined, self.depthwise_separable2(joined)]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         return torch.relu(self.stages(image)[-1])
 
 
@@ -123,5 +123,5 @@ class PPHumanSegLite(nn.Module):
     )
 )
 def pphumanseg_lite(*, num_classes: int = 2) -> PPHumanSegLite:
-    """PP-HumanSeg V1 Lite."""
+    """Build PP-HumanSeg V1 Lite."""
     return PPHumanSegLite(num_classes)

@@ -32,18 +32,18 @@ Widths = tuple[int, int, int]
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, *, relu: bool = True, bias: bool = False) -> PaddleConv:
-    """PaddleSeg's convolution, BN, and ReLU where `relu`."""
+    """Build PaddleSeg's convolution, BN, and ReLU where `relu`."""
     return PaddleConv(in_channels, out_channels, kernel, bias=bias, act="relu" if relu else "none")
 
 
 def extremes(first: Tensor, second: Tensor) -> Tensor:
-    """Mean and maximum over the channels of two maps, (N, 4, H, W)."""
+    """Compute mean and maximum over the channels of two maps, (N, 4, H, W)."""
     found = [f for x in (first, second) for f in (x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True))]
     return torch.cat(found, dim=1)
 
 
 def match(coarse: Tensor, fine: Tensor) -> Tensor:
-    """The coarse map at the size of the fine one."""
+    """Compute the coarse map at the size of the fine one."""
     return coarse if coarse.shape[2:] == fine.shape[2:] else resize_like(coarse, fine)
 
 
@@ -135,17 +135,17 @@ class PPLiteSeg(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^seg_heads\.[12]\.",)
 
     def decode(self, image: Tensor) -> list[Tensor]:
-        """The decoder's maps of an image (N, 3, H, W) at strides 8, 16 and 32."""
+        """Compute the decoder's maps of an image (N, 3, H, W) at strides 8, 16 and 32."""
         maps: list[Tensor] = self.ppseg_head(self.backbone.feature_maps(image)[2:])
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.seg_heads[0](self.decode(image)[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits at strides 8, 16 and 32; those after the first only with `aux`."""
+        """Compute logits at strides 8, 16 and 32; those after the first only with `aux`."""
         return tuple(head(x) for head, x in zip(self.seg_heads, self.decode(image), strict=False))
 
 
@@ -243,7 +243,7 @@ class PPLiteSegSG(nn.Module):
         self.seg_head = nn.Sequential(HeadSG(widths[0], inner, num_classes))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.seg_head(self.decoder(*self.encoder(image)))
         return logits
 
@@ -270,7 +270,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def ppliteseg_t(*, num_classes: int = 19, aux: bool = False) -> PPLiteSeg:
-    """PP-LiteSeg-T: STDC1."""
+    """Build PP-LiteSeg-T: STDC1."""
     return PPLiteSeg(num_classes, aux=aux)
 
 
@@ -282,7 +282,7 @@ def ppliteseg_t(*, num_classes: int = 19, aux: bool = False) -> PPLiteSeg:
     )
 )
 def ppliteseg_b(*, num_classes: int = 19, aux: bool = False) -> PPLiteSeg:
-    """PP-LiteSeg-B: STDC2."""
+    """Build PP-LiteSeg-B: STDC2."""
     return PPLiteSeg(num_classes, blocks=STDC2_BLOCKS, widths=_B_WIDTHS, inner=_B_INNER, aux=aux)
 
 
@@ -300,11 +300,11 @@ _SPEC_SG = _SPEC.but(
 
 @register(_SPEC_SG)
 def ppliteseg_sg_t(*, num_classes: int = 19) -> PPLiteSegSG:
-    """PP-LiteSeg-T of super-gradients."""
+    """Build PP-LiteSeg-T of super-gradients."""
     return PPLiteSegSG(num_classes)
 
 
 @register(_SPEC_SG.but(params=12_234_240))
 def ppliteseg_sg_b(*, num_classes: int = 19) -> PPLiteSegSG:
-    """PP-LiteSeg-B of super-gradients."""
+    """Build PP-LiteSeg-B of super-gradients."""
     return PPLiteSegSG(num_classes, blocks=STDC2_BLOCKS, widths=_B_WIDTHS, inner=_B_INNER[0])

@@ -31,7 +31,7 @@ _DILATIONS: tuple[tuple[int, ...], ...] = ((1,), (1, 2), *((1, 4),) * 4, *((1, 1
 
 
 def grouped(channels: int, group_width: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """3x3 in groups of `group_width` channels, without bias."""
+    """Build 3x3 in groups of `group_width` channels, without bias."""
     groups = channels // group_width
     return nn.Conv2d(channels, channels, 3, stride, dilation, dilation, groups, bias=False)
 
@@ -104,7 +104,7 @@ class DilatedBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y = torch.relu(self.bn1(self.conv1(x)))
         y = self.se(torch.relu(self.bn2(self.conv2(y))))
         return torch.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
@@ -214,12 +214,12 @@ class RegSeg(nn.Module):
         self.feature_info = (FeatureInfo(c4, 4), FeatureInfo(c8, 8), FeatureInfo(c16, 16))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image (N, 3, H, W); see the class."""
+        """Compute three maps of an image (N, 3, H, W); see the class."""
         maps: list[Tensor] = self.body(self.stem(image))
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.decoder(self.features(image))
         return logits
 
@@ -243,11 +243,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def regseg(*, num_classes: int = 19) -> RegSeg:
-    """RegSeg: exp48 with decoder 26."""
+    """Build RegSeg: exp48 with decoder 26."""
     return RegSeg(num_classes)
 
 
 @register(_SPEC.but(params=6_131_579, accuracy="Cityscapes test mIoU 79.5 at 1024x2048"))
 def regseg_exp53_decoder29(*, num_classes: int = 19) -> RegSeg:
-    """The larger RegSeg: exp53 with decoder 29."""
+    """Build the larger RegSeg: exp53 with decoder 29."""
     return RegSeg(num_classes, plan=EXP53)

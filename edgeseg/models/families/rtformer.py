@@ -50,7 +50,7 @@ class ExternalAttention(nn.Module):
             nn.init.normal_(weight, std=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         scores = F.conv2d(self.norm(x), self.k, stride=self.stride)
         n, c, h, w = scores.shape
         weights = scores.reshape(n, _HEADS, c // _HEADS, h * w).softmax(dim=3)
@@ -66,7 +66,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, keys_values: Tensor) -> Tensor:
-        """Maps (N, C, H, W), and keys and values (N, 2 * C, bins, bins), to (N, C, H, W)."""
+        """Turn maps (N, C, H, W), and keys and values (N, 2 * C, bins, bins), into (N, C, H, W)."""
         n, c, h, w = x.shape
         keys, values = keys_values.flatten(2).chunk(2, dim=1)
         mixed = attend(self.norm(x).flatten(2), keys, values, heads=1, scale=1.0 / _BINS)
@@ -88,7 +88,7 @@ class ConvMLP(nn.Module):
 
 
 def injection(in_channels: int, inner: int, out_channels: int) -> nn.Sequential:
-    """BN, ReLU and a 3x3 with stride 2, twice."""
+    """Build BN, ReLU and a 3x3 with stride 2, twice."""
     layers: list[nn.Module] = []
     for a, b in ((in_channels, inner), (inner, out_channels)):
         layers += [nn.BatchNorm2d(a), nn.ReLU(), nn.Conv2d(a, b, 3, 2, 1, bias=False)]
@@ -120,7 +120,7 @@ class AttentionBlock(nn.Module):
         self.down = injection(high, 2 * high, out_channels) if inject else None
 
     def forward(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine and coarse map to fine and coarse map."""
+        """Turn a fine and a coarse map into a fine and a coarse map."""
         low = (self.attn_shortcut_l(low) if self.halves else low) + self.attn_l(low)
         low = low + self.mlp_l(low)
         high = high + resize_like(self.compression(low), high)
@@ -169,7 +169,7 @@ class RTFormer(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^seghead_extra\.",)
 
     def _compute(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, and the fine map before attention."""
+        """Compute logits, and the fine map before attention."""
         x2 = self.layer2(torch.relu(self.layer1(self.conv1(image))))
         x3 = self.layer3(torch.relu(x2))
         y = x2 + resize_like(self.compression3(x3), x2)
@@ -179,11 +179,11 @@ class RTFormer(nn.Module):
         return self.seghead(torch.cat((high, resize_like(self.spp(low), high)), dim=1)), y
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         return self._compute(image)[0]
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits, and with `aux` those of the training head, both at stride 8."""
+        """Compute logits, and with `aux` those of the training head, both at stride 8."""
         logits, y = self._compute(image)
         return (logits,) if self.seghead_extra is None else (logits, self.seghead_extra(y))
 
@@ -208,11 +208,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params=5_365_043, accuracy="Cityscapes val mIoU 76.31 at 1024x2048"))
 def rtformer_slim(*, num_classes: int = 19, aux: bool = False) -> RTFormer:
-    """RTFormer-Slim."""
+    """Build RTFormer-Slim."""
     return RTFormer(num_classes, planes=32, head=64, injects=(True, True), aux=aux)
 
 
 @register(_SPEC.but(accuracy="Cityscapes val mIoU 79.24 at 1024x2048"))
 def rtformer_base(*, num_classes: int = 19, aux: bool = False) -> RTFormer:
-    """RTFormer-Base."""
+    """Build RTFormer-Base."""
     return RTFormer(num_classes, aux=aux)

@@ -143,7 +143,7 @@ class SeaAttention(QueryKeyValue):
         self.pwconv = conv_bn(inner, channels)
 
     def _along(self, axis: str, projected: Tensor) -> Tensor:
-        """Attention within the averages over the other axis: broadcasts over that axis."""
+        """Compute attention within the averages over the other axis: broadcasts over that axis."""
         mean = projected.mean(dim=3 if axis == "row" else 2)
         q, k, v = torch.split(mean, list(self.widths), dim=1)
         q, k = self.get_submodule(f"pos_emb_{axis}q")(q), self.get_submodule(f"pos_emb_{axis}k")(k)
@@ -267,7 +267,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def seaformer_tiny(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Tiny."""
+    """Build SeaFormer-Tiny."""
     return SeaFormer(_TINY, num_classes)
 
 
@@ -278,17 +278,17 @@ def seaformer_tiny(*, num_classes: int = 19) -> SeaFormer:
     )
 )
 def seaformer_small(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Small."""
+    """Build SeaFormer-Small."""
     return SeaFormer(_SMALL, num_classes)
 
 
 @register(_SPEC.but(params=8_584_563, accuracy=""))
 def seaformer_base(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Base."""
+    """Build SeaFormer-Base."""
     return SeaFormer(_BASE, num_classes)
 
 
 @register(_SPEC.but(params=13_926_227, accuracy=""))
 def seaformer_large(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Large."""
+    """Build SeaFormer-Large."""
     return SeaFormer(_LARGE, num_classes)

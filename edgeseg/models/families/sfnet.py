@@ -42,13 +42,13 @@ __all__ = [
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel: int, *, bias: bool = False) -> nn.Sequential:
-    """A "same" convolution, BN, ReLU."""
+    """Build a "same" convolution, BN, ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, bias=bias)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def classifier(in_channels: int, width: int, num_classes: int) -> nn.Sequential:
-    """3x3, BN, ReLU, then 1x1 to the classes."""
+    """Build 3x3, BN, ReLU, then 1x1 to the classes."""
     return nn.Sequential(conv_bn_relu(in_channels, width, 3), nn.Conv2d(width, num_classes, 1))
 
 
@@ -65,7 +65,7 @@ class PyramidPooling(nn.Module):
         self.bottleneck = nn.Sequential(*conv_bn_relu(in_channels + len(BINS) * width, width, 1), nn.Dropout2d(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, width, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, width, H, W)."""
         maps = pyramid_maps(x, self.stages, align_corners=True)
         y: Tensor = self.bottleneck(torch.cat((*maps, x), dim=1))
         return y
@@ -86,7 +86,7 @@ class FlowField(nn.Module):
         self.flow_make = nn.Conv2d(width, 2 * fields, 3, 1, 1, bias=False)
 
     def narrow(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Both levels at half the width and the size of `low`, the coarse one first."""
+        """Compute both levels at half the width and the size of `low`, the coarse one first."""
         fine = self.down_l(low)
         return resize_like(self.down_h(high), fine, align_corners=True), fine
 
@@ -114,7 +114,7 @@ class AlignHead(nn.Module):
         self.conv_last = classifier(len(channels) * width, width, num_classes)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Logits (N, num_classes, H, W) at the size of the finest map."""
+        """Compute logits (N, num_classes, H, W) at the size of the finest map."""
         x = self.ppm(maps[-1])
         levels = [x]
         for k in reversed(range(len(maps) - 1)):
@@ -154,7 +154,7 @@ class SFNetR18(nn.Module):
         self.head = head
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four maps of an image (N, 3, H, W)."""
+        """Compute four maps of an image (N, 3, H, W)."""
         x, maps = self.layer0(image), []
         for k in range(1, 5):
             x = self.get_submodule(f"layer{k}")(x)
@@ -162,7 +162,7 @@ class SFNetR18(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.head(self.features(image))
         return logits
 
@@ -198,7 +198,7 @@ class SFNet(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits; see the class."""
+        """Compute logits; see the class."""
         logits: Tensor = self.head(self.backbone.features(image))
         return logits
 
@@ -223,7 +223,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def sfnet_r18(*, num_classes: int = 19) -> SFNetR18:
-    """SFNet on ResNet-18."""
+    """Build SFNet on ResNet-18."""
     return SFNetR18(AlignHead((64, 128, 256, 512), 128, num_classes))
 
 
@@ -235,7 +235,7 @@ def sfnet_r18(*, num_classes: int = 19) -> SFNetR18:
     )
 )
 def sfnet_df1(*, num_classes: int = 19) -> SFNet:
-    """SFNet on DF1."""
+    """Build SFNet on DF1."""
     return SFNet(DFNet(DF1), AlignHead((128, 256, 512), 64, num_classes))
 
 
@@ -247,5 +247,5 @@ def sfnet_df1(*, num_classes: int = 19) -> SFNet:
     )
 )
 def sfnet_df2(*, num_classes: int = 19) -> SFNet:
-    """SFNet on DF2."""
+    """Build SFNet on DF2."""
     return SFNet(DFNet(DF2), AlignHead((128, 256, 512), 64, num_classes))

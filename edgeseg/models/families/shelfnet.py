@@ -40,7 +40,7 @@ def _leaky(x: Tensor) -> Tensor:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int) -> ConvBN:
-    """Convolution, normalisation and activation of the light-weight form."""
+    """Build a convolution, normalisation and activation of the light-weight form."""
     return ConvBN(in_channels, out_channels, kernel, norm=AbsBatchNorm, act=_leaky)
 
 
@@ -61,7 +61,7 @@ class SBlock(nn.Module):
         self.slope = _SLOPE if light else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, width, H, W) to the same shape."""
+        """Turn maps (N, width, H, W) into maps of the same shape."""
         y = activate(self.bn1(self.conv1(x)), self.slope)
         again = self.conv1 if self.second is None else self.second
         return torch.relu(self.bn2(again(y)) + x)
@@ -99,7 +99,7 @@ class Column(nn.Module):
         )
 
     def up(self, x: Tensor, laterals: list[Tensor]) -> list[Tensor]:
-        """Maps from coarse to fine, the coarsest first.
+        """Compute maps from coarse to fine, the coarsest first.
 
         Args:
             x: The coarsest map.
@@ -114,7 +114,7 @@ class Column(nn.Module):
         return maps
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of all levels, fine to coarse, to maps of all levels, coarse to fine."""
+        """Compute maps of all levels, fine to coarse, to maps of all levels, coarse to fine."""
         return self.up(maps[-1], maps[:-1])
 
 
@@ -134,7 +134,7 @@ class Ladder(Column):
         self.down_conv_list = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, 2, 1) for width in widths[:-1])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of all levels to maps of all levels, both coarse to fine."""
+        """Compute maps of all levels to maps of all levels, both coarse to fine."""
         x, laterals = self.inconv(maps[-1]), []
         for block, down, lateral in zip(self.down_module_list, self.down_conv_list, maps[:0:-1], strict=True):
             laterals.append(block(x + lateral))
@@ -170,7 +170,7 @@ class ShelfNetLight(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^conv_out(16|32)\.",)
 
     def decode(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 32, 16 and 8 of an image (N, 3, H, W)."""
+        """Compute maps at strides 32, 16 and 8 of an image (N, 3, H, W)."""
         maps = self.backbone.features(image)[1:]
         if self.reduces:
             maps = [self.get_submodule(f"trans{k + 1}")(x) for k, x in enumerate(maps)]
@@ -178,12 +178,12 @@ class ShelfNetLight(nn.Module):
         return ladder
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.conv_out(self.decode(image)[-1])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at strides 8, 16 and 32.
+        """Compute logits at strides 8, 16 and 32.
 
         Raises:
             UsageError: Built without `aux`.
@@ -212,7 +212,7 @@ class Shelf(nn.Module):
         self.selayer = nn.Linear(512, num_classes) if aux else None
 
     def decode(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps at strides 32, 16, 8, 4 from the backbone's four, fine to coarse."""
+        """Compute maps at strides 32, 16, 8, 4 from the backbone's four, fine to coarse."""
         reduced = [
             torch.relu(self.get_submodule(f"bn{k + 1}")(self.get_submodule(f"conv{k + 1}")(x)))
             for k, x in enumerate(maps)
@@ -221,7 +221,7 @@ class Shelf(nn.Module):
         return ladder
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Logits at the stride of the finest map."""
+        """Compute logits at the stride of the finest map."""
         logits: Tensor = self.final(self.decode(maps)[-1])
         return logits
 
@@ -254,12 +254,12 @@ class ShelfNet(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^auxlayer\.", r"^head\.selayer\.", r"^pretrained\.fc\.")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.head(self.pretrained.features(image))
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at strides 4 and 16. The published loss on image-level classes (``head.selayer``) is not computed.
+        """Compute logits at strides 4 and 16, without the published loss on image-level classes (``head.selayer``).
 
         Raises:
             UsageError: Built without `aux`.
@@ -296,7 +296,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params_note="The published count, 14,600,768, includes conv_out16 and conv_out32, built with aux."))
 def shelfnet18_lw(*, num_classes: int = 19, aux: bool = False) -> ShelfNetLight:
-    """ShelfNet18, light-weight."""
+    """Build ShelfNet18, light-weight."""
     return ShelfNetLight(num_classes, aux=aux)
 
 
@@ -308,7 +308,7 @@ def shelfnet18_lw(*, num_classes: int = 19, aux: bool = False) -> ShelfNetLight:
     )
 )
 def shelfnet34_lw(*, num_classes: int = 19, aux: bool = False) -> ShelfNetLight:
-    """ShelfNet34, light-weight."""
+    """Build ShelfNet34, light-weight."""
     return ShelfNetLight(num_classes, depth=34, aux=aux)
 
 
@@ -325,7 +325,7 @@ _ORIGINAL = _SPEC.but(
 
 @register(_ORIGINAL)
 def shelfnet50(*, num_classes: int = 19, aux: bool = False) -> ShelfNet:
-    """ShelfNet on ResNet-50."""
+    """Build ShelfNet on ResNet-50."""
     return ShelfNet(num_classes, aux=aux)
 
 
@@ -338,5 +338,5 @@ def shelfnet50(*, num_classes: int = 19, aux: bool = False) -> ShelfNet:
     )
 )
 def shelfnet101(*, num_classes: int = 19, aux: bool = False) -> ShelfNet:
-    """ShelfNet on ResNet-101."""
+    """Build ShelfNet on ResNet-101."""
     return ShelfNet(num_classes, depth=101, aux=aux)

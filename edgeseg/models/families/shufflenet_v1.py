@@ -64,7 +64,7 @@ class ShuffleUnit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self.branch_main_1(x)
         y = self.branch_main_2(channel_shuffle(y, y.shape[1] // self.groups))  # by C / g: the inverse shuffle
         if self.stride == 1:
@@ -95,7 +95,7 @@ class StagedNetwork(nn.Module):
         self.feature_info = tuple(FeatureInfo(c, 4 * 2**k) for k, c in enumerate(channels))
 
     def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
+        """Compute maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
         x = self.maxpool(self.first_conv(image))
         maps = [x]
         for k, unit in enumerate(self.features, start=1):
@@ -133,13 +133,13 @@ class ShuffleNetV1(StagedNetwork):
         self.classifier = nn.Sequential(nn.Linear(4 * width, num_classes, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         logits: Tensor = self.classifier(self.feature_maps(image)[-1].mean((2, 3)))
         return logits
 
 
 def megvii_spec(system: str, paper: str, *, year: int, source: str, params: int, accuracy: str) -> ModelSpec:
-    """Conventions of the classification networks of megvii-model/ShuffleNet-Series."""
+    """Return the conventions of the classification networks of megvii-model/ShuffleNet-Series."""
     return ModelSpec(
         system=system,
         year=year,
@@ -173,23 +173,23 @@ def _spec(params: int, top1: float) -> ModelSpec:
 
 @register(_spec(717_324, 57.3))
 def shufflenet_v1_g3_0_5x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 0.5x."""
+    """Build ShuffleNet v1 0.5x."""
     return ShuffleNetV1(num_classes, stem=12, width=120)
 
 
 @register(_spec(1_864_728, 67.8))
 def shufflenet_v1_g3_1_0x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 1.0x."""
+    """Build ShuffleNet v1 1.0x."""
     return ShuffleNetV1(num_classes)
 
 
 @register(_spec(3_441_168, 0.0))
 def shufflenet_v1_g3_1_5x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 1.5x."""
+    """Build ShuffleNet v1 1.5x."""
     return ShuffleNetV1(num_classes, width=360)
 
 
 @register(_spec(5_449_776, 74.1))
 def shufflenet_v1_g3_2_0x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 2.0x."""
+    """Build ShuffleNet v1 2.0x."""
     return ShuffleNetV1(num_classes, stem=48, width=480)

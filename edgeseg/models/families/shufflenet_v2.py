@@ -47,7 +47,7 @@ class SplitUnit(_Unit):
         super().__init__(half, half, half, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to the same shape."""
+        """Turn maps (N, C, H, W) into maps of the same shape."""
         return torch.cat((x[:, 0::2], self.branch_main(x[:, 1::2])), dim=1)
 
 
@@ -59,7 +59,7 @@ class StridedUnit(_Unit):
         self.branch_proj = nn.Sequential(*_depthwise(in_channels, 2), *_pointwise(in_channels, in_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         return torch.cat((self.branch_proj(x), self.branch_main(x)), dim=1)
 
 
@@ -95,7 +95,7 @@ class ShuffleNetV2(StagedNetwork):
         self.classifier = nn.Sequential(nn.Linear(last, num_classes, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         x = self.conv_last(self.feature_maps(image)[-1])
         logits: Tensor = self.classifier(self.dropout(x.mean((2, 3))))
         return logits
@@ -114,23 +114,23 @@ def _spec(params: int, top1: float) -> ModelSpec:
 
 @register(_spec(1_365_792, 61.1))
 def shufflenet_v2_0_5x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 0.5x."""
+    """Build ShuffleNet v2 0.5x."""
     return ShuffleNetV2(num_classes, widths=(48, 96, 192))
 
 
 @register(_spec(2_278_760, 69.4))
 def shufflenet_v2_1_0x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 1.0x."""
+    """Build ShuffleNet v2 1.0x."""
     return ShuffleNetV2(num_classes)
 
 
 @register(_spec(3_506_720, 72.6))
 def shufflenet_v2_1_5x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 1.5x."""
+    """Build ShuffleNet v2 1.5x."""
     return ShuffleNetV2(num_classes, widths=(176, 352, 704))
 
 
 @register(_spec(7_402_600, 0.0))
 def shufflenet_v2_2_0x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 2.0x."""
+    """Build ShuffleNet v2 2.0x."""
     return ShuffleNetV2(num_classes, widths=(244, 488, 976), last=2048, dropout=0.2)

@@ -67,7 +67,7 @@ class SpatialSqueeze(nn.Module):
         self.bn = nn.BatchNorm2d(channels, eps=EPS)
 
     def mix(self, x: Tensor) -> Tensor:
-        """The depthwise convolution and its BN."""
+        """Compute the depthwise convolution and its BN."""
         y: Tensor = self.conv(x)
         return y
 
@@ -145,12 +145,12 @@ class SqueezeDown(nn.Module):
 def s2_stage(
     in_channels: int, out_channels: int, plans: tuple[BlockPlan, ...], block: Block = SpatialSqueeze
 ) -> Iterator[S2Module]:
-    """S2-modules in a row; the first widens."""
+    """Build S2-modules in a row; the first widens."""
     return (S2Module(out_channels if k else in_channels, out_channels, plan, block) for k, plan in enumerate(plans))
 
 
 def blocking_gate(logits: Tensor) -> Tensor:
-    """Information blocking: 1 - the largest class probability.
+    """Compute information blocking: 1 - the largest class probability.
 
     Args:
         logits: (N, classes, H, W). With two classes this is sigmoid(-|difference|), one class needs no gate.
@@ -203,7 +203,7 @@ class SINet(nn.Module):
         self.classifier = nn.Sequential(nn.Identity(), nn.Conv2d(num_classes, num_classes, 3, 1, 1, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         level2, coarse = self.encoder(image)
         x = self.bn_3(upsample(coarse, 2, align_corners=True))
         if x.shape[1] > 1:
@@ -237,11 +237,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def sinet(*, num_classes: int = 2) -> SINet:
-    """SINet with two classes, as published."""
+    """Build SINet with two classes, as published."""
     return SINet(num_classes)
 
 
 @register(_SPEC.but(num_classes=1, params=86_684, accuracy="", weights_licence="", notes="No published weights."))
 def sinet_1class(*, num_classes: int = 1) -> SINet:
-    """SINet with one logit: person where it is above 0."""
+    """Build SINet with one logit: person where it is above 0."""
     return SINet(num_classes)

@@ -35,7 +35,7 @@ _MAPS = {1: 4, 2: 8, 3: 16, 11: 16, 12: 32}
 
 
 def _separable(in_channels: int, out_channels: int) -> SeparableConv:
-    """Depthwise 3x3 directly followed by 1x1, without bias."""
+    """Build a depthwise 3x3 directly followed by 1x1, without bias."""
     depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
     return SeparableConv(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=False), names=("conv1", "pointwise"))
 
@@ -77,7 +77,7 @@ class Block(nn.Module):
         self.skipbn = nn.BatchNorm2d(out_channels) if self.skip is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self.rep(x)
         if self.skip is not None and self.skipbn is not None:
             x = self.skipbn(self.skip(x))
@@ -127,7 +127,7 @@ class Xception(nn.Module):
         self.fc = nn.Linear(2048, num_classes)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Seven maps of an image (N, 3, H, W); see the class."""
+        """Compute seven maps of an image (N, 3, H, W); see the class."""
         x = torch.relu(self.bn1(self.conv1(image)))
         x = torch.relu(self.bn2(self.conv2(x)))
         maps = [x]
@@ -139,7 +139,7 @@ class Xception(nn.Module):
         return [*maps, self.bn4(self.conv4(x))]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         logits: Tensor = self.fc(torch.relu(self.features(image)[-1]).mean((2, 3)))
         return logits
 
@@ -169,5 +169,5 @@ class Xception(nn.Module):
     )
 )
 def xception(*, num_classes: int = 1000) -> Xception:
-    """Xception."""
+    """Build Xception."""
     return Xception(num_classes)

@@ -40,7 +40,7 @@ class SeparableConvBN(nn.Module):
         self.act: nn.Module = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         x = self.act(self.bn_dw(self.conv_dw(x)))
         y: Tensor = self.act(self.bn_pw(self.conv_pw(x)))
         return y
@@ -80,7 +80,7 @@ class AlignedBlock(nn.Module):
             self.shortcut = ConvBN(in_channels, widths[-1], 1, stride=stride, relu=False, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, widths[2], H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, widths[2], H / stride, W / stride)."""
         y: Tensor = self.stack(x)
         if not self.skips:
             return y
@@ -128,7 +128,7 @@ class AlignedXception(nn.Module):
         self.feature_info = tuple(FeatureInfo(c, stride) for c, stride in channels)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Five maps of an image (N, 3, H, W); see the class."""
+        """Compute five maps of an image (N, 3, H, W); see the class."""
         x = self.stem(image)
         maps = [x]
         for k, block in enumerate(self.blocks):
@@ -138,7 +138,7 @@ class AlignedXception(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         logits: Tensor = self.head(self.blocks(self.stem(image)))
         return logits
 
@@ -163,17 +163,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def xception41(*, num_classes: int = 1000) -> AlignedXception:
-    """Aligned Xception-41."""
+    """Build Aligned Xception-41."""
     return AlignedXception(num_classes)
 
 
 @register(_SPEC.but(params=39_916_312))
 def xception65(*, num_classes: int = 1000) -> AlignedXception:
-    """Aligned Xception-65."""
+    """Build Aligned Xception-65."""
     return AlignedXception(num_classes, middle=16)
 
 
 @register(_SPEC.but(params=39_916_312))
 def xception65_os16(*, num_classes: int = 1000) -> AlignedXception:
-    """Aligned Xception-65 at output stride 16, as segmentation heads use it."""
+    """Build Aligned Xception-65 at output stride 16, as segmentation heads use it."""
     return AlignedXception(num_classes, middle=16, output_stride=16)

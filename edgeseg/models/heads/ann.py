@@ -45,7 +45,7 @@ class AsymmetricBlock(nn.Module):
         self.bottleneck = ConvBN(2 * high, high, 1, relu=low is None)
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
-        """Maps (N, high, H, W) and (N, low, h, w) to (N, high, H, W)."""
+        """Turn maps (N, high, H, W) and (N, low, h, w) into (N, high, H, W)."""
         first, *rest = self.stages
         context = first(high, low)
         for stage in rest:
@@ -89,7 +89,7 @@ class ANNHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps: it reads the last two."""
+        """Return the options that follow from a backbone's maps: it reads the last two."""
         widths = [each.channels for each in info[-2:]]
         last = len(info) - 1
         width = widths[-1] // 4
@@ -101,7 +101,7 @@ class ANNHead(DecodeHead):
         }
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         low, high = self.select_all(features)
         y = self.bottleneck(self.fusion(high, low))
         z: Tensor = self.context(y, y)

@@ -45,7 +45,7 @@ class AdaptiveContext(nn.Module):
         self.fusion_conv = ConvBN(channels, channels, 1) if fusion else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, channels, H, W)."""
         regions = self.pooled_redu_conv(adaptive_avg_pool(x, (self.bins, self.bins)))
         z = self.input_redu_conv(x)
         affinity = torch.sigmoid(self.gla(z + self.global_info(z.mean((2, 3), keepdim=True))))
@@ -75,7 +75,7 @@ class APCHead(DecodeHead):
         self.bottleneck = ConvBN(in_channels + len(pool_scales) * width, width, 3)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         y: Tensor = self.bottleneck(torch.cat((x, *(module(x) for module in self.acm_modules)), dim=1))
         return y

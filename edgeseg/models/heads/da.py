@@ -44,7 +44,7 @@ class PositionAttention(SelfAttentionBlock):
         self.gamma = Scale()
 
     def refine(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.gamma(self(x, x)) + x
         return y
 
@@ -57,7 +57,7 @@ class ChannelAttention(nn.Module):
         self.gamma = Scale()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to the same shape."""
+        """Turn maps (N, C, H, W) into maps of the same shape."""
         rows = x.flatten(2)
         weights = (-(rows @ rows.transpose(1, 2))).softmax(dim=-1)
         y: Tensor = self.gamma((weights @ rows).reshape(x.shape)) + x
@@ -86,7 +86,7 @@ class DAHead(DecodeHead):
         self.cam_conv_seg = nn.Conv2d(width, self.num_classes, 1)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         places = self.pam_out_conv(self.pam.refine(self.pam_in_conv(x)))
         y: Tensor = places + self.cam_out_conv(self.cam(self.cam_in_conv(x)))

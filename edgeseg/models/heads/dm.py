@@ -25,7 +25,7 @@ __all__ = ["DMHead", "DynamicFilter", "dynamic_depthwise"]
 
 
 def dynamic_depthwise(x: Tensor, filters: Tensor) -> Tensor:
-    """Depthwise correlation with filters that differ from image to image, as a sum over their taps.
+    """Compute a depthwise correlation with filters that differ from image to image, as a sum over their taps.
 
     Engines take run-time weights of convolutions unevenly; shifts, products and sums all of them take.
 
@@ -65,7 +65,7 @@ class DynamicFilter(nn.Module):
         self.fusion_conv = ConvBN(channels, channels, 1) if fusion else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, channels, H, W)."""
         filters = self.filter_gen_conv(adaptive_avg_pool(x, (self.size, self.size)))
         y = torch.relu(self.norm(dynamic_depthwise(self.input_redu_conv(x), filters)))
         return y if self.fusion_conv is None else self.fusion_conv(y)
@@ -92,7 +92,7 @@ class DMHead(DecodeHead):
         self.bottleneck = ConvBN(in_channels + len(filter_sizes) * width, width, 3)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         y: Tensor = self.bottleneck(torch.cat((x, *(module(x) for module in self.dcm_modules)), dim=1))
         return y

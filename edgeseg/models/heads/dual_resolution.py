@@ -52,12 +52,12 @@ class DDRHead(DecodeHead):
             self.aux_cls_seg = nn.Conv2d(self.channels, self.num_classes, 1)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         y: Tensor = self.head(self.select(features))
         return y
 
     def training_logits(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """With `aux`, logits of the first map."""
+        """Compute, with `aux`, the logits of the first map."""
         return [self.aux_cls_seg(self.aux_head(features[0]))] if self.aux else []
 
 
@@ -82,12 +82,12 @@ class PIDHead(DecodeHead):
             self.d_cls_seg = nn.Conv2d(edge, 1, 1)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         y: Tensor = self.i_head(self.select(features))
         return y
 
     def training_logits(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """With `aux`, logits of the detail branch, and one of the boundary."""
+        """Compute, with `aux`, the logits of the detail branch, and one of the boundary."""
         if not self.aux:
             return []
         return [self.p_cls_seg(self.p_head(features[0])), self.d_cls_seg(self.d_head(features[1]))]

@@ -37,7 +37,7 @@ class Encoding(nn.Module):
         self.scale = nn.Parameter(-torch.rand(num_codes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to (N, num_codes, channels)."""
+        """Turn maps (N, channels, H, W) into (N, num_codes, channels)."""
         rows = x.flatten(2)
         squares = (rows * rows).sum(dim=1, keepdim=True)
         lengths = (self.codewords * self.codewords).sum(dim=1)[:, None]
@@ -61,7 +61,7 @@ class EncModule(nn.Module):
         self.fc = nn.Sequential(nn.Linear(channels, channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         gate = self.fc(self.encoding(self.encoding_project(x)).mean(dim=1))
         return torch.relu(x + x * gate[..., None, None])
 
@@ -100,7 +100,7 @@ class EncHead(DecodeHead):
             self.se_layer = nn.Linear(width, self.num_classes)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified, at the size of the last map."""
+        """Compute the map that is classified, at the size of the last map."""
         *lower, last = self.select_all(features)
         x = self.bottleneck(last)
         if self.add_lateral:

@@ -46,7 +46,7 @@ class FPN(Neck):
         self.fpn_convs = nn.ModuleList(ConvBias(out_channels, out_channels, 3) for _ in in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Levels in the order of the input; see the class."""
+        """Compute levels in the order of the input; see the class."""
         levels: list[Tensor] = [lateral(x) for lateral, x in zip(self.lateral_convs, maps, strict=True)]
         for k in reversed(range(len(levels) - 1)):
             levels[k] = levels[k] + repeat_like(levels[k + 1], levels[k])
@@ -76,7 +76,7 @@ class FPNHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps."""
+        """Return the options that follow from a backbone's maps."""
         return {**super().options_for(info), "feature_strides": [each.reduction for each in info]}
 
     def _row(self, in_channels: int, doublings: int) -> nn.Sequential:
@@ -88,7 +88,7 @@ class FPNHead(DecodeHead):
         return nn.Sequential(*layers)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified; levels of odd size are resized once more."""
+        """Compute the map that is classified; levels of odd size are resized once more."""
         levels = [row(x) for row, x in zip(self.scale_heads, self.select_all(features), strict=True)]
         total: Tensor = levels[0]
         for level in levels[1:]:

@@ -40,7 +40,7 @@ class _Relation(SelfAttentionBlock):
         self.output_project = ConvBN(channels, channels, 1)
 
     def relate(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.output_project(self(x, x))
         return y
 
@@ -67,12 +67,12 @@ class ISAHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps."""
+        """Return the options that follow from a backbone's maps."""
         options = super().options_for(info)
         return {**options, "isa_channels": max(options["channels"] // 2, 1)}
 
     def _related(self, x: Tensor) -> Tensor:
-        """Both attentions on a map of whole cells."""
+        """Compute both attentions on a map of whole cells."""
         n, c, h, w = x.shape
         down, across = self.cell
         rows, columns = h // down, w // across
@@ -83,7 +83,7 @@ class ISAHead(DecodeHead):
         return near.reshape(rows, columns, n * c, down, across).permute(2, 0, 3, 1, 4).reshape(n, c, h, w)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.in_conv(self.select(features))
         h, w = x.shape[2:]
         below, right = -h % self.cell[0], -w % self.cell[1]

@@ -36,7 +36,7 @@ _FIXED = {
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a published configuration that our constructors take."""
+    """Return the options of a published configuration that our constructors take."""
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise UsageError(f"K-Net got {key} {config[key]}; only {value} is built")
@@ -68,7 +68,7 @@ class KernelUpdator(nn.Module):
         self.fc_norm = nn.LayerNorm(out)
 
     def forward(self, gathered: Tensor, kernels: Tensor) -> Tensor:
-        """Two tensors (N, K, C) to the new kernels (N, K, C)."""
+        """Turn two tensors (N, K, C) into the new kernels (N, K, C)."""
         n, count, _ = kernels.shape
         param_in, param_out = self.dynamic_layer(gathered.reshape(n, -1, self.in_channels)).chunk(2, dim=-1)
         input_in, input_out = self.input_layer(kernels.reshape(n, -1, self.in_channels)).chunk(2, dim=-1)
@@ -144,12 +144,12 @@ class KernelUpdateHead(nn.Module):
         self.fc_mask = nn.Linear(width, width)
 
     def _transform(self) -> tuple[Tensor, Tensor] | None:
-        """Weight (C, C) and bias (C,) of the map's 1x1 convolution."""
+        """Compute weight (C, C) and bias (C,) of the map's 1x1 convolution."""
         conv = self.feat_transform
         return None if conv is None else (conv.conv.weight.flatten(1), conv.get_parameter("conv.bias"))
 
     def _gather(self, places: Tensor, logits: Tensor) -> Tensor:
-        """What the softmax of the logits (N, K, L) over the classes gathers (N, K, C) of the map (N, C, L)."""
+        """Compute what the softmax of the logits (N, K, L) over the classes gathers (N, K, C) of the map (N, C, L)."""
         weights, transform = logits.softmax(dim=1), self._transform()
         gathered = weights @ places.transpose(1, 2)
         if transform is None:
@@ -157,14 +157,14 @@ class KernelUpdateHead(nn.Module):
         return F.linear(gathered, transform[0]) + weights.sum(dim=2, keepdim=True) * transform[1]
 
     def _predict(self, places: Tensor, weights: Tensor) -> Tensor:
-        """Logits (N, K, L) of the map (N, C, L) by the weights (N, K, C) of a 1x1 convolution."""
+        """Compute logits (N, K, L) of the map (N, C, L) by the weights (N, K, C) of a 1x1 convolution."""
         transform = self._transform()
         if transform is None:
             return weights @ places
         return (weights @ transform[0]) @ places + F.linear(weights, transform[1][None])
 
     def forward(self, x: Tensor, kernels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """One stage; see the class."""
+        """Compute one stage; see the class."""
         places = x.flatten(2)
         kernels = self.kernel_update_conv(self._gather(places, logits.flatten(2)), kernels)
         kernels = self.attention_norm(kernels + self.attention(kernels))
@@ -174,7 +174,7 @@ class KernelUpdateHead(nn.Module):
 
 
 def _published(channels: int) -> dict[str, Any]:
-    """Options of a stage as all published configurations have them, in proportion to the channels (512 there)."""
+    """Return the published options of a stage, in proportion to the channels (512 in all configurations)."""
     half = channels // 2
     return {
         "in_channels": channels,
@@ -224,15 +224,15 @@ class IterativeDecodeHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """None: the first head has them all."""
+        """Return no options: the first head has them all."""
         return {}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that the first head classifies, and all stages read."""
+        """Compute the map that the first head classifies, and all stages read."""
         return self.kernel_generate_head.feature_map(features)
 
     def classify(self, x: Tensor) -> Tensor:
-        """The last stage's logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
+        """Compute the last stage's logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
         first = self.kernel_generate_head
         logits: Tensor = first.classify(x)
         kernels = first.conv_seg.weight.flatten(1)[None].expand(x.shape[0], -1, -1)
@@ -242,7 +242,7 @@ class IterativeDecodeHead(DecodeHead):
 
 
 def _built(head: DecodeHead | Mapping[str, Any], num_classes: int | None) -> DecodeHead:
-    """The first head, of `num_classes` where they are told."""
+    """Build the first head, of `num_classes` where they are told."""
     module = head
     if isinstance(head, Mapping):
         built = build_from_config(head, **({} if num_classes is None else {"num_classes": num_classes}))

@@ -26,7 +26,7 @@ __all__ = ["OCRHead", "ObjectAttentionBlock", "region_features"]
 
 
 def region_features(x: Tensor, logits: Tensor) -> Tensor:
-    """Features of the classes' regions: averages of a map, weighted by the softmax of the logits over the places.
+    """Average a map over the regions of the classes, weighted by the softmax of the logits over the places.
 
     Args:
         x: Maps (N, C, H, W).
@@ -52,7 +52,7 @@ class ObjectAttentionBlock(SelfAttentionBlock):
         self.bottleneck = ConvBN(2 * width, width, 1)
 
     def forward(self, query_map: Tensor, key_map: Tensor) -> Tensor:
-        """Places (N, width, H, W) and regions (N, width, K, 1) to (N, width, H, W)."""
+        """Turn places (N, width, H, W) and regions (N, width, K, 1) into (N, width, H, W)."""
         context = super().forward(query_map, key_map)
         y: Tensor = self.bottleneck(torch.cat((context, query_map), dim=1))
         return y
@@ -82,12 +82,12 @@ class OCRHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps."""
+        """Return the options that follow from a backbone's maps."""
         options = super().options_for(info)
         return {**options, "ocr_channels": max(options["channels"] // 2, 1)}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         *maps, coarse = features
         x = self.bottleneck(self.select(maps))
         y: Tensor = self.object_context_block(x, region_features(x, coarse))

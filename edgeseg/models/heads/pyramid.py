@@ -36,7 +36,7 @@ class _PyramidHead(DecodeHead):
         self.bottleneck = ConvBN(in_channels + len(self.pool_scales) * width, width, 3)
 
     def pyramid(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, channels, H, W)."""
+        """Turn maps (N, C, H, W) into (N, channels, H, W)."""
         maps = pyramid_maps(x, self.psp_modules, align_corners=self.align_corners, bins=self.pool_scales)
         y: Tensor = self.bottleneck(torch.cat((x, *maps), dim=1))
         return y
@@ -52,7 +52,7 @@ class PSPHead(_PyramidHead):
     """
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         return self.pyramid(self.select(features))
 
 
@@ -77,7 +77,7 @@ class UPerHead(_PyramidHead):
         self.fpn_bottleneck = ConvBN(len(self.widths) * width, width, 3)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         *lower, last = self.select_all(features)
         above = self.pyramid(last)
         levels = [above]

@@ -109,7 +109,7 @@ def _by_class(classes: Iterable[type[_M]]) -> dict[str, type[_M]]:
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What our constructors take: nested configurations stay, ``*_act_cfg`` become flags, an eps its own option."""
+    """Return what constructors here take; nested configurations stay, ``*_act_cfg`` become flags, an eps an option."""
     kept = {key: value for key, value in config.items() if key not in _DROPPED}
     if "dw_act_cfg" in kept:
         kept["dw_act"] = kept.pop("dw_act_cfg") is not None
@@ -118,7 +118,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _norm_eps(norm: Mapping[str, Any] | None) -> dict[str, float]:
-    """The eps of a layer norm's configuration, where it tells one."""
+    """Return the eps of a layer norm's configuration, where it tells one."""
     return {"norm_eps": norm["eps"]} if norm and norm.get("type") == "LN" and "eps" in norm else {}
 
 

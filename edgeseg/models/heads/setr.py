@@ -64,7 +64,7 @@ class SETRUPHead(DecodeHead):
         self.up_convs = nn.ModuleList(nn.Sequential(*row) for row in rows)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map (N, channels, H, W) times `up_scale` per block."""
+        """Compute the map (N, channels, H, W) times `up_scale` per block."""
         x = self.norm(self.select(features))
         for block in self.up_convs:
             x = block(x)
@@ -100,12 +100,12 @@ class SETRMLAHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps; half their width is kept."""
+        """Return the options that follow from a backbone's maps; half their width is kept."""
         each = info[-1].channels // 2
         return {**super().options_for(info), "mla_channels": each, "channels": each * len(info)}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map (N, channels, up_scale * H, up_scale * W)."""
+        """Compute the map (N, channels, up_scale * H, up_scale * W)."""
         maps = self.select_all(features)
         return torch.cat([row(x) for row, x in zip(self.up_convs, maps, strict=True)], dim=1)
 
@@ -143,6 +143,6 @@ class MLANeck(Neck):
         self.mla = _Aggregation(in_channels, out_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps from the deepest on; see the class."""
+        """Compute maps from the deepest on; see the class."""
         levels: list[Tensor] = self.mla([norm(x) for norm, x in zip(self.norm, maps, strict=True)])
         return levels

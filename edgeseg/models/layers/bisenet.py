@@ -41,7 +41,7 @@ class AttentionRefinement(nn.Module):
         self.bn_atten = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         x = self.conv(x)
         return x * torch.sigmoid(self.bn_atten(self.conv_atten(x.mean((2, 3), keepdim=True))))
 
@@ -67,7 +67,7 @@ class ContextRefinement(nn.Module):
         self.conv_avg = ConvBN(deep, 128, 1)
 
     def refine(self, eighth: Tensor, sixteenth: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Context (N, 128, ...) at strides 8 and 16, of the backbone's maps at strides 8, 16 and 32."""
+        """Compute context (N, 128, ...) at strides 8 and 16, of the backbone's maps at strides 8, 16 and 32."""
         x = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
         coarse: Tensor = self.conv_head32(repeat_like(x, sixteenth))
         fine: Tensor = self.conv_head16(repeat_like(self.arm16(sixteenth) + coarse, eighth))
@@ -103,6 +103,6 @@ class OutputHead(nn.Module):
         self.conv_out = nn.Conv2d(inner, num_classes, kernel, 1, kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
+        """Turn maps (N, in_channels, H, W) into logits (N, num_classes, H, W)."""
         logits: Tensor = self.conv_out(self.conv(x))
         return logits

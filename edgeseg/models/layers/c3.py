@@ -44,7 +44,7 @@ class C3Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         y: Tensor = self.conv(x)
         return y
 
@@ -81,7 +81,7 @@ class C3Module(_Branches):
         self.bn = BNPReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         y = self.branches(x)
         out: Tensor = self.bn(x + y if self.add else y)
         return out
@@ -96,6 +96,6 @@ class DownC3Module(_Branches):
         self.act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         y: Tensor = self.act(self.bn(self.branches(x)))
         return y

@@ -15,7 +15,7 @@ __all__ = ["DAPPM", "PAPPM", "bn_relu_conv"]
 
 
 def bn_relu_conv(in_channels: int, out_channels: int, kernel: int, *, groups: int = 1) -> tuple[nn.Module, ...]:
-    """BN, ReLU and a "same" convolution without bias, to be put into a Sequential."""
+    """Build BN, ReLU and a "same" convolution without bias, to be put into a Sequential."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, groups=groups, bias=False)
     return nn.BatchNorm2d(in_channels), nn.ReLU(), conv
 
@@ -33,7 +33,7 @@ class _Pooling(nn.Module):
         self.shortcut = nn.Sequential(*bn_relu_conv(in_channels, out_channels, 1))
 
     def pooled(self, x: Tensor) -> list[Tensor]:
-        """The four pooled maps, reduced and resized back to the size of `x`."""
+        """Compute the four pooled maps, reduced and resized back to the size of `x`."""
         return [resize_like(self.get_submodule(f"scale{k}")(x), x) for k in (1, 2, 3, 4)]
 
 
@@ -52,7 +52,7 @@ class DAPPM(_Pooling):
             self.add_module(f"process{k}", nn.Sequential(*bn_relu_conv(inner, inner, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         maps = [self.scale0(x)]
         for k, pooled in enumerate(self.pooled(x)):
             maps.append(self.get_submodule(f"process{k + 1}")(pooled + maps[-1]))
@@ -74,7 +74,7 @@ class PAPPM(_Pooling):
         self.scale_process = nn.Sequential(*bn_relu_conv(4 * inner, 4 * inner, 3, groups=4))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         first = self.scale0(x)
         scales = self.scale_process(torch.cat([pooled + first for pooled in self.pooled(x)], dim=1))
         y: Tensor = self.compression(torch.cat((first, scales), dim=1)) + self.shortcut(x)

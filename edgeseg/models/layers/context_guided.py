@@ -60,7 +60,7 @@ class ContextGuided(_Context):
         self.F_glo = LinearExcite(channels, reduction=reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.F_glo(self.context(self.conv1x1(x)))
         return x + y
 
@@ -82,6 +82,6 @@ class ContextGuidedDown(_Context):
         self.F_glo = LinearExcite(out_channels, reduction=reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         y: Tensor = self.F_glo(self.reduce(self.context(self.conv1x1(x))))
         return y

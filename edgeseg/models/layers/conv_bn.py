@@ -92,7 +92,7 @@ class ConvBN(nn.Module):
         self.add_module(names[1], nn.BatchNorm2d(out_channels, eps=eps) if norm is None else norm(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         for name in self.names:
             x = self.get_submodule(name)(x)
         return self.act(x) if self.relu else x

@@ -25,13 +25,13 @@ __all__ = ["DeformConv", "deform_conv2d"]
 
 
 def _tap_rows(count: int, kernel: int, geometry: PaddedGeometry, like: Tensor) -> Tensor:
-    """Undisplaced sampling places of one axis in input pixels, (kernel, count)."""
+    """Compute the undisplaced sampling places of one axis in input pixels, (kernel, count)."""
     taps = torch.arange(kernel, device=like.device, dtype=like.dtype) * geometry["dilation"] - geometry["padding"]
     return taps[:, None] + torch.arange(count, device=like.device, dtype=like.dtype) * geometry["stride"]
 
 
 def _grid(offset: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sampling grid of one deform group for ``align_corners=False``, where pixel p of n lies at (2 p + 1) / n - 1.
+    """Compute the sampling grid of one deform group: without aligned corners, pixel p of n lies at (2 p + 1) / n - 1.
 
     Args:
         offset: (N, 2 k k, h, w), dy before dx for every tap.
@@ -134,7 +134,7 @@ class DeformConv(nn.Conv2d):
             nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, h, w)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, h, w)."""
         offset: Tensor = self.conv_offset(input)
         mask = None
         if self.modulated:

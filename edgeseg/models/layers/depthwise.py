@@ -90,7 +90,7 @@ class ResidualRow(nn.Module):
         self.add_module(key, nn.Sequential(*layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self.get_submodule(self.row)(x)
         return x + y if self.add else y
 
@@ -98,7 +98,7 @@ class ResidualRow(nn.Module):
 def inverted_residual(
     key: str, conv: Callable[..., nn.Module], in_channels: int, out_channels: int, *, stride: int = 1, expand: int = 6
 ) -> ResidualRow:
-    """An inverted residual of three blocks of a family's own.
+    """Build an inverted residual of three blocks of a family's own.
 
     Args:
         key: Name of the Sequential.
@@ -141,7 +141,7 @@ class InvertedResidual(ResidualRow):
 def inverted_residuals(
     in_channels: int, out_channels: int, blocks: int, *, stride: int, expand: int = 6, flat: bool = False
 ) -> nn.Sequential:
-    """`blocks` inverted residuals in a row; the first widens and strides."""
+    """Build `blocks` inverted residuals in a row; the first widens and strides."""
     first = InvertedResidual(in_channels, out_channels, stride=stride, expand=expand, flat=flat)
     rest = (InvertedResidual(out_channels, out_channels, expand=expand, flat=flat) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
@@ -161,7 +161,7 @@ class FeatureFusion(nn.Module):
         self.conv_higher_res = nn.Sequential(nn.Conv2d(high, 128, 1), nn.BatchNorm2d(128))
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
-        """Detail map (N, high, H, W) and context map (N, 128, h, w) to (N, 128, H, W)."""
+        """Join a detail map (N, high, H, W) and a context map (N, 128, h, w) into (N, 128, H, W)."""
         low = self.conv_lower_res(self.dwconv(resize_like(low, high, align_corners=True)))
         return torch.relu(self.conv_higher_res(high) + low)
 
@@ -176,6 +176,6 @@ class SeparableClassifier(nn.Module):
         self.conv = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(128, num_classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, 128, H, W) to logits (N, num_classes, H, W)."""
+        """Turn maps (N, 128, H, W) into logits (N, num_classes, H, W)."""
         y: Tensor = self.conv(self.dsconv2(self.dsconv1(x)))
         return y

@@ -48,7 +48,7 @@ class ConvPool(nn.Module):
         put_module(self, self.act_name, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         conv, bn = (self.get_submodule(name) for name in self.names)
         y = torch.cat((conv(x), self.rescale(self.pooling(x))), dim=1)
         out: Tensor = self.get_submodule(self.act_name)(bn(y))

@@ -15,14 +15,14 @@ __all__ = ["SegmentHead", "SegmentMap", "conv_bn", "stem"]
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, and BN."""
+    """Build a convolution without bias, and BN."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out_channels)
     )
 
 
 def stem(planes: int, *, bias: bool = True) -> nn.Sequential:
-    """Two 3x3 convolutions with stride 2, and with bias as the authors have them, each with BN and ReLU."""
+    """Build two 3x3 convolutions with stride 2, and with bias as the authors have them, each with BN and ReLU."""
     layers: list[nn.Module] = []
     for in_channels in (3, planes):
         layers += [nn.Conv2d(in_channels, planes, 3, 2, 1, bias=bias), nn.BatchNorm2d(planes), nn.ReLU()]
@@ -44,7 +44,7 @@ class SegmentMap(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         x = self.conv1(torch.relu(self.bn1(x)))
         return torch.relu(self.bn2(x))
 
@@ -67,6 +67,6 @@ class SegmentHead(SegmentMap):
         self.conv2 = nn.Conv2d(inner, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
+        """Turn maps (N, in_channels, H, W) into logits (N, num_classes, H, W)."""
         y: Tensor = self.conv2(super().forward(x))
         return y

@@ -30,7 +30,7 @@ class PaddedDepthwise(nn.Conv2d):
         super().__init__(channels, channels, 3, 2, groups=channels, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        """Turn maps (N, C, H, W) into (N, C, ceil(H / 2), ceil(W / 2))."""
         return super().forward(pad_same(input))
 
 
@@ -61,38 +61,38 @@ class EESPStyle:
     def conv_act(
         self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
     ) -> nn.Module:
-        """Convolution, BN, PReLU ("CBR")."""
+        """Build a convolution, BN, PReLU ("CBR")."""
         if self.paddle:
             return PaddleConv(in_channels, out_channels, kernel, stride=stride, groups=groups, bias=False)
         return ConvBNPReLU(in_channels, out_channels, kernel, stride=stride, groups=groups, eps=EPS)
 
     def conv_norm(self, in_channels: int, out_channels: int, *, groups: int = 1) -> nn.Module:
-        """1x1, BN ("CB")."""
+        """Build 1x1, BN ("CB")."""
         if self.paddle:
             return PaddleConv(in_channels, out_channels, 1, groups=groups, bias=False, act="none")
         return ConvBN(in_channels, out_channels, 1, groups=groups, eps=EPS)
 
     def norm_act(self, channels: int) -> nn.Module:
-        """BN, PReLU ("BR")."""
+        """Build BN, PReLU ("BR")."""
         return PaddleBNPReLU(channels) if self.paddle else BNPReLU(channels, eps=EPS)
 
     def prelu(self, channels: int) -> nn.Module:
-        """PReLU, of one slope in PaddleSeg."""
+        """Build PReLU, of one slope in PaddleSeg."""
         return nn.PReLU(1 if self.paddle else channels)
 
     def conv(self, in_channels: int, out_channels: int, kernel: int, *, groups: int = 1) -> nn.Module:
-        """Convolution without bias or BN, padded to keep the size."""
+        """Build a convolution without bias or BN, padded to keep the size."""
         plain = Conv(in_channels, out_channels, kernel, groups=groups)
         return plain.conv if self.paddle else plain
 
     def depthwise(self, channels: int, *, stride: int, dilation: int) -> nn.Module:
-        """Depthwise 3x3."""
+        """Build a depthwise 3x3."""
         if not self.paddle:
             return Conv(channels, channels, 3, stride=stride, dilation=dilation, groups=channels)
         return PaddedDepthwise(channels) if stride == 2 else self.conv(channels, channels, 3, groups=channels)
 
     def pool(self, x: Tensor) -> Tensor:
-        """3x3 average pool with stride 2."""
+        """Average 3x3 places with stride 2."""
         return F.avg_pool2d(x, 3, 2, 1, count_include_pad=not self.paddle)
 
 
@@ -141,7 +141,7 @@ class EESP(nn.Module):
         self.add_module(style.act, style.prelu(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         style = self.style
         reduced = self.get_submodule(style.reduce)(x)
         sums = hierarchical_sums(reduced, list(self.get_submodule(style.branches).children()), first=0)
@@ -172,7 +172,7 @@ class DownEESP(nn.Module):
         self.add_module(style.down_act, style.prelu(out_channels))
 
     def forward(self, x: Tensor, image: Tensor | None = None) -> Tensor:
-        """Maps (N, in_channels, H, W), and the image pooled to half that size, to (N, out_channels, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W), and the image at half of it, into (N, out_channels, H / 2, W / 2)."""
         y = torch.cat((self.style.pool(x), self.eesp(x)), dim=1)
         if image is not None:
             y = y + self.get_submodule(self.style.image)(image)

@@ -39,7 +39,7 @@ class ESPStyle:
     def conv(
         self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, dilation: int = 1
     ) -> nn.Module:
-        """A "same" convolution without bias."""
+        """Build a "same" convolution without bias."""
         wrapped = Conv(in_channels, out_channels, kernel, stride=stride, dilation=dilation)
         return wrapped.conv if self.bare else wrapped
 
@@ -99,7 +99,7 @@ class DownSampler(_Pyramid):
         self.act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         y: Tensor = self.act(self.bn(self.pyramid(x)))
         return y
 
@@ -122,7 +122,7 @@ class ESPBlock(_Pyramid):
         self.bn = BNPReLU(out_channels, eps=style.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         y = self.pyramid(x)
         out: Tensor = self.bn(x + y if self.residual else y)
         return out

@@ -22,7 +22,7 @@ EPS = 1e-5
 
 
 def pad_same(x: Tensor, kernel: int = 3, stride: int = 2) -> Tensor:
-    """Zeros around maps (N, C, H, W) so that a convolution gives the sizes rounded up; the odd zero lies after."""
+    """Pad maps (N, C, H, W) with zeros so that a convolution gives the sizes rounded up; the odd zero lies after."""
     pads: list[int] = []
     for n in (x.shape[-1], x.shape[-2]):
         total = max((-(n // -stride) - 1) * stride + kernel - n, 0)
@@ -31,7 +31,7 @@ def pad_same(x: Tensor, kernel: int = 3, stride: int = 2) -> Tensor:
 
 
 def same_avg_pool(x: Tensor) -> Tensor:
-    """3x3 average pool with stride 2 and "same" padding; the padding does not count.
+    """Average 3x3 places with stride 2 and "same" padding; the padding does not count.
 
     Args:
         x: Maps (N, C, H, W).
@@ -107,7 +107,7 @@ class PaddleConv(nn.Module):
             self._prelu = SharedPReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self._batch_norm(self._conv(pad_same(x, self.kernel, self.stride) if self.same else x))
         if self.act == "prelu":
             y = self._prelu(y)

@@ -21,7 +21,7 @@ EPS = 1e-3
 
 
 def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a kernel given as one number or two."""
+    """Return (height, width) of a kernel given as one number or two."""
     return (value, value) if isinstance(value, int) else value
 
 

@@ -55,7 +55,7 @@ class PyramidSum(nn.Module):
         self.bins, self.align_corners = bins, align_corners
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to the same height and width."""
+        """Compute maps (N, in_channels, H, W) to the same height and width."""
         branches = self.get_submodule(self.key).children()
         maps = pyramid_maps(x, branches, align_corners=self.align_corners, bins=self.bins)
         y: Tensor = self.conv_out(sum(maps[1:], start=maps[0]))

@@ -31,12 +31,12 @@ Norm = Callable[[int], nn.Module]
 
 
 def activate(x: Tensor, slope: float) -> Tensor:
-    """ReLU, or leaky ReLU where `slope` is not zero."""
+    """Compute ReLU, or leaky ReLU where `slope` is not zero."""
     return F.leaky_relu(x, slope) if slope else torch.relu(x)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm, avg_down: bool) -> nn.Sequential | None:
-    """Strided 1x1 and norm where the shape changes; with `avg_down` an average pool strides."""
+    """Build a strided 1x1 and norm where the shape changes; with `avg_down` an average pool strides."""
     if stride == 1 and in_channels == out_channels:
         return None
     if avg_down and stride > 1:
@@ -101,7 +101,7 @@ class ResidualBlock(nn.Module):
         self.relu, self.slope = self.ends_in_relu if relu is None else relu, slope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, expansion * width, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, expansion * width, H / stride, W / stride)."""
         y = x
         for k in range(len(self.kernels)):
             y = activate(y, self.slope) if k else y
@@ -138,7 +138,7 @@ class WideBottleneck(Bottleneck):
 def residual_layer(
     block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, blocks: int, *, stride: int = 1
 ) -> nn.Sequential:
-    """`blocks` residual blocks of the DDRNet line in a row. The first strides.
+    """Build `blocks` residual blocks of the DDRNet line in a row. The first strides.
 
     Basic blocks end in a ReLU except the last of two or more; bottlenecks never do.
     """

@@ -31,7 +31,7 @@ class SeparableConv(nn.Module):
         self.add_module(names[1], pointwise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         for name in self.names:
             x = self.get_submodule(name)(x)
         return x
@@ -46,7 +46,7 @@ def separable_conv_bn(
     dilation: int = 1,
     inner_relu: bool = False,
 ) -> SeparableConv:
-    """mmsegmentation's: depthwise, BN, ReLU where `inner_relu`, 1x1, BN, ReLU."""
+    """Build mmsegmentation's separable convolution: depthwise, BN, ReLU where `inner_relu`, 1x1, BN, ReLU."""
     depthwise = ConvBN(
         in_channels, in_channels, kernel, stride=stride, dilation=dilation, groups=in_channels, relu=inner_relu
     )

@@ -50,13 +50,13 @@ class MobileBlock(nn.Module):
         self.add = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.conv(x)
         return x + y if self.add else y
 
 
 def stem(out_channels: int) -> nn.Sequential:
-    """3x3 with stride 2, BN, ReLU on an image."""
+    """Build 3x3 with stride 2, BN, ReLU on an image."""
     return nn.Sequential(conv_bn(3, out_channels, 3, stride=2), nn.ReLU())
 
 
@@ -89,7 +89,7 @@ class TransformerBlock(nn.Module):
         self.mlp = ConvMLP(channels, ratio * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         x = x + self.attn(x)
         y: Tensor = x + self.mlp(x)
         return y
@@ -103,7 +103,7 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to the same shape."""
+        """Turn maps (N, C, H, W) into maps of the same shape."""
         y: Tensor = self.transformer_blocks(x)
         return y
 
@@ -127,7 +127,7 @@ class Inject(nn.Module):
             self.global_embedding = ConvBN(globe, out_channels, 1, relu=False)
 
     def forward(self, local: Tensor, globe: Tensor) -> Tensor:
-        """Maps (N, local, H, W) and (N, globe, h, w) to (N, out_channels, H, W)."""
+        """Turn maps (N, local, H, W) and (N, globe, h, w) into (N, out_channels, H, W)."""
         y: Tensor = self.local_embedding(local) * resize_like(F.hardsigmoid(self.global_act(globe)), local)
         return y + resize_like(self.global_embedding(globe), local) if self.add else y
 
@@ -148,7 +148,7 @@ class FuseHead(nn.Module):
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
+        """Compute logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
         y: Tensor = self.conv_seg(self.dropout(self.linear_fuse(x)))
         return y
 
@@ -169,11 +169,11 @@ class TokenSegmentor(nn.Module):
         self.feature_info = tuple(feature_info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The maps of an image (N, 3, H, W) that the head takes."""
+        """Compute the maps of an image (N, 3, H, W) that the head takes."""
         maps: list[Tensor] = self.backbone(image)
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.decode_head(self.backbone(image))
         return logits

@@ -93,7 +93,7 @@ def _draft(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def _number(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """A numpy number as Python's."""
+    """Return a numpy number as Python's."""
     if len(arguments) != 2 or not isinstance(arguments[0], Kind):
         raise damaged("a numpy number is none")
     note = _note(arguments[1], arguments[0], (), False) if arguments[0].plain else None
@@ -101,7 +101,7 @@ def _number(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def _from_buffer(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """An array of protocol 5: ``(bytes, type, shape, order)``."""
+    """Return an array of protocol 5: ``(bytes, type, shape, order)``."""
     if len(arguments) != 4:
         raise damaged("an array's parts are none")
     draft = Draft()
@@ -110,7 +110,7 @@ def _from_buffer(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def stands_for(value: object) -> TensorNote | ArrayNote | Unsupported | None:
-    """What a value of a tree stands for as a tensor; None where it is something else.
+    """Return what a value of a tree stands for as a tensor; None where it is something else.
 
     Paddle writes some tensors as a pair of name and array.
     """

@@ -65,7 +65,7 @@ def _told(read: tuple[object, Names, int]) -> tuple[object, tuple[str, ...], int
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    """Whether a file of another name starts as a safetensors file does."""
+    """Check whether a file of another name starts as a safetensors file does."""
     return head[8:10] == b'{"' and 2 <= int.from_bytes(head[:8], "little") <= size - 8
 
 
