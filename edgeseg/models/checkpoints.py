@@ -29,12 +29,12 @@ __all__ = [
     "Checkpoint",
     "PaddleState",
     "from_paddle",
-    "held_classes",
     "is_paddle",
     "load_state",
     "open_checkpoint",
     "read_checkpoint",
     "state_from_arrays",
+    "stored_classes",
     "without_ignored",
 ]
 
@@ -69,7 +69,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read a checkpoint file into a flat state dict; `open_checkpoint` also tells what was skipped.
+    """Read a checkpoint file into a flat state dict; `open_checkpoint` also lists what was skipped.
 
     Args:
         path: ``.pth``, ``.pt``, ``.ckpt``, ``.safetensors``, ``.pdparams`` or ``.onnx``.
@@ -138,7 +138,7 @@ def state_from_arrays(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
 
 
-def held_classes(state: Mapping[str, Tensor], key: str) -> int | None:
+def stored_classes(state: Mapping[str, Tensor], key: str) -> int | None:
     """Return the number of classes a checkpoint was trained with: the first side of tensor `key`, None without it."""
     tensor = state.get(key)
     return int(tensor.shape[0]) if tensor is not None and tensor.ndim > 0 else None
@@ -206,7 +206,7 @@ def without_ignored(state: Mapping[str, Tensor], module: nn.Module) -> dict[str,
 
 
 def _like(state: Mapping[str, Tensor], kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return what is kept of a state, still told to be Paddle's where it was."""
+    """Return what is kept of a state, as Paddle's where it was."""
     return PaddleState(kept) if isinstance(state, PaddleState) else kept
 
 
@@ -322,8 +322,10 @@ def _describe_misfit(
     if unexpected:
         parts.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
     if shapes:
-        told = [f"{_shown(key)}: got {list(state[key].shape)}, expected {list(target[key].shape)}" for key in shapes]
-        parts.append(f"{len(shapes)} of another shape ({_some(told)})")
+        differing = [
+            f"{_shown(key)}: got {list(state[key].shape)}, expected {list(target[key].shape)}" for key in shapes
+        ]
+        parts.append(f"{len(shapes)} of another shape ({_some(differing)})")
     return f"the checkpoint does not fit {what}: of {len(target)} keys " + ", ".join(parts)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from edgeseg.errors import UsageError
-from edgeseg.models.checkpoints import held_classes, load_state, read_checkpoint
+from edgeseg.models.checkpoints import load_state, read_checkpoint, stored_classes
 from edgeseg.models.features import Features
 from edgeseg.models.registry import build_network, model_spec
 from edgeseg.models.suggest import suggest_network
@@ -56,8 +56,8 @@ def create_model(
         raise UsageError(f"num_classes is {num_classes}; it must be at least 1")
     state = None if weights is None else read_checkpoint(weights)
     if num_classes is None:
-        held = None if state is None else held_classes(state, spec.classes_key)
-        num_classes = held or spec.num_classes
+        stored = None if state is None else stored_classes(state, spec.classes_key)
+        num_classes = stored or spec.num_classes
     module = build_network(name, num_classes, aux=aux).eval()
     if state is not None:
         what = f"{name} with {num_classes} classes"

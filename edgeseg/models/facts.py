@@ -1,4 +1,4 @@
-"""What is told of the registered networks without building them: the rows of ``edgeseg models``, and fingerprints.
+"""What is known of the registered networks without building them: the rows of ``edgeseg models``, and fingerprints.
 
 Both lie in ``edgeseg/data``. ``python -m edgeseg.models.facts`` writes them anew from the registry; a test holds both
 sides equal. Reading them needs no torch.
@@ -96,7 +96,7 @@ def _unpacked(entry: dict[str, Any]) -> Fingerprint:
 
 
 def row_of(spec: ModelSpec) -> dict[str, Any]:
-    """Return what is told of a network, but for its multiply-accumulates."""
+    """Return the facts of a network, but for its multiply-accumulates."""
     return {
         "name": spec.name,
         "system": spec.system,
@@ -159,7 +159,7 @@ def write(progress: Callable[[str], None] = print) -> None:
     """Write both files anew.
 
     Args:
-        progress: Is told each network's name.
+        progress: Called with the name of each network.
 
     Raises:
         StorageError: The files cannot be written.

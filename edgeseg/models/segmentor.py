@@ -115,7 +115,7 @@ def _info_of(module: nn.Module) -> tuple[FeatureInfo, ...]:
 def _build_head(
     name: str, info: tuple[FeatureInfo, ...], num_classes: int, options: Mapping[str, Any], *, first: bool
 ) -> nn.Module:
-    """Build a head with the options that follow from the maps, replaced by those told."""
+    """Build a head with the options that follow from the maps, replaced by those given."""
     cls = head_class(name)
     if cls.refines == first:
         need = "refines another's logits; give that head as coarse_head" if first else "refines nothing"
@@ -124,7 +124,7 @@ def _build_head(
 
 
 def _build_backbone(backbone: str | nn.Module, head: type[DecodeHead], output_stride: int | None) -> nn.Module:
-    """Build a backbone at the output stride told, or at the one that the head is published with."""
+    """Build a backbone at the output stride given, or at the one that the head is published with."""
     if not isinstance(backbone, str):
         return backbone
     return create_backbone(
@@ -154,7 +154,7 @@ def create_segmentor(
         neck: Name of a neck (``"fpn"``).
         neck_options: Its options; ``in_channels`` follows from the backbone.
         coarse_head: The head whose logits a refining head (``"ocr"``, ``"point"``) starts from; ``"fcn"`` for OCRNet,
-            ``"fpn"`` for PointRend. K-Net (``"knet"``) holds the head that it refines, ``"fcn"`` where none is told.
+            ``"fpn"`` for PointRend. K-Net (``"knet"``) holds the head that it refines, ``"fcn"`` where none is given.
         coarse_options: Its options.
         output_stride: Of a ResNet; None is the one the head is published with.
         head_options: Published options of the head (``dilations``, ``pool_scales``, ...); ``in_channels``, ``in_index``

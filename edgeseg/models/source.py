@@ -72,28 +72,28 @@ def resolve_network(
         'Conv2d'
     """
     if isinstance(network, nn.Module):
-        return _own(network, type(network).__name__, weights, spec)
+        return _from_module(network, type(network).__name__, weights, spec)
     if ":" in network:
-        return _own(_call_factory(network), network, weights, spec)
+        return _from_module(_call_factory(network), network, weights, spec)
     base = model_spec(network)
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they would have
         torch.manual_seed(0)
         module = create_model(network, num_classes=num_classes, weights=weights).float()
-    told = "random (seed 0)" if weights is None else Path(weights).name
-    return NetworkSource(module, spec or base, network, told)
+    origin_of_weights = "random (seed 0)" if weights is None else Path(weights).name
+    return NetworkSource(module, spec or base, network, origin_of_weights)
 
 
-def _own(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
+def _from_module(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
     module = copy.deepcopy(module).float().cpu().eval()
     if weights is not None:
         load_state(module, read_checkpoint(weights), what=origin)
-    told = "as built" if weights is None else Path(weights).name
+    origin_of_weights = "as built" if weights is None else Path(weights).name
     carried = getattr(module, "edgeseg_spec", None)
-    chosen = spec or (carried if isinstance(carried, ModelSpec) else own_spec(origin))
-    return NetworkSource(module, chosen, origin, told)
+    chosen = spec or (carried if isinstance(carried, ModelSpec) else assumed_spec(origin))
+    return NetworkSource(module, chosen, origin, origin_of_weights)
 
 
-def own_spec(origin: str, *, input_size: Size = (512, 512)) -> ModelSpec:
+def assumed_spec(origin: str, *, input_size: Size = (512, 512)) -> ModelSpec:
     """Return the conventions assumed for a user's network: RGB, /255, ImageNet mean and std, stretched bilinearly."""
     name = re.sub(r"\W+", "_", origin.rsplit(":", 1)[-1]).strip("_").lower() or "network"
     return ModelSpec(
@@ -133,7 +133,9 @@ def _imported(module_name: str) -> ModuleType:
             f"cannot import '{module_name}' ({first_line(error)}); give package.module:factory, importable from here"
         ) from error
     except (Exception, SystemExit) as error:  # the user's code, or a name that is none
-        raise ExportError(f"importing '{module_name}' failed: {_told(error)}; give package.module:factory") from error
+        raise ExportError(
+            f"importing '{module_name}' failed: {_kind_and_line(error)}; give package.module:factory"
+        ) from error
 
 
 class _HereFinder:
@@ -167,10 +169,10 @@ def _try_call(factory: object, path: str) -> object:
     except EdgesegError:
         raise
     except (Exception, SystemExit) as error:
-        raise ExportError(f"the factory '{path}' failed: {_told(error)}") from error
+        raise ExportError(f"the factory '{path}' failed: {_kind_and_line(error)}") from error
 
 
-def _told(error: BaseException) -> str:
+def _kind_and_line(error: BaseException) -> str:
     """Return the kind and first line of an error of the user's own code."""
     kind, line = type(error).__name__, first_line(error)
     return line if line == kind else f"{kind}: {line}"

@@ -1,7 +1,7 @@
 """Which registered network a checkpoint fits, when it does not fit the one asked for.
 
 Building every network to compare its keys takes long, so a bound comes first: fingerprints (`edgeseg.models.facts`)
-tell how many tensors could agree at most, and only the networks with the highest bounds are built.
+bound how many tensors could agree at most, and only the networks with the highest bounds are built.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from edgeseg.models.checkpoints import (
     PADDLE_LEAVES,
     PaddleState,
     from_paddle,
-    held_classes,
     is_paddle,
+    stored_classes,
     without_ignored,
 )
 from edgeseg.models.facts import Fingerprint, fingerprint_of, read_fingerprints
@@ -49,8 +49,8 @@ def suggest_network(state: Mapping[str, Tensor], name: str) -> str:
     if agreed == 1.0 and best != name:
         return f"; it fits '{best}': use that name"
     if agreed == 1.0:
-        held = held_classes(state, registry.model_spec(name).classes_key)
-        return f"; it fits '{name}' with {held} classes: pass num_classes={held}, or none to take them from the file"
+        count = stored_classes(state, registry.model_spec(name).classes_key)
+        return f"; it fits '{name}' with {count} classes: pass num_classes={count}, or none to take them from the file"
     if agreed < _LEAST:
         return "; no registered network has these tensors"
     return f"; the nearest network is '{best}' ({agreed:.0%} of the tensors agree): check the variant"
@@ -74,7 +74,7 @@ def _nearest(state: Mapping[str, Tensor], name: str) -> tuple[str, float]:
 def share(state: Mapping[str, Tensor], candidate: str) -> float:
     """Return the share of tensors in common with a registered network of the checkpoint's number of classes."""
     try:
-        module = registry.build_on_meta(candidate, held_classes(state, registry.model_spec(candidate).classes_key))
+        module = registry.build_on_meta(candidate, stored_classes(state, registry.model_spec(candidate).classes_key))
     except (RuntimeError, ValueError):  # this number of classes cannot be built
         return 0.0
     target, given = module.state_dict(), from_paddle(without_ignored(state, module), module)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeseg.models import create_model, list_models, model_spec
-from edgeseg.models.checkpoints import held_classes, load_state, state_from_arrays
+from edgeseg.models.checkpoints import load_state, state_from_arrays, stored_classes
 from edgeseg.models.features import Features
 from edgeseg.models.layers.resize import resize_bilinear
 from edgeseg.models.spec import ModelSpec
@@ -158,7 +158,7 @@ def build(record: Record) -> Subject:
     if base:
         spec, trains = model_spec(base), _trains(record)
         state = state_from_arrays(golden.published_state(record))
-        module = create_model(base, num_classes=held_classes(state, spec.classes_key), aux=trains)
+        module = create_model(base, num_classes=stored_classes(state, spec.classes_key), aux=trains)
         return Subject(module, _run_of(module, suffix, trains=trains), spec)
     class_name = record.get("source", {}).get("class", "")
     if class_name not in _PARTS:
@@ -239,7 +239,7 @@ def _maps(
     with traces.trace(network) as passed:
         network(image)
     found: list[Tensor] | None = traces.in_turn(wanted, passed, _equals)
-    return declared if found is None else found  # comparing the declared ones then tells the error
+    return declared if found is None else found  # comparing the declared ones then shows the error
 
 
 def run_record(record: Record) -> list[Array]:

@@ -24,8 +24,8 @@ def _randn(*shape: int) -> Tensor:
 
 
 def _stage(**options: Any) -> KernelUpdateHead:
-    told = {"in_channels": 8, "num_heads": 2, "feedforward_channels": 16, "kernel_updator_cfg": UPDATOR, **options}
-    return KernelUpdateHead(StageOptions(**told)).double().eval()
+    chosen = {"in_channels": 8, "num_heads": 2, "feedforward_channels": 16, "kernel_updator_cfg": UPDATOR, **options}
+    return KernelUpdateHead(StageOptions(**chosen)).double().eval()
 
 
 def _plain(stage: KernelUpdateHead, x: Tensor, kernels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

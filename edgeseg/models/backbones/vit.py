@@ -189,8 +189,8 @@ def vit(size: str, **options: Any) -> VisionTransformer:
         raise UnknownNameError("vision transformer", size, VIT_SIZES)
     channels, layers, heads = VIT_SIZES[size]
     taps = tuple((k + 1) * layers // 4 - 1 for k in range(4))
-    told = {"img_size": 512, "out_indices": taps, "norm_eps": 1e-6, **options}
-    return VisionTransformer(ViTOptions(embed_dims=channels, num_layers=layers, num_heads=heads, **told))
+    published = {"img_size": 512, "out_indices": taps, "norm_eps": 1e-6, **options}
+    return VisionTransformer(ViTOptions(embed_dims=channels, num_layers=layers, num_heads=heads, **published))
 
 
 for _size in VIT_SIZES:

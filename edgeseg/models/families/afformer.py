@@ -241,7 +241,7 @@ class Backbone(nn.Module):
             PatchEmbeds(width, strides) for width, strides in zip(widths, _STRIDES, strict=True)
         )
         plan = zip(widths, (*widths[1:], widths[-1]), (0, *layers), strict=True)
-        self.mhca_stages = nn.ModuleList(Stage(*told) for told in plan)
+        self.mhca_stages = nn.ModuleList(Stage(*row) for row in plan)
 
     def forward(self, image: Tensor) -> Tensor:
         x: Tensor = self.stem(image)

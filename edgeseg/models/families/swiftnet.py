@@ -52,8 +52,8 @@ class PreConv(nn.Module):
 def _difference(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift from the spec's normalisation to that of `mean` and `std`, (1, 3, 1, 1) each."""
     first = torch.tensor(_MEAN, device=mean.device).to(mean.dtype).view(1, 3, 1, 1)
-    spread = torch.tensor(_STD, device=mean.device).to(mean.dtype).view(1, 3, 1, 1)
-    return spread / std, (first - mean) / std
+    deviation = torch.tensor(_STD, device=mean.device).to(mean.dtype).view(1, 3, 1, 1)
+    return deviation / std, (first - mean) / std
 
 
 class SpatialPyramid(nn.Module):

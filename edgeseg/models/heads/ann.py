@@ -82,10 +82,10 @@ class ANNHead(DecodeHead):
                 "query scales are 1"
             )
         low, high = self.widths
-        told = {"inner": project_channels, "stages": len(query_scales)}
-        self.fusion = AsymmetricBlock(low, high, scales=key_pool_scales, **told)
+        widths = {"inner": project_channels, "stages": len(query_scales)}
+        self.fusion = AsymmetricBlock(low, high, scales=key_pool_scales, **widths)
         self.bottleneck = ConvBN(high, self.channels, 3)
-        self.context = AsymmetricBlock(None, self.channels, scales=key_pool_scales, **told)
+        self.context = AsymmetricBlock(None, self.channels, scales=key_pool_scales, **widths)
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:

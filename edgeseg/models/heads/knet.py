@@ -242,7 +242,7 @@ class IterativeDecodeHead(DecodeHead):
 
 
 def _built(head: DecodeHead | Mapping[str, Any], num_classes: int | None) -> DecodeHead:
-    """Build the first head, of `num_classes` where they are told."""
+    """Build the first head, of `num_classes` where they are given."""
     module = head
     if isinstance(head, Mapping):
         built = build_from_config(head, **({} if num_classes is None else {"num_classes": num_classes}))

@@ -133,8 +133,8 @@ class PointHead(DecodeHead):
         grid = torch.stack((columns, rows), dim=-1)[:, :, None]
         fine = torch.cat([sample_points(x, grid) for x in maps], dim=1)
         points = self.point_logits(fine, sample_points(coarse, grid))
-        spread = places[:, None].expand(n, classes, places.shape[1])
-        return logits.flatten(2).scatter(2, spread, points).reshape(n, classes, h, w)
+        indices = places[:, None].expand(n, classes, places.shape[1])
+        return logits.flatten(2).scatter(2, indices, points).reshape(n, classes, h, w)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
         """Compute the coarse logits, refined; nothing classifies them again."""

@@ -125,7 +125,7 @@ class PSAHead(DecodeHead):
         return (h // self.shrink, w // self.shrink), False
 
     def _of_all(self, masks: Tensor) -> Tensor:
-        """Compute masks (N, H * W, H, W) about all places, as [what is told of, who tells]."""
+        """Compute masks (N, H * W, H, W) about all places, as [of which place, by which place]."""
         n, count, h, w = masks.shape
         if count != h * w:
             raise UsageError(
@@ -137,12 +137,12 @@ class PSAHead(DecodeHead):
     def _weights(self, masks: Tensor, direction: Direction) -> Tensor:
         """Compute weights (N, H * W, H * W) as [who takes, who gives]."""
         if self.compact:
-            told = self._of_all(masks)  # [a, b]; as published, a gives to b but where transposed
+            absolute = self._of_all(masks)  # [a, b]; as published, a gives to b but where transposed
             transposed = direction == ("distribute" if self.psa_type == "bi-direction" else "collect")
-            weights = told if transposed else told.transpose(1, 2)
+            weights = absolute if transposed else absolute.transpose(1, 2)
         else:
-            told = around_to_absolute(masks, self.mask_size)
-            weights = told if direction == "collect" else told.transpose(1, 2)
+            absolute = around_to_absolute(masks, self.mask_size)
+            weights = absolute if direction == "collect" else absolute.transpose(1, 2)
         return weights.softmax(dim=-1) if self.psa_softmax else weights
 
     def _attended(self, x: Tensor, reduce: nn.Module, attention: nn.Module, direction: Direction) -> Tensor:

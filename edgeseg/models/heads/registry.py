@@ -118,7 +118,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _norm_eps(norm: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return the eps of a layer norm's configuration, where it tells one."""
+    """Return the eps of a layer norm's configuration, where it has one."""
     return {"norm_eps": norm["eps"]} if norm and norm.get("type") == "LN" and "eps" in norm else {}
 
 

@@ -93,9 +93,9 @@ class ResidualBlock(nn.Module):
         widths = [in_channels, *[width] * (len(self.kernels) - 1), out_channels]
         for k, kernel in enumerate(self.kernels):
             strides = k == self.kernels.index(3)
-            step, spread = (stride, dilation) if strides else (1, 1)
-            pad = spread * (kernel // 2)
-            self.add_module(f"conv{k + 1}", nn.Conv2d(widths[k], widths[k + 1], kernel, step, pad, spread, bias=False))
+            step, dilated = (stride, dilation) if strides else (1, 1)
+            pad = dilated * (kernel // 2)
+            self.add_module(f"conv{k + 1}", nn.Conv2d(widths[k], widths[k + 1], kernel, step, pad, dilated, bias=False))
             self.add_module(f"bn{k + 1}", norm(widths[k + 1]))
         self.downsample = _shortcut(in_channels, out_channels, stride, norm, avg_down)
         self.relu, self.slope = self.ends_in_relu if relu is None else relu, slope

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint, told by its first bytes or by what an archive holds."""
+"""What a file is that is no checkpoint, judged by its first bytes or by what an archive holds."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _HOSTILE = {
     "os", "posix", "nt", "sys", "subprocess", "commands", "shutil", "socket", "ctypes", "_ctypes", "importlib",
     "runpy", "pty", "marshal", "code", "codeop", "pdb", "bdb", "timeit", "webbrowser", "operator", "_operator",
 }  # fmt: skip
-"""Modules that checkpoints do not name and attacks do. Nothing is called either way; the person is told."""
+"""Modules that checkpoints do not name and attacks do. Nothing is called either way; the user is warned."""
 _RENAMED = {"numpy._core": "numpy.core", "torch.tensor": "torch._tensor", "copy_reg": "copyreg"}
 
 

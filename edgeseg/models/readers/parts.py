@@ -82,10 +82,10 @@ class Stored:
 
     Args:
         path: Of the file.
-        start: Of the bytes in it; None until a later part of the file tells.
+        start: Of the bytes in it; None until a later part of the file gives it.
         size: Of the bytes as read.
         packed: Of the bytes in the file where they are deflated.
-        checksum: CRC-32 of the bytes as read, where the file tells one.
+        checksum: CRC-32 of the bytes as read, where the file has one.
         swap: Bytes of a number that stand in the other order than this machine's; 1 where nothing is turned.
     """
 

@@ -111,12 +111,12 @@ def _note(parts: tuple[Any, ...], dtype: torch.dtype | None, metadata: object) -
     if storage.dtype is None:
         return Unsupported("a quantised tensor")
     own: torch.dtype = storage.dtype
-    held, first = storage.count * own.itemsize, storage.first * own.itemsize
+    length, first = storage.count * own.itemsize, storage.first * own.itemsize
     seen: torch.dtype = own if dtype is None else dtype
     shape = check_shape(size)
     steps = check_strides(shape, stride)
     end = (offset + last_index(shape, steps) + 1) * seen.itemsize
-    if end > held or first % seen.itemsize:
+    if end > length or first % seen.itemsize:
         raise damaged(f"a tensor of shape {list(shape)} reaches beyond its storage")
     if math.prod(shape) * seen.itemsize > storage.bound:
         raise damaged(f"a tensor of shape {list(shape)} is larger than the file")

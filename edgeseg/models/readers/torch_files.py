@@ -121,10 +121,10 @@ class _StreamStorages:
         dtype, width = storage_type(kind)
         if count * width > self._length:
             raise damaged(f"storage {key} is larger than the file")
-        source, held = self._sources.setdefault(
+        source, width_before = self._sources.setdefault(
             key, (Stored(self._path, None, count * width, swap=turned(dtype or torch.uint8, True)), width)
         )
-        if (source.size, held) != (count * width, width):
+        if (source.size, width_before) != (count * width, width):
             raise damaged(f"storage {key} has two sizes")
         view = identity[5] if len(identity) > 5 else None
         first, count = (0, count) if view is None else _view(view, count)

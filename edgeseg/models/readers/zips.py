@@ -97,8 +97,8 @@ def _directory(stream: BinaryIO, length: int) -> tuple[int, int, int]:
     count, size, place = struct.unpack("<H2I", tail[found + 10 : found + 20])
     wide = _wide_directory(stream, end)
     if wide is not None:
-        told, (count, size, place) = (count, size, place), wide
-        if any(a not in (b, limit) for a, b, limit in zip(told, wide, (0xFFFF, _FULL, _FULL), strict=True)):
+        narrow, (count, size, place) = (count, size, place), wide
+        if any(a not in (b, limit) for a, b, limit in zip(narrow, wide, (0xFFFF, _FULL, _FULL), strict=True)):
             raise damaged("it is a zip with two directories")
     if place + size > end:
         raise damaged("it is a zip whose directory lies outside of it")
