@@ -19,6 +19,7 @@ from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, WideBottleneck
 from edgeseg.models.layers.resize import resize_like, upsample
+from edgeseg.models.layers.sequential import conv_bn, conv_bn_relu
 
 __all__ = ["HRNet", "HRStage", "hrnet"]
 
@@ -45,12 +46,6 @@ class HRStage:
         return tuple(width * self.block.expansion for width in self.widths)
 
 
-def _conv_bn(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Build a convolution, BN and ReLU under the keys 0, 1."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if relu else []))
-
-
 class _Up(nn.Sequential):
     """1x1 and BN of a coarser map, then bilinear to the finer one's size: by a power of two, and again if that is off.
 
@@ -61,7 +56,7 @@ class _Up(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
-        super().__init__(*_conv_bn(in_channels, out_channels, 1, relu=False))
+        super().__init__(*conv_bn(in_channels, out_channels, 1))
         self.factor = factor
 
     def to_size(self, x: Tensor, finer: Tensor) -> Tensor:
@@ -76,8 +71,8 @@ class _Up(nn.Sequential):
 
 def _down(in_channels: int, out_channels: int, steps: int) -> nn.Sequential:
     """Build strided 3x3s from a finer map to a coarser one; the last widens and has no ReLU."""
-    rest = (_conv_bn(in_channels, in_channels, 3, stride=2) for _ in range(steps - 1))
-    return nn.Sequential(*rest, _conv_bn(in_channels, out_channels, 3, stride=2, relu=False))
+    rest = (conv_bn_relu(in_channels, in_channels, 3, stride=2) for _ in range(steps - 1))
+    return nn.Sequential(*rest, conv_bn(in_channels, out_channels, 3, stride=2))
 
 
 def _exchange(channels: Sequence[int], i: int, j: int) -> nn.Module:
@@ -120,11 +115,11 @@ def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
     layers: list[nn.Module] = []
     for k, width in enumerate(after):
         if k < len(before):
-            layers.append(nn.Identity() if before[k] == width else _conv_bn(before[k], width, 3))
+            layers.append(nn.Identity() if before[k] == width else conv_bn_relu(before[k], width, 3))
         else:
             steps = k + 1 - len(before)
             widths = [*[before[-1]] * steps, width]
-            layers.append(nn.Sequential(*(_conv_bn(widths[j], widths[j + 1], 3, stride=2) for j in range(steps))))
+            layers.append(nn.Sequential(*(conv_bn_relu(widths[j], widths[j + 1], 3, stride=2) for j in range(steps))))
     return nn.ModuleList(layers)
 
 

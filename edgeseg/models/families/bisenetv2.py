@@ -21,6 +21,7 @@ from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.folding import fold_backwards
 from edgeseg.models.layers.resize import repeat_like, resize_like
+from edgeseg.models.layers.sequential import conv_bn, conv_bn_relu
 from edgeseg.models.registry import register
 
 __all__ = ["BiSeNetV2", "BiSeNetV2Trunk", "bisenetv2"]
@@ -35,11 +36,6 @@ def depthwise_bn(in_channels: int, out_channels: int, *, stride: int = 1) -> tup
     """Build 3x3 in groups of one input channel, and BN; `out_channels` is a multiple of `in_channels`."""
     conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=in_channels, bias=False)
     return conv, nn.BatchNorm2d(out_channels)
-
-
-def conv_bn(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """Build a convolution without bias, and BN."""
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out_channels)
 
 
 def detail_branch() -> nn.Sequential:
@@ -77,7 +73,7 @@ class Gather(nn.Module):
         inner = _EXPAND * channels
         self.conv1 = ConvBN(channels, channels, 3)
         self.dwconv = nn.Sequential(*depthwise_bn(channels, inner), nn.ReLU())
-        self.conv2 = nn.Sequential(*conv_bn(inner, channels))
+        self.conv2 = conv_bn(inner, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.conv2(self.dwconv(self.conv1(x))) + x)
@@ -92,9 +88,9 @@ class GatherDown(nn.Module):
         self.conv1 = ConvBN(in_channels, in_channels, 3)
         self.dwconv1 = nn.Sequential(*depthwise_bn(in_channels, inner, stride=2))
         self.dwconv2 = nn.Sequential(*depthwise_bn(inner, inner), nn.ReLU())
-        self.conv2 = nn.Sequential(*conv_bn(inner, out_channels))
+        self.conv2 = conv_bn(inner, out_channels, 1)
         self.shortcut = nn.Sequential(
-            *depthwise_bn(in_channels, in_channels, stride=2), *conv_bn(in_channels, out_channels)
+            *depthwise_bn(in_channels, in_channels, stride=2), *conv_bn(in_channels, out_channels, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,9 +150,9 @@ class Aggregation(nn.Module):
         pointwise = [nn.Conv2d(channels, channels, 1, bias=bilinear) for _ in range(2)]
         self.left1 = nn.Sequential(*depthwise_bn(channels, channels), pointwise[0])
         self.left2 = nn.Sequential(*conv_bn(channels, channels, 3, stride=2), nn.AvgPool2d(3, 2, 1))
-        self.right1 = nn.Sequential(*conv_bn(channels, channels, 3))
+        self.right1 = conv_bn(channels, channels, 3)
         self.right2 = nn.Sequential(*depthwise_bn(channels, channels), pointwise[1])
-        self.conv = nn.Sequential(*conv_bn(channels, channels, 3), nn.ReLU())
+        self.conv = conv_bn_relu(channels, channels, 3)
 
     def _gate(self, semantic: Tensor, detail: Tensor) -> Tensor:
         gate: Tensor = self.right1(semantic)

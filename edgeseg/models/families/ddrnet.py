@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.context import DAPPM
-from edgeseg.models.layers.dual_resolution import SegmentHead, conv_bn, stem
+from edgeseg.models.layers.dual_resolution import SegmentHead, stem
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, residual_layer
 from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.sequential import conv_bn
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec

@@ -20,6 +20,7 @@ from edgeseg.models.layers.folding import fold_distant
 from edgeseg.models.layers.pixelwise import PixelLinear
 from edgeseg.models.layers.resize import resize_like, upsample
 from edgeseg.models.layers.separable import SeparableConv
+from edgeseg.models.layers.sequential import conv_bn_relu
 from edgeseg.models.layers.squeeze import LinearGate
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
@@ -42,14 +43,6 @@ _STEM = 8
 _HIDDEN = 1000
 _A: Widths = (48, 96, 192)
 _B: Widths = (32, 64, 128)
-
-
-def conv_bn_relu(
-    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, bias: bool = False
-) -> nn.Sequential:
-    """Build a convolution, BN, ReLU."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:

@@ -28,14 +28,11 @@ from edgeseg.specs import InputSpec, PostprocessSpec
 __all__ = ["FANet", "fanet_18", "fanet_34"]
 
 _SLOPE = 0.01
+"""Of the leaky ReLUs; also the default of ``F.leaky_relu``."""
 _KEYS = 32
 _DAMPING = 1.0 / 64.0
 _WIDTHS = {32: 512, 16: 256, 8: 128, 4: 64}
 """Channels by the published number of the map, which is half its stride."""
-
-
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, _SLOPE)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -58,10 +55,10 @@ class FastAttention(nn.Module):
         self.damped = False
         self.w_qs = ConvBN(width, _KEYS, 1, relu=False)
         self.w_ks = ConvBN(width, _KEYS, 1, relu=False)
-        self.w_vs = ConvBN(width, width, 1, act=_leaky)
-        self.latlayer3 = ConvBN(width, width, 1, act=_leaky)
-        self.up = ConvBN(width, width // 2, 1, padding=1, act=_leaky) if up else None
-        self.smooth = ConvBN(width, 128, 3, act=_leaky) if smooth else None
+        self.w_vs = ConvBN(width, width, 1, act=F.leaky_relu)
+        self.latlayer3 = ConvBN(width, width, 1, act=F.leaky_relu)
+        self.up = ConvBN(width, width // 2, 1, padding=1, act=F.leaky_relu) if up else None
+        self.smooth = ConvBN(width, 128, 3, act=F.leaky_relu) if smooth else None
 
     def attend(self, x: Tensor) -> Tensor:
         """Compute attention of a map (N, width, H, W) to itself, after ``latlayer3``."""
@@ -108,9 +105,9 @@ class FANet(nn.Module):
         for name, width in _WIDTHS.items():
             module = FastAttention(width, up=aux or name != 4, smooth=aux or name in (16, 4))
             self.add_module(f"ffm_{name}", module)
-        self.clslayer_32 = OutputHead(128, 64, num_classes, act=_leaky) if aux else None
-        self.clslayer_16 = OutputHead(128, 64, num_classes, act=_leaky) if aux else None
-        self.clslayer_8 = OutputHead(256, 256, num_classes, act=_leaky)
+        self.clslayer_32 = OutputHead(128, 64, num_classes, act=F.leaky_relu) if aux else None
+        self.clslayer_16 = OutputHead(128, 64, num_classes, act=F.leaky_relu) if aux else None
+        self.clslayer_8 = OutputHead(256, 256, num_classes, act=F.leaky_relu)
         dead = (r"^clslayer_(32|16)\.", r"^ffm_(32|8)\.smooth\.", r"^ffm_4\.up\.")
         self.checkpoint_ignores = () if aux else dead
 

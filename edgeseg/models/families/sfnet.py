@@ -23,6 +23,7 @@ from edgeseg.models.layers.folding import fold_distant
 from edgeseg.models.layers.pyramid import BINS, pyramid_maps
 from edgeseg.models.layers.residual import BasicBlock
 from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.sequential import conv_bn_relu
 from edgeseg.models.layers.warp import flow_warp
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
@@ -34,17 +35,10 @@ __all__ = [
     "SFNet",
     "SFNetR18",
     "classifier",
-    "conv_bn_relu",
     "sfnet_df1",
     "sfnet_df2",
     "sfnet_r18",
 ]
-
-
-def conv_bn_relu(in_channels: int, out_channels: int, kernel: int, *, bias: bool = False) -> nn.Sequential:
-    """Build a "same" convolution, BN, ReLU."""
-    conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 def classifier(in_channels: int, width: int, num_classes: int) -> nn.Sequential:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.backbones.stdc import STDC, STDC1_BLOCKS, STDC2_BLOCKS
-from edgeseg.models.families.sfnet import FlowField, PyramidPooling, SFNetR18, classifier, conv_bn_relu
+from edgeseg.models.families.sfnet import FlowField, PyramidPooling, SFNetR18, classifier
 from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.sequential import conv_bn_relu
 from edgeseg.models.layers.warp import flow_warp
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec

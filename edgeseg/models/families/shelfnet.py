@@ -33,15 +33,12 @@ from edgeseg.specs import InputSpec, PostprocessSpec
 __all__ = ["ShelfNet", "ShelfNetLight", "shelfnet18_lw", "shelfnet34_lw", "shelfnet50", "shelfnet101"]
 
 _SLOPE = 0.01
-
-
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, _SLOPE)
+"""Of the leaky ReLUs; also the default of ``F.leaky_relu``."""
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int) -> ConvBN:
     """Build a convolution, normalisation and activation of the light-weight form."""
-    return ConvBN(in_channels, out_channels, kernel, norm=AbsBatchNorm, act=_leaky)
+    return ConvBN(in_channels, out_channels, kernel, norm=AbsBatchNorm, act=F.leaky_relu)
 
 
 class SBlock(nn.Module):
@@ -120,7 +117,7 @@ class Column(nn.Module):
 
 def _widen(in_channels: int, out_channels: int, light: bool) -> nn.Module:
     if light:
-        return AttentionRefinement(in_channels, out_channels, norm=AbsBatchNorm, act=_leaky)
+        return AttentionRefinement(in_channels, out_channels, norm=AbsBatchNorm, act=F.leaky_relu)
     return nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, output_padding=1)
 
 
@@ -195,7 +192,7 @@ class ShelfNetLight(nn.Module):
 
 
 def _head(in_channels: int, inner: int, num_classes: int) -> OutputHead:
-    return OutputHead(in_channels, inner, num_classes, kernel=3, norm=AbsBatchNorm, act=_leaky)
+    return OutputHead(in_channels, inner, num_classes, kernel=3, norm=AbsBatchNorm, act=F.leaky_relu)
 
 
 class Shelf(nn.Module):

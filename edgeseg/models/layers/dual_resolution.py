@@ -11,14 +11,7 @@ from torch import Tensor, nn
 
 from edgeseg.models.layers.folding import fold_bn_pair
 
-__all__ = ["SegmentHead", "SegmentMap", "conv_bn", "stem"]
-
-
-def conv_bn(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-    """Build a convolution without bias, and BN."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out_channels)
-    )
+__all__ = ["SegmentHead", "SegmentMap", "stem"]
 
 
 def stem(planes: int, *, bias: bool = True) -> nn.Sequential:

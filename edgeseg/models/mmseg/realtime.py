@@ -153,12 +153,7 @@ def mmseg_ddrnet_23(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     return _ddrnet(NORMAL, num_classes, aux=aux)
 
 
-@register(
-    _DDRNET.but(
-        params=5_695_923,
-        accuracy="Cityscapes val mIoU 77.84 (mmsegmentation's metafile)",
-    )
-)
+@register(_DDRNET.but(params=5_695_923, accuracy="Cityscapes val mIoU 77.84 (mmsegmentation's metafile)"))
 def mmseg_ddrnet_23_slim(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     """Build DDRNet-23-slim."""
     return _ddrnet(SLIM, num_classes, aux=aux)
@@ -189,23 +184,13 @@ def mmseg_pidnet_s(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     return _pidnet(dual.pidnet(**dual.PIDNET_S), 128, num_classes, aux=aux)
 
 
-@register(
-    _PIDNET.but(
-        params=28_538_387,
-        accuracy="Cityscapes val mIoU 80.22 (mmsegmentation's metafile)",
-    )
-)
+@register(_PIDNET.but(params=28_538_387, accuracy="Cityscapes val mIoU 80.22 (mmsegmentation's metafile)"))
 def mmseg_pidnet_m(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     """Build PIDNet-M."""
     return _pidnet(dual.pidnet(**dual.PIDNET_M), 128, num_classes, aux=aux)
 
 
-@register(
-    _PIDNET.but(
-        params=36_939_443,
-        accuracy="",
-    )
-)
+@register(_PIDNET.but(params=36_939_443, accuracy=""))
 def mmseg_pidnet_l(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     """Build PIDNet-L."""
     return _pidnet(dual.pidnet(**dual.PIDNET_L), 256, num_classes, aux=aux)
