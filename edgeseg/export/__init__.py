@@ -52,9 +52,10 @@ def export_model(
     Raises:
         EdgesegError: See `edgeseg.errors`; nothing is left behind.
 
-    >>> report = export_model("espnet_p2_q3", size=(64, 128), targets=["ort"])  # doctest: +SKIP
-    >>> report.bundle.manifest.input_size  # doctest: +SKIP
-    (64, 128)
+    >>> from torch import nn
+    >>> report = export_model(nn.Conv2d(3, 4, kernel_size=1), size=(16, 32), name="pixels")
+    >>> report.path.name, report.parity[0].target, report.parity[0].differing
+    ('pixels.edgeseg', 'ort', 0)
     """
     from edgeseg._optional import require
     from edgeseg.export.config import config_of

@@ -22,7 +22,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # what is told of networks without building them needs no torch
+def __getattr__(name: str) -> Any:  # the facts of networks that are not built need no torch
     if name not in _HOMES:
         raise AttributeError(f"module 'edgeseg.models' has no attribute '{name}'")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -29,12 +29,12 @@ __all__ = [
     "Checkpoint",
     "PaddleState",
     "from_paddle",
-    "held_classes",
     "is_paddle",
     "load_state",
     "open_checkpoint",
     "read_checkpoint",
     "state_from_arrays",
+    "stored_classes",
     "without_ignored",
 ]
 
@@ -69,7 +69,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Read a checkpoint file into a flat state dict; `open_checkpoint` also tells what was skipped.
+    """Read a checkpoint file into a flat state dict; `open_checkpoint` also lists what was skipped.
 
     Args:
         path: ``.pth``, ``.pt``, ``.ckpt``, ``.safetensors``, ``.pdparams`` or ``.onnx``.
@@ -79,6 +79,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: Missing, empty, truncated, of another kind, could run code, or holds no tensors.
+
+    Example:
+        >>> torch.save({"state_dict": {"module.head.bias": torch.ones(2)}}, "weights.pth")
+        >>> read_checkpoint("weights.pth")
+        {'head.bias': tensor([1., 1.])}
     """
     return open_checkpoint(path).state
 
@@ -94,6 +99,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: As `read_checkpoint`.
+
+    Example:
+        >>> torch.save({"model": {"head.bias": torch.ones(2)}, "options": torch.nn.ReLU()}, "epoch_9.pth")
+        >>> checkpoint = open_checkpoint("epoch_9.pth")
+        >>> list(checkpoint.state), checkpoint.skipped
+        (['head.bias'], ('torch.nn.modules.activation.ReLU',))
     """
     file = Path(path)
     shown = one_line(file)
@@ -123,12 +134,12 @@ def _has_paddle_names(root: object) -> bool:
 
 
 def state_from_arrays(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
-    """A state dict from numpy arrays, keeping their precision; reads as if it came from a file."""
+    """Return a state dict from numpy arrays, keeping their precision; reads as if it came from a file."""
     return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
 
 
-def held_classes(state: Mapping[str, Tensor], key: str) -> int | None:
-    """Number of classes a checkpoint was trained with: first dimension of tensor `key`, None where it is absent."""
+def stored_classes(state: Mapping[str, Tensor], key: str) -> int | None:
+    """Return the number of classes a checkpoint was trained with: the first side of tensor `key`, None without it."""
     tensor = state.get(key)
     return int(tensor.shape[0]) if tensor is not None and tensor.ndim > 0 else None
 
@@ -154,6 +165,15 @@ def load_state(
 
     Raises:
         CheckpointError: Missing or unexpected keys, or shapes that differ; lists them and names a network that fits.
+
+    Example:
+        >>> module = nn.Conv2d(1, 2, 1)
+        >>> load_state(module, {"weight": torch.ones(2, 1, 1, 1), "bias": torch.zeros(2)}, what="a convolution")
+        >>> module.weight.flatten().tolist()
+        [1.0, 1.0]
+        >>> load_state(module, {"weight": torch.ones(2, 1, 1, 1)}, what="a convolution")
+        Traceback (most recent call last):
+        edgeseg.errors.CheckpointError: the checkpoint does not fit a convolution: of 2 keys 1 missing (bias)
     """
     given = state
     state = from_paddle(without_ignored(state, module), module)
@@ -186,12 +206,12 @@ def without_ignored(state: Mapping[str, Tensor], module: nn.Module) -> dict[str,
 
 
 def _like(state: Mapping[str, Tensor], kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is kept of a state, still told to be Paddle's where it was."""
+    """Return what is kept of a state, as Paddle's where it was."""
     return PaddleState(kept) if isinstance(state, PaddleState) else kept
 
 
 def _aliases(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Values of absent keys whose tensor the module shares with a key that is present."""
+    """Return the values of absent keys whose tensor the module shares with a key that is present."""
     by_tensor: dict[int, list[str]] = {}
     for key, tensor in (
         *module.named_parameters(remove_duplicate=False),
@@ -207,7 +227,7 @@ def _aliases(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def _flat(tree: Tree) -> dict[str, Tensor]:
-    """The tensors of a tree, looking through the usual wrappers; each is read once, and those left out never."""
+    """Return the tensors of a tree, looking through the usual wrappers; each is read once, and those left out never."""
     found = {key: note for key, note in _unwrap(tree.root).items() if note is not None}
     arrays = {id(note): note.kept for note in found.values() if not isinstance(note, Unsupported)}
     if sum(arrays.values()) > tree.size:
@@ -226,7 +246,7 @@ def _flat(tree: Tree) -> dict[str, Tensor]:
 
 
 def _without_tensors(tree: Tree) -> str:
-    """What a file without tensors holds instead, and what to do."""
+    """Return what a file without tensors holds instead, and what to do."""
     kind = f"pickled {tree.root.name}" if isinstance(tree.root, Inert) else type(tree.root).__name__
     names = one_line(", ".join(tree.skipped), 100)
     others = f" and holds pickled objects besides tensors, which are not built ({names})" if names else ""
@@ -237,7 +257,7 @@ def _without_tensors(tree: Tree) -> str:
 
 
 def _unwrap(root: object) -> dict[str, Value | Unsupported | None]:
-    """What stands for a tensor, by key, in the innermost of the usual wrappers; None for other values."""
+    """Return what stands for a tensor, by key, in the innermost of the usual wrappers; None for other values."""
     for _ in range(_DEEPEST):
         if not isinstance(root, dict):
             return {}
@@ -271,7 +291,7 @@ def _of_loss(key: str) -> bool:
 
 
 def is_paddle(keys: Iterable[str]) -> bool:
-    """Whether a state was read from Paddle's own file, or its keys are as Paddle names them."""
+    """Check whether a state was read from Paddle's own file, or its keys are as Paddle names them."""
     return isinstance(keys, PaddleState) or any(key.endswith(("._mean", "._variance")) for key in keys)
 
 
@@ -302,8 +322,10 @@ def _describe_misfit(
     if unexpected:
         parts.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
     if shapes:
-        told = [f"{_shown(key)}: got {list(state[key].shape)}, expected {list(target[key].shape)}" for key in shapes]
-        parts.append(f"{len(shapes)} of another shape ({_some(told)})")
+        differing = [
+            f"{_shown(key)}: got {list(state[key].shape)}, expected {list(target[key].shape)}" for key in shapes
+        ]
+        parts.append(f"{len(shapes)} of another shape ({_some(differing)})")
     return f"the checkpoint does not fit {what}: of {len(target)} keys " + ", ".join(parts)
 
 

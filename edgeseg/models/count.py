@@ -14,12 +14,26 @@ __all__ = ["count_macs", "count_parameters"]
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable values, shared ones once."""
+    """Count the trainable values, shared ones once.
+
+    Example:
+        >>> count_parameters(nn.Conv2d(3, 8, 3))
+        224
+    """
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_macs(network: nn.Module, size: Size) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image of `size` (height x width)."""
+    """Count the multiply-accumulates of convolutions and matrix products.
+
+    Args:
+        network: Takes images (N, 3, H, W); nothing is computed, and the network stays as it is.
+        size: Height x width of the one image.
+
+    Example:
+        >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), (64, 128))
+        1769472
+    """
     ghost = copy.deepcopy(network).to("meta").eval().requires_grad_(False)  # the counter hooks what has a gradient
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(False), torch.no_grad(), counter:

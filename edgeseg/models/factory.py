@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from edgeseg.errors import UsageError
-from edgeseg.models.checkpoints import held_classes, load_state, read_checkpoint
+from edgeseg.models.checkpoints import load_state, read_checkpoint, stored_classes
 from edgeseg.models.features import Features
 from edgeseg.models.registry import build_network, model_spec
 from edgeseg.models.suggest import suggest_network
@@ -41,14 +41,23 @@ def create_model(
         UnknownNameError: No such network.
         UsageError: `num_classes` is not positive, or the network has no training-only parts or no features.
         CheckpointError: The checkpoint cannot be read or does not fit.
+
+    Example:
+        >>> import torch
+        >>> network = create_model("regseg", num_classes=3)
+        >>> network(torch.zeros(1, 3, 64, 128)).shape
+        torch.Size([1, 3, 16, 32])
+        >>> backbone = create_model("regseg", features_only=True)
+        >>> [tuple(x.shape) for x in backbone(torch.zeros(1, 3, 64, 128))]
+        [(1, 48, 16, 32), (1, 128, 8, 16), (1, 320, 4, 8)]
     """
     spec = model_spec(name)
     if num_classes is not None and num_classes < 1:
         raise UsageError(f"num_classes is {num_classes}; it must be at least 1")
     state = None if weights is None else read_checkpoint(weights)
     if num_classes is None:
-        held = None if state is None else held_classes(state, spec.classes_key)
-        num_classes = held or spec.num_classes
+        stored = None if state is None else stored_classes(state, spec.classes_key)
+        num_classes = stored or spec.num_classes
     module = build_network(name, num_classes, aux=aux).eval()
     if state is not None:
         what = f"{name} with {num_classes} classes"

@@ -1,4 +1,4 @@
-"""What is told of the registered networks without building them: the rows of ``edgeseg models``, and fingerprints.
+"""What is known of the registered networks without building them: the rows of ``edgeseg models``, and fingerprints.
 
 Both lie in ``edgeseg/data``. ``python -m edgeseg.models.facts`` writes them anew from the registry; a test holds both
 sides equal. Reading them needs no torch.
@@ -53,7 +53,7 @@ class Fingerprint:
 
 
 def fingerprint_of(key: str, shape: Sequence[int]) -> int:
-    """A tensor as 32 bits: 24 of its key and 8 of its key and shape."""
+    """Return a tensor as 32 bits: 24 of its key and 8 of its key and shape."""
     sides = ",".join(str(side) for side in shape)
     upper = hashlib.blake2b(key.encode(errors="replace"), digest_size=3).digest()
     lower = hashlib.blake2b(f"{key}:{sides}".encode(errors="replace"), digest_size=1).digest()
@@ -65,9 +65,14 @@ def fingerprint_of(key: str, shape: Sequence[int]) -> int:
 
 @lru_cache(maxsize=1)
 def read_rows() -> dict[str, dict[str, Any]]:
-    """Facts of every network by name, in the registry's order, as `row_of` gives them and with ``macs``.
+    """Return the facts of every network by name, in the registry's order, as `row_of` gives them and with ``macs``.
 
     ``macs`` are those of one image of the network's own size; None where they cannot be counted.
+
+    Example:
+        >>> row = read_rows()["pidnet_s"]
+        >>> row["system"], row["parameters"], row["size"]
+        ('PIDNet', 7625715, [1024, 2048])
     """
     rows: list[dict[str, Any]] = json.loads(_ROWS.read_text(encoding="utf-8"))
     return {row["name"]: row for row in rows}
@@ -75,7 +80,7 @@ def read_rows() -> dict[str, dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def read_fingerprints() -> dict[str, Fingerprint]:
-    """Fingerprints of every network by name."""
+    """Return the fingerprints of every network by name."""
     stored: dict[str, Any] = json.loads(_PRINTS.read_text(encoding="utf-8"))
     return {name: _unpacked(entry) for name, entry in stored.items()}
 
@@ -91,7 +96,7 @@ def _unpacked(entry: dict[str, Any]) -> Fingerprint:
 
 
 def row_of(spec: ModelSpec) -> dict[str, Any]:
-    """What is told of a network, but for its multiply-accumulates."""
+    """Return the facts of a network, but for its multiply-accumulates."""
     return {
         "name": spec.name,
         "system": spec.system,
@@ -111,7 +116,7 @@ def row_of(spec: ModelSpec) -> dict[str, Any]:
 
 
 def count_or_none(name: str, size: Size) -> int | None:
-    """Multiply-accumulates of a registered network for one image of `size` (height x width).
+    """Return the multiply-accumulates of a registered network for one image of `size` (height x width).
 
     Returns:
         None where they cannot be counted, such as at a size that is too small for a pooling.
@@ -126,7 +131,7 @@ def count_or_none(name: str, size: Size) -> int | None:
 
 
 def fingerprint(name: str) -> Fingerprint:
-    """The fingerprint of a registered network, which is built several times for it."""
+    """Return the fingerprint of a registered network, which is built several times for it."""
     from edgeseg.models.registry import build_on_meta, model_spec
 
     own = model_spec(name).num_classes
@@ -154,7 +159,7 @@ def write(progress: Callable[[str], None] = print) -> None:
     """Write both files anew.
 
     Args:
-        progress: Is told each network's name.
+        progress: Called with the name of each network.
 
     Raises:
         StorageError: The files cannot be written.
@@ -177,7 +182,7 @@ def _compact(value: Any) -> str:
 
 
 def _lines(first: str, last: str, entries: list[str]) -> str:
-    """A JSON container with one entry a line, so that a change shows as the networks it concerns."""
+    """Return a JSON container with one entry a line, so that a change shows as the networks it concerns."""
     return first + "\n" + ",\n".join(entries) + "\n" + last + "\n"
 
 

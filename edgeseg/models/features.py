@@ -35,7 +35,7 @@ class Backbone(Protocol):
     feature_info: tuple[FeatureInfo, ...]
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image (N, 3, H, W), one per entry of `feature_info`."""
+        """Compute maps of an image (N, 3, H, W), one per entry of `feature_info`."""
         ...
 
 
@@ -48,6 +48,15 @@ class Features(nn.Module):
 
     Shape:
         image (N, 3, H, W) -> list of maps (N, channels, H / reduction, W / reduction), as `feature_info` declares.
+
+    Example:
+        >>> import torch
+        >>> from edgeseg.models import create_model
+        >>> backbone = Features(create_model("regseg"))
+        >>> [(info.channels, info.reduction) for info in backbone.feature_info]
+        [(48, 4), (128, 8), (320, 16)]
+        >>> [tuple(x.shape) for x in backbone(torch.zeros(1, 3, 64, 128))]
+        [(1, 48, 16, 32), (1, 128, 8, 16), (1, 320, 4, 8)]
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -42,6 +42,15 @@ class Registry(Generic[T]):
         kind: What they are called in messages, such as ``"network"``.
         packages: Packages whose modules register them; imported when the registry is first asked.
         hint: What to do when no suggestion fits.
+
+    Example:
+        >>> colours: Registry[str] = Registry("colour")
+        >>> colours.add("red", "#ff0000", module="palette")
+        >>> colours.names("r*"), colours.find("red"), "blue" in colours
+        (['red'], '#ff0000', False)
+        >>> colours.find("rad")
+        Traceback (most recent call last):
+        edgeseg.errors.UnknownNameError: unknown colour 'rad': did you mean 'red'?
     """
 
     def __init__(self, kind: str, *packages: str, hint: str = "") -> None:
@@ -70,12 +79,12 @@ class Registry(Generic[T]):
                 importlib.import_module(f"{name}.{module.name}")
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Names that match a shell pattern, in natural order (q3, q5, q8, q10)."""
+        """Return the names that match a shell pattern, in natural order (q3, q5, q8, q10)."""
         self._load()
         return sorted(fnmatch.filter(self._entries, pattern), key=natural_key)
 
     def find(self, name: str) -> T:
-        """What is registered under a name.
+        """Return what is registered under a name.
 
         Raises:
             UnknownNameError: Nothing is; suggests the nearest names.
@@ -126,10 +135,30 @@ _B = TypeVar("_B", bound=Callable[..., "nn.Module"])
 
 
 def register(spec: ModelSpec, *, name: str | None = None) -> Callable[[_B], _B]:
-    """Register a builder of a network under its function name (or `name`).
+    """Register a builder of a network.
+
+    Args:
+        spec: Conventions and facts of the network.
+        name: Registry name; the builder's own where it is left out.
+
+    Returns:
+        A decorator that gives the builder back.
 
     Raises:
         EdgesegError: The name is taken; the message names both modules.
+
+    Example:
+        A module of `edgeseg.models.families` would have::
+
+            @register(ModelSpec(system="Mine", ...))
+            def mine(*, num_classes: int = 19) -> nn.Module: ...
+
+        >>> from edgeseg.models import create_model, model_spec
+        >>> from edgeseg.models.families.regseg import RegSeg
+        >>> own = register(model_spec("regseg").but(system="Mine"), name="regseg_of_mine")
+        >>> builder = own(lambda *, num_classes: RegSeg(num_classes))
+        >>> type(create_model("regseg_of_mine")).__name__, model_spec("regseg_of_mine").system
+        ('RegSeg', 'Mine')
     """
 
     def decorate(builder: _B) -> _B:
@@ -141,15 +170,31 @@ def register(spec: ModelSpec, *, name: str | None = None) -> Callable[[_B], _B]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the registered networks that match a shell pattern, in natural order (q3, q5, q8, q10)."""
+    """List the registered networks.
+
+    Args:
+        pattern: Shell pattern that names must match.
+
+    Returns:
+        Names in natural order (q3, q5, q8, q10).
+
+    Example:
+        >>> list_models("pidnet_*")
+        ['pidnet_l', 'pidnet_m', 'pidnet_s']
+    """
     return NETWORKS.names(pattern)
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The `ModelSpec` of a registered network.
+    """Look up the conventions and facts of a registered network.
 
     Raises:
         UnknownNameError: No such network; suggests the nearest names.
+
+    Example:
+        >>> spec = model_spec("pidnet_s")
+        >>> spec.num_classes, spec.input_size, spec.divisor
+        (19, (1024, 2048), 8)
     """
     return NETWORKS.find(name).spec
 

@@ -44,6 +44,15 @@ class Segmentor(nn.Module):
 
     Raises:
         UsageError: The backbone declares no features, or there is no head.
+
+    Example:
+        >>> import torch
+        >>> from edgeseg.models.backbones.registry import create_backbone
+        >>> from edgeseg.models.heads.fcn import FCNHead
+        >>> head = FCNHead(in_channels=512, channels=32, num_classes=3)
+        >>> network = Segmentor(create_backbone("resnet18"), head).eval()
+        >>> network(torch.zeros(1, 3, 64, 128)).shape
+        torch.Size([1, 3, 2, 4])
     """
 
     def __init__(
@@ -72,12 +81,12 @@ class Segmentor(nn.Module):
             raise UsageError("a Segmentor got an empty list of heads; give at least one")
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """The maps that the heads read."""
+        """Compute the maps that the heads read."""
         maps = self._features(image)
         return maps if self.neck is None else self.neck(maps)
 
     def decode(self, maps: list[Tensor]) -> Tensor:
-        """Logits from the maps that `maps` gives."""
+        """Compute logits from the maps that `maps` gives."""
         first, *rest = _several(self.decode_head)
         logits: Tensor = first(maps)
         for head in rest:
@@ -85,11 +94,11 @@ class Segmentor(nn.Module):
         return logits
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at the stride of the (last) head; see the class."""
+        """Compute logits at the stride of the (last) head; see the class."""
         return self.decode(self.maps(image))
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The logits, then those of the auxiliary heads, each at its own stride, then what the heads train with."""
+        """Compute the logits, those of the auxiliary heads, each at its own stride, and what the heads train with."""
         maps = self.maps(image)
         outputs = [self.decode(maps), *(head(maps) for head in _several(self.auxiliary_head))]
         for head in _several(self.decode_head):
@@ -106,7 +115,7 @@ def _info_of(module: nn.Module) -> tuple[FeatureInfo, ...]:
 def _build_head(
     name: str, info: tuple[FeatureInfo, ...], num_classes: int, options: Mapping[str, Any], *, first: bool
 ) -> nn.Module:
-    """A head with the options that follow from the maps, replaced by those told."""
+    """Build a head with the options that follow from the maps, replaced by those given."""
     cls = head_class(name)
     if cls.refines == first:
         need = "refines another's logits; give that head as coarse_head" if first else "refines nothing"
@@ -115,7 +124,7 @@ def _build_head(
 
 
 def _build_backbone(backbone: str | nn.Module, head: type[DecodeHead], output_stride: int | None) -> nn.Module:
-    """A backbone at the output stride told, or at the one that the head is published with."""
+    """Build a backbone at the output stride given, or at the one that the head is published with."""
     if not isinstance(backbone, str):
         return backbone
     return create_backbone(
@@ -145,7 +154,7 @@ def create_segmentor(
         neck: Name of a neck (``"fpn"``).
         neck_options: Its options; ``in_channels`` follows from the backbone.
         coarse_head: The head whose logits a refining head (``"ocr"``, ``"point"``) starts from; ``"fcn"`` for OCRNet,
-            ``"fpn"`` for PointRend. K-Net (``"knet"``) holds the head that it refines, ``"fcn"`` where none is told.
+            ``"fpn"`` for PointRend. K-Net (``"knet"``) holds the head that it refines, ``"fcn"`` where none is given.
         coarse_options: Its options.
         output_stride: Of a ResNet; None is the one the head is published with.
         head_options: Published options of the head (``dilations``, ``pool_scales``, ...); ``in_channels``, ``in_index``
@@ -157,6 +166,12 @@ def create_segmentor(
     Raises:
         UnknownNameError: No such backbone, head or neck.
         UsageError: The parts do not fit.
+
+    Example:
+        >>> import torch
+        >>> network = create_segmentor(backbone="resnet18_v1c", head="psp", num_classes=3)
+        >>> network(torch.zeros(1, 3, 64, 128)).shape
+        torch.Size([1, 3, 8, 16])
     """
     module = _build_backbone(backbone, head_class(coarse_head or head), output_stride)
     info = _info_of(module)

@@ -75,31 +75,38 @@ def resolve_network(
         UsageError: The factory cannot be imported or does not give a module.
         ExportError: The factory's module or the factory itself fails.
         CheckpointError: The checkpoint cannot be read or does not fit.
+
+    Example:
+        >>> source = resolve_network("regseg", num_classes=3)
+        >>> source.origin, source.weights, source.spec.input_size
+        ('regseg', 'random (seed 0)', (1024, 2048))
+        >>> resolve_network(nn.Conv2d(3, 2, 1)).origin
+        'Conv2d'
     """
     if isinstance(network, nn.Module):
-        return _own(network, type(network).__name__, weights, spec)
+        return _from_module(network, type(network).__name__, weights, spec)
     if ":" in network:
-        return _own(_call_factory(network), network, weights, spec)
+        return _from_module(_call_factory(network), network, weights, spec)
     base = model_spec(network)
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they would have
         torch.manual_seed(0)
         module = create_model(network, num_classes=num_classes, weights=weights).float()
-    told = "random (seed 0)" if weights is None else Path(weights).name
-    return _with_spec(NetworkSource(module, base, network, told), spec)
+    origin_of_weights = "random (seed 0)" if weights is None else Path(weights).name
+    return _with_spec(NetworkSource(module, base, network, origin_of_weights), spec)
 
 
-def _own(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
+def _from_module(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
     module = copy.deepcopy(module).float().cpu().eval()
     if weights is not None:
         load_state(module, read_checkpoint(weights), what=origin)
-    told = "as built" if weights is None else Path(weights).name
+    origin_of_weights = "as built" if weights is None else Path(weights).name
     carried = getattr(module, "edgeseg_spec", None)
     base = carried if isinstance(carried, ModelSpec) else custom_spec(origin)
-    return _with_spec(NetworkSource(module, base, origin, told, by_name=":" in origin), spec)
+    return _with_spec(NetworkSource(module, base, origin, origin_of_weights, by_name=":" in origin), spec)
 
 
 def _with_spec(source: NetworkSource, spec: ModelSpec | None) -> NetworkSource:
-    """The network with the conventions that were given, if any were."""
+    """Return the network with the conventions that were given, if any were."""
     if spec is None:
         return source
     return replace(source, spec=spec, labels_chosen=spec.labels != source.spec.labels)
@@ -126,7 +133,9 @@ def _imported(module_name: str) -> ModuleType:
             f"cannot import '{module_name}' ({first_line(error)}); give package.module:factory, importable from here"
         ) from error
     except (Exception, SystemExit) as error:  # the user's code, or a name that is none
-        raise ExportError(f"importing '{module_name}' failed: {_told(error)}; give package.module:factory") from error
+        raise ExportError(
+            f"importing '{module_name}' failed: {_kind_and_line(error)}; give package.module:factory"
+        ) from error
 
 
 class _HereFinder:
@@ -160,10 +169,10 @@ def _try_call(factory: object, path: str) -> object:
     except EdgesegError:
         raise
     except (Exception, SystemExit) as error:
-        raise ExportError(f"the factory '{path}' failed: {_told(error)}") from error
+        raise ExportError(f"the factory '{path}' failed: {_kind_and_line(error)}") from error
 
 
-def _told(error: BaseException) -> str:
-    """Kind and first line of an error of the user's own code."""
+def _kind_and_line(error: BaseException) -> str:
+    """Return the kind and first line of an error of the user's own code."""
     kind, line = type(error).__name__, first_line(error)
     return line if line == kind else f"{kind}: {line}"

@@ -28,7 +28,7 @@ class ModelSpec:
         resize: How a picture becomes one of the network's size.
         postprocess: The published trailing resize (`align_corners`) and, for one logit, the threshold.
         classes_key: Key of a published tensor whose first dimension is the number of classes; lets a checkpoint with
-            another number of classes load without being told.
+            another number of classes load without saying so.
         params: Trainable parameters of the published implementation at `num_classes`, dead and training-only parts
             included where its state dict holds them; `params_note` explains a difference from ours.
         params_note: See `params`.
@@ -63,7 +63,14 @@ class ModelSpec:
     name: str = ""
 
     def but(self, **changes: Any) -> ModelSpec:
-        """A copy with the given fields changed."""
+        """Copy the facts with the given fields changed.
+
+        Example:
+            >>> from edgeseg.models import model_spec
+            >>> spec = model_spec("regseg").but(input_size=(256, 512))
+            >>> spec.system, spec.input_size
+            ('RegSeg', (256, 512))
+        """
         return replace(self, **changes)
 
 

@@ -1,7 +1,7 @@
 """Which registered network a checkpoint fits, when it does not fit the one asked for.
 
 Building every network to compare its keys takes long, so a bound comes first: fingerprints (`edgeseg.models.facts`)
-tell how many tensors could agree at most, and only the networks with the highest bounds are built.
+bound how many tensors could agree at most, and only the networks with the highest bounds are built.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from edgeseg.models.checkpoints import (
     PADDLE_LEAVES,
     PaddleState,
     from_paddle,
-    held_classes,
     is_paddle,
+    stored_classes,
     without_ignored,
 )
 from edgeseg.models.facts import Fingerprint, fingerprint_of, read_fingerprints
@@ -39,20 +39,25 @@ def suggest_network(state: Mapping[str, Tensor], name: str) -> str:
 
     Returns:
         The end of a sentence, from its semicolon on.
+
+    Example:
+        >>> state = registry.build_on_meta("pidnet_m").state_dict()
+        >>> suggest_network(state, "pidnet_s")
+        "; it fits 'pidnet_m': use that name"
     """
     best, agreed = _nearest(state, name)
     if agreed == 1.0 and best != name:
         return f"; it fits '{best}': use that name"
     if agreed == 1.0:
-        held = held_classes(state, registry.model_spec(name).classes_key)
-        return f"; it fits '{name}' with {held} classes: pass num_classes={held}, or none to take them from the file"
+        count = stored_classes(state, registry.model_spec(name).classes_key)
+        return f"; it fits '{name}' with {count} classes: pass num_classes={count}, or none to take them from the file"
     if agreed < _LEAST:
         return "; no registered network has these tensors"
     return f"; the nearest network is '{best}' ({agreed:.0%} of the tensors agree): check the variant"
 
 
 def _nearest(state: Mapping[str, Tensor], name: str) -> tuple[str, float]:
-    """The network with the largest share of tensors in common, and that share; the one asked for wins a tie."""
+    """Return the network with the largest share of tensors in common, and that share; the one asked for wins a tie."""
     order = list(dict.fromkeys((name, *registry.list_models())))
     bounds = _bounds(state, order)
     rank = {candidate: place for place, candidate in enumerate(order)}
@@ -67,9 +72,9 @@ def _nearest(state: Mapping[str, Tensor], name: str) -> tuple[str, float]:
 
 
 def share(state: Mapping[str, Tensor], candidate: str) -> float:
-    """Share of tensors that a registered network, built with the checkpoint's number of classes, has in common."""
+    """Return the share of tensors in common with a registered network of the checkpoint's number of classes."""
     try:
-        module = registry.build_on_meta(candidate, held_classes(state, registry.model_spec(candidate).classes_key))
+        module = registry.build_on_meta(candidate, stored_classes(state, registry.model_spec(candidate).classes_key))
     except (RuntimeError, ValueError):  # this number of classes cannot be built
         return 0.0
     target, given = module.state_dict(), from_paddle(without_ignored(state, module), module)
@@ -80,7 +85,7 @@ def share(state: Mapping[str, Tensor], candidate: str) -> float:
 
 
 def _bounds(state: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, float]:
-    """The largest share that each network could have; 1 for those without a fingerprint."""
+    """Return the largest share that each network could have; 1 for those without a fingerprint."""
     known = read_fingerprints()
     by_ignored: dict[tuple[str, ...], Given] = {}
     bounds = {}
@@ -129,7 +134,7 @@ def _orientations(shape: tuple[int, ...], paddle: bool) -> tuple[tuple[int, ...]
 
 
 def upper_share(given: Given, known: Fingerprint) -> float:
-    """The largest share of tensors that a checkpoint and a network can have in common."""
+    """Return the largest share of tensors that a checkpoint and a network can have in common."""
     free = [given.sides.get(key) for key in known.free]
     same = len(given.words & known.words) + sum(
         1 for shapes, sides in zip(free, known.free.values(), strict=True) if shapes and _may_be(shapes, sides)
@@ -141,7 +146,7 @@ def upper_share(given: Given, known: Fingerprint) -> float:
 
 
 def _may_be(shapes: tuple[tuple[int, ...], ...], sides: tuple[int, ...]) -> bool:
-    """Whether one of the shapes has these sides, where 0 stands for a side that follows the number of classes."""
+    """Check whether one of the shapes has these sides, where 0 stands for a side that follows the number of classes."""
     return any(
         len(shape) == len(sides) and all(side in (0, given) for given, side in zip(shape, sides, strict=True))
         for shape in shapes

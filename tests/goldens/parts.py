@@ -17,9 +17,9 @@ BUILDERS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {}
 
 
 def _deform_block(record: Mapping[str, Any]) -> nn.Module:
-    told = dict(record["source"]["kwargs"])
-    cin, cout, kernel = told.pop("in_channels"), told.pop("out_channels"), told.pop("kernel")
-    return DeformConv(cin, cout, kernel, **told)
+    options = dict(record["source"]["kwargs"])
+    in_channels, out_channels, kernel = options.pop("in_channels"), options.pop("out_channels"), options.pop("kernel")
+    return DeformConv(in_channels, out_channels, kernel, **options)
 
 
 BUILDERS["offset conv + deform conv (mmcv/torchvision naming and layout)"] = _deform_block
@@ -40,11 +40,11 @@ class _PointsAlone(PointHead):
 
 def _point_head(record: Mapping[str, Any]) -> nn.Module:
     """The number of points is in the record's note alone."""
-    told = record["source"]["kwargs"]
+    options = record["source"]["kwargs"]
     points = re.search(r"subdivision_num_points\s*=\s*(\d+)", record["note"])
     if points is None and len(record["outputs"][0]["shape"]) == 3:
-        return _PointsAlone(**told)
-    return PointHead(**told) if points is None else PointHead(**told, subdivision_num_points=int(points[1]))
+        return _PointsAlone(**options)
+    return PointHead(**options) if points is None else PointHead(**options, subdivision_num_points=int(points[1]))
 
 
 for _cls in (*map(head_class, list_heads()), *map(neck_class, list_necks())):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgeseg.errors import CheckpointError
 from edgeseg.export.fusion import fuse
 from edgeseg.models import create_model, list_models, model_spec
-from edgeseg.models.checkpoints import held_classes, load_state, read_checkpoint, state_from_arrays
+from edgeseg.models.checkpoints import load_state, read_checkpoint, state_from_arrays, stored_classes
 from edgeseg.models.families.pphumanseg import PPHumanSegLite
 
 NAME = "extremec3net"  # the smallest
@@ -123,8 +123,8 @@ def test_paddle_names_and_linear_layouts(tmp_path: Path) -> None:
 def test_a_square_linear_of_a_paddle_file_without_batch_norms_is_transposed(tmp_path: Path, name: str) -> None:
     """Nothing in the keys or shapes tells; who wrote the file does."""
     arrays = {key: value for key, value in _paddle_state().items() if key.startswith("square.")}
-    told: dict[str, Any] = {"StructuredToParameterName@@": {}} if name.endswith("ckpt") else {}
-    (tmp_path / name).write_bytes(pickle.dumps({**arrays, **told}, 4))
+    names: dict[str, Any] = {"StructuredToParameterName@@": {}} if name.endswith("ckpt") else {}
+    (tmp_path / name).write_bytes(pickle.dumps({**arrays, **names}, 4))
     network = nn.ModuleDict({"square": nn.Linear(3, 3)})
     load_state(network, read_checkpoint(tmp_path / name), what="a Paddle network")
     np.testing.assert_array_equal(network.state_dict()["square.weight"].numpy(), arrays["square.weight"].T)
@@ -206,7 +206,7 @@ def test_a_file_without_tensors(tmp_path: Path) -> None:
 def test_number_of_classes_comes_from_the_file(tmp_path: Path) -> None:
     torch.save(create_model("fast_scnn", num_classes=5).state_dict(), tmp_path / "w.pth")
     network = create_model("fast_scnn", weights=tmp_path / "w.pth")
-    assert held_classes(network.state_dict(), model_spec("fast_scnn").classes_key) == 5
+    assert stored_classes(network.state_dict(), model_spec("fast_scnn").classes_key) == 5
     with pytest.raises(CheckpointError, match="with 5 classes: pass num_classes=5"):
         create_model("fast_scnn", num_classes=19, weights=tmp_path / "w.pth")
 
@@ -309,7 +309,7 @@ def test_published_weights_load_strictly(real_weights: Path, file: str) -> None:
     name, classes = REAL[file]
     network = create_model(name, weights=real_weights / file)
     stored = read_checkpoint(real_weights / file)
-    assert held_classes(stored, model_spec(name).classes_key) == classes
+    assert stored_classes(stored, model_spec(name).classes_key) == classes
     assert all(torch.equal(network.state_dict()[key], value) for key, value in stored.items())
 
 
@@ -328,7 +328,7 @@ def _load_by_order(network: nn.Module, file: Path, image: Tensor) -> None:
 
     order: list[nn.Conv2d] = []
     convs = [part for part in network.modules() if isinstance(part, nn.Conv2d)]
-    hooks = [conv.register_forward_hook(lambda module, _args, _out: order.append(module)) for conv in convs]
+    hooks = [conv.register_forward_hook(lambda *_, conv=conv: order.append(conv)) for conv in convs]
     network(image)
     for hook in hooks:
         hook.remove()
@@ -351,5 +351,5 @@ def test_official_portrait_network_agrees(real_weights: Path) -> None:
         _load_by_order(network, file, image)
         logits = nn.functional.interpolate(network(image), size=(224, 398), mode="bilinear", align_corners=False)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    wanted = session.run(None, {"x": image.numpy()})[0]
+    wanted = np.asarray(session.run(None, {"x": image.numpy()})[0])
     np.testing.assert_allclose(logits.softmax(dim=1).numpy(), wanted, rtol=0, atol=1e-5)

@@ -62,8 +62,8 @@ def test_who_gives_and_who_takes(psa_type: Direction, psa_softmax: bool) -> None
     head = _psa(psa_type=psa_type, psa_softmax=psa_softmax, shrink_factor=1, normalization_factor=2.0)
     x = _randn(2, 6, 4, 5)
     reduced = head.reduce(x)
-    told = _psa_mask(head.attention(reduced), (5, 3))  # [who tells, of whom]
-    sources = told.transpose(1, 2) if psa_type == "collect" else told  # [who gives, who takes]
+    absolute = _psa_mask(head.attention(reduced), (5, 3))  # [who tells, of whom]
+    sources = absolute.transpose(1, 2) if psa_type == "collect" else absolute  # [who gives, who takes]
     sources = sources.softmax(dim=1) if psa_softmax else sources
     want = (reduced.flatten(2) @ sources / 2).reshape(reduced.shape)
     assert _worst(head._attended(x, head.reduce, head.attention, psa_type), want) < EXACT

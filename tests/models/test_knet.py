@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeseg.errors import UsageError
-from edgeseg.models.heads.knet import IterativeDecodeHead, KernelUpdateHead
+from edgeseg.models.heads.knet import IterativeDecodeHead, KernelUpdateHead, StageOptions
 from edgeseg.models.heads.registry import build_from_config, head_class
 from edgeseg.models.segmentor import create_segmentor
 
@@ -24,8 +24,8 @@ def _randn(*shape: int) -> Tensor:
 
 
 def _stage(**options: Any) -> KernelUpdateHead:
-    told = {"in_channels": 8, "num_heads": 2, "feedforward_channels": 16, "kernel_updator_cfg": UPDATOR, **options}
-    return KernelUpdateHead(**told).double().eval()
+    chosen = {"in_channels": 8, "num_heads": 2, "feedforward_channels": 16, "kernel_updator_cfg": UPDATOR, **options}
+    return KernelUpdateHead(StageOptions(**chosen)).double().eval()
 
 
 def _plain(stage: KernelUpdateHead, x: Tensor, kernels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,7 @@ def test_depthwise_takes_the_addition_once() -> None:
 
 
 def test_merged_convolutions_give_the_concatenation() -> None:
-    convs = [nn.Conv2d(5, cout, 1).double() for cout in (2, 3, 4)]
+    convs = [nn.Conv2d(5, out_channels, 1).double() for out_channels in (2, 3, 4)]
     x = _noise(2, 5, 3, 4)
     _assert_close(merge_convs(convs)(x), torch.cat([conv(x) for conv in convs], dim=1))
 

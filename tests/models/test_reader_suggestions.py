@@ -1,4 +1,4 @@
-"""Which network a checkpoint fits, told from fingerprints: they bound what building every network would say."""
+"""Which network a checkpoint fits, suggested from fingerprints: they bound what building every network would say."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_the_answer_is_that_of_building_every_network(seed: int, monkeypatch: py
     given, asked = _changed(_state(few[3]), rng), few[0]
     shares = {other: share(given, other) for other in (asked, *few)}
     best = max(shares, key=lambda other: shares[other])
-    told = suggest_network(given, asked)
-    assert (f"'{best}' ({shares[best]:.0%}" in told) == (0.5 <= shares[best] < 1.0)
+    suggested = suggest_network(given, asked)
+    assert (f"'{best}' ({shares[best]:.0%}" in suggested) == (0.5 <= shares[best] < 1.0)
 
 
 def test_networks_of_the_same_tensors_keep_the_one_asked_for() -> None:

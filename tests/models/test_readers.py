@@ -229,8 +229,8 @@ def test_onnx_initialisers_equal_to_the_library(tmp_path: Path, raw: bool) -> No
     for kind in ("f4", "f8", "f2", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "c8", "c16"):
         value = (rng.random((2, 3)) * 200 - 100).astype(kind)
         data_type = helper.np_dtype_to_tensor_dtype(value.dtype)
-        held: Any = value.tobytes() if raw else value.reshape(-1).tolist()
-        tensors.append(helper.make_tensor(kind, data_type, value.shape, held, raw=raw))
+        content: Any = value.tobytes() if raw else value.reshape(-1).tolist()
+        tensors.append(helper.make_tensor(kind, data_type, value.shape, content, raw=raw))
     (tmp_path / "w.onnx").write_bytes(_graph(tensors))
     got = read_checkpoint(tmp_path / "w.onnx")
     assert list(got) == [tensor.name for tensor in tensors]
@@ -243,8 +243,8 @@ def test_onnx_initialisers_equal_to_the_library(tmp_path: Path, raw: bool) -> No
 @pytest.mark.parametrize("raw", [True, False])
 def test_bfloat16_in_onnx(tmp_path: Path, raw: bool) -> None:
     value = torch.tensor([1.5, -2.0, 0.25], dtype=torch.bfloat16)
-    held: Any = value.view(torch.uint8).numpy().tobytes() if raw else value.tolist()
-    tensor = helper.make_tensor("a", onnx.TensorProto.BFLOAT16, [3], held, raw=raw)
+    content: Any = value.view(torch.uint8).numpy().tobytes() if raw else value.tolist()
+    tensor = helper.make_tensor("a", onnx.TensorProto.BFLOAT16, [3], content, raw=raw)
     (tmp_path / "w.onnx").write_bytes(_graph([tensor]))
     _equal(read_checkpoint(tmp_path / "w.onnx"), {"a": value})
 

@@ -18,14 +18,14 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from torch import nn
+from torch import _utils, nn
 
 from edgeseg.errors import CheckpointError
 from edgeseg.models.checkpoints import load_state, open_checkpoint, read_checkpoint
 
 
-def _refused(file: Path, told: str) -> None:
-    with pytest.raises(CheckpointError, match=told) as caught:
+def _refused(file: Path, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
         read_checkpoint(file)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -70,7 +70,7 @@ def test_numpy_states_do_not_end_the_process(tmp_path: Path, attack: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (np.array([object()]), "an array of type O8"),
         (np.array(["2020-01-01"], "datetime64[D]"), "an array of type M8"),
@@ -79,8 +79,10 @@ def test_numpy_states_do_not_end_the_process(tmp_path: Path, attack: str) -> Non
         (np.zeros(2, np.longdouble), "an array of type f16"),
     ],
 )
-def test_arrays_that_are_no_numbers(tmp_path: Path, array: Any, told: str) -> None:
-    _refused(_write(tmp_path, pickle.dumps({"a": array}, 4)), f"{told}, 'a', which edgeseg does not take; save plain")
+def test_arrays_that_are_no_numbers(tmp_path: Path, array: Any, message: str) -> None:
+    _refused(
+        _write(tmp_path, pickle.dumps({"a": array}, 4)), f"{message}, 'a', which edgeseg does not take; save plain"
+    )
 
 
 def _endless_key() -> bytes:
@@ -114,8 +116,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("attack", BOMBS)
 def test_bombs(tmp_path: Path, attack: str) -> None:
-    content, told = BOMBS[attack]
-    _refused(_write(tmp_path, content), told)
+    content, message = BOMBS[attack]
+    _refused(_write(tmp_path, content), message)
 
 
 def test_arrays_that_share_their_bytes_are_not_copied_without_end(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_terminal_escapes_are_not_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (("storage", "size", (2, 2)), "reaches beyond its storage"),
         (("storage", "offset", 1), "reaches beyond its storage"),
@@ -177,13 +179,13 @@ def test_terminal_escapes_are_not_shown(tmp_path: Path) -> None:
         (("storage", "stride", (0,)), ""),
     ],
 )
-def test_views_outside_of_their_storage(tmp_path: Path, change: tuple[str, str, Any], told: str) -> None:
+def test_views_outside_of_their_storage(tmp_path: Path, change: tuple[str, str, Any], message: str) -> None:
     parts: dict[str, Any] = {"offset": 0, "size": (3,), "stride": (1,), **{change[1]: change[2]}}
     if change[1] == "size" and len(change[2]) == 2:
         parts["stride"] = (2, 1)
     file = _handmade(tmp_path, parts["offset"], parts["size"], parts["stride"])
-    if told:
-        _refused(file, told)
+    if message:
+        _refused(file, message)
     else:
         assert read_checkpoint(file)["a"].tolist() == [0.0, 0.0, 0.0]
 
@@ -199,7 +201,7 @@ class _Note:
         self.parts = parts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return torch._utils._rebuild_tensor_v2, (_Storage(), *self.parts, False, {})
+        return _utils._rebuild_tensor_v2, (_Storage(), *self.parts, False, {})
 
 
 class _Storage:
@@ -234,7 +236,7 @@ def _quantised() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (_quantised, "a quantised tensor, 'a'"),
         (lambda: torch.ones(3).to_sparse(), "a sparse tensor, 'a'"),
@@ -242,9 +244,9 @@ def _quantised() -> Any:
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_tensors_that_are_not_taken(tmp_path: Path, make: Callable[[], Any], told: str) -> None:
+def test_tensors_that_are_not_taken(tmp_path: Path, make: Callable[[], Any], message: str) -> None:
     torch.save({"a": make()}, tmp_path / "w.pth")
-    _refused(tmp_path / "w.pth", told)
+    _refused(tmp_path / "w.pth", message)
     torch.save({"state_dict": {"a": torch.ones(2)}, "calibration": make()}, tmp_path / "w.pth")
     assert read_checkpoint(tmp_path / "w.pth")["a"].tolist() == [1.0, 1.0]
 
@@ -276,7 +278,7 @@ def _lied(content: bytes, signature: bytes, at: int, value: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("signature", "at", "value", "told"),
+    ("signature", "at", "value", "message"),
     [
         (b"PK\x03\x04", 18, struct.pack("<I", 7), "another one than its directory lists"),
         (b"PK\x01\x02", 20, struct.pack("<I", 7), "has two sizes"),
@@ -288,10 +290,10 @@ def _lied(content: bytes, signature: bytes, at: int, value: bytes) -> bytes:
         (b"PK\x05\x06", 10, struct.pack("<H", 9), "another length than it states"),
     ],
 )
-def test_zips_that_lie(tmp_path: Path, signature: bytes, at: int, value: bytes, told: str) -> None:
+def test_zips_that_lie(tmp_path: Path, signature: bytes, at: int, value: bytes, message: str) -> None:
     file = _handmade(tmp_path, 0, (3,), (1,))
     file.write_bytes(_lied(file.read_bytes(), signature, at, value))
-    _refused(file, told)
+    _refused(file, message)
 
 
 def test_overlapping_entries(tmp_path: Path) -> None:
@@ -338,7 +340,7 @@ def _script(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
@@ -352,9 +354,9 @@ def _script(path: Path) -> None:
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     ],
 )
-def test_files_that_are_something_else(tmp_path: Path, content: bytes, told: str) -> None:
+def test_files_that_are_something_else(tmp_path: Path, content: bytes, message: str) -> None:
     for suffix in (".pth", ".pdparams"):
-        _refused(_write(tmp_path, content, f"w{suffix}"), told)
+        _refused(_write(tmp_path, content, f"w{suffix}"), message)
 
 
 def test_archives_that_are_something_else(tmp_path: Path) -> None:
@@ -384,7 +386,7 @@ GOOD: dict[str, Any] = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
 
 
 @pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "message"),
     [
         ({"a": {**GOOD, "shape": [4]}}, "other bytes than its shape"),
         ({"a": {**GOOD, "shape": [1 << 62, 1 << 62]}}, "sides that cannot be"),
@@ -403,8 +405,8 @@ GOOD: dict[str, Any] = {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}
         (b'{"a":' * 100_000, "not a whole"),
     ],
 )
-def test_safetensors_headers_that_lie(tmp_path: Path, header: object, told: str) -> None:
-    _refused(_safe(tmp_path, header), told)
+def test_safetensors_headers_that_lie(tmp_path: Path, header: object, message: str) -> None:
+    _refused(_safe(tmp_path, header), message)
 
 
 def test_a_safetensors_header_beyond_the_file(tmp_path: Path) -> None:

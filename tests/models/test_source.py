@@ -47,7 +47,7 @@ def test_a_module_carries_its_own_spec_and_an_argument_goes_before_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "kind", "told"),
+    ("path", "kind", "message"),
     [
         ("no_such_package_at_all:make", UsageError, "cannot import 'no_such_package_at_all'"),
         (f"{HERE}:nothing", UsageError, "has no 'nothing'"),
@@ -60,8 +60,8 @@ def test_a_module_carries_its_own_spec_and_an_argument_goes_before_it() -> None:
         (".networks:make", ExportError, "importing '.networks' failed: TypeError"),
     ],
 )
-def test_a_wrong_factory_is_one_sentence(path: str, kind: type[Exception], told: str) -> None:
-    with pytest.raises(kind, match=told) as caught:
+def test_a_wrong_factory_is_one_sentence(path: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
         resolve_network(path)
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value)

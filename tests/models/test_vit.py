@@ -12,7 +12,7 @@ from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.to_onnx import export_onnx, simplify
 from edgeseg.models import create_model
 from edgeseg.models.backbones.registry import create_backbone, list_backbones
-from edgeseg.models.backbones.vit import VIT_SIZES, VisionTransformer, vit
+from edgeseg.models.backbones.vit import VIT_SIZES, VisionTransformer, ViTOptions, vit
 from edgeseg.models.heads.base import DecodeHead
 from edgeseg.models.heads.dpt import DPTHead
 from edgeseg.models.heads.registry import build_from_config
@@ -35,9 +35,9 @@ def _close(got: Tensor, want: Tensor) -> bool:
 
 
 def _small(**options: object) -> VisionTransformer:
-    told = {"img_size": (32, 48), "patch_size": 8, "embed_dims": 12, "num_layers": 2, "num_heads": 3, **options}
+    chosen = {"img_size": (32, 48), "patch_size": 8, "embed_dims": 12, "num_layers": 2, "num_heads": 3, **options}
     torch.manual_seed(0)
-    return VisionTransformer(**told).double().eval()  # type: ignore[arg-type]
+    return VisionTransformer(ViTOptions(**chosen)).double().eval()  # type: ignore[arg-type]
 
 
 def test_tokens_lie_row_by_row() -> None:
@@ -163,8 +163,8 @@ def test_dpt_reads_class_tokens_from_the_transformer() -> None:
 
 
 def _dpt(**options: object) -> DPTHead:
-    told = {"in_channels": (6,) * 4, "in_index": (0, 1, 2, 3), "channels": 4, "num_classes": 2, "embed_dims": 6}
-    head = DPTHead(**{**told, "post_process_channels": (2, 3, 4, 5), **options})  # type: ignore[arg-type]
+    chosen = {"in_channels": (6,) * 4, "in_index": (0, 1, 2, 3), "channels": 4, "num_classes": 2, "embed_dims": 6}
+    head = DPTHead(**{**chosen, "post_process_channels": (2, 3, 4, 5), **options})  # type: ignore[arg-type]
     return head.double().eval()
 
 

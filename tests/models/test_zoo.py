@@ -11,6 +11,7 @@ from edgeseg.export.fusion import fuse
 from edgeseg.models import create_model, list_models, model_spec
 from edgeseg.models.registry import build_on_meta
 from tests.goldens.runner import (
+    TOLERANCE,
     build,
     count_params,
     fill_module,
@@ -23,7 +24,6 @@ from tests.goldens.runner import (
 )
 
 RECORDS = record_files()
-TOLERANCE = 1e-6
 SMALL, LARGE = (96, 160), (512, 1024)
 LARGER = ("pidnet_m", "pidnet_l", "mmseg_segformer_b3", "mmseg_segformer_b4", "mmseg_segformer_b5")
 """Made of the same blocks as smaller ones."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -170,8 +169,8 @@ def open_graph(model: onnx.ModelProto, *, batch: int = 1) -> Logits:
         raise ExportError(f"ONNX Runtime refuses the low-precision graph: {first_reason(error)}") from error
 
     def run(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        out: list[NDArray[Any]] = session.run(["logits"], {"image": np.stack([image] * batch)})
-        logits: NDArray[np.float32] = out[0][0]
-        return logits
+        (logits,) = session.run(["logits"], {"image": np.stack([image] * batch)})
+        first: NDArray[np.float32] = np.asarray(logits)[0]
+        return first
 
     return run

@@ -51,16 +51,16 @@ class DFNet(nn.Module):
             layers += [nn.Conv2d(first, second, 3, 2, 1, bias=False), nn.BatchNorm2d(second), nn.ReLU()]
         self.stage1 = nn.Sequential(*layers)
         self.stages = stages
-        cin, reduction, info = 64, 4, []
-        for name, blocks, cout, stride, is_map in stages:
-            self.add_module(name, resnet_stage(BasicBlock, cin, cout, blocks, stride=stride))
-            cin, reduction = cout, reduction * stride
+        in_channels, reduction, info = 64, 4, []
+        for name, blocks, out_channels, stride, is_map in stages:
+            self.add_module(name, resnet_stage(BasicBlock, in_channels, out_channels, blocks, stride=stride))
+            in_channels, reduction = out_channels, reduction * stride
             if is_map:
-                info.append(FeatureInfo(cout, reduction))
+                info.append(FeatureInfo(out_channels, reduction))
         self.feature_info = tuple(info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image (N, 3, H, W); see the class."""
+        """Compute three maps of an image (N, 3, H, W); see the class."""
         x, maps = self.stage1(image), []
         for name, _, _, _, is_map in self.stages:
             x = self.get_submodule(name)(x)

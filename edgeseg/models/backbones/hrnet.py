@@ -19,6 +19,7 @@ from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, WideBottleneck
 from edgeseg.models.layers.resize import resize_like, upsample
+from edgeseg.models.layers.sequential import conv_bn, conv_bn_relu
 
 __all__ = ["HRNet", "HRStage", "hrnet"]
 
@@ -45,27 +46,21 @@ class HRStage:
         return tuple(width * self.block.expansion for width in self.widths)
 
 
-def _conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """Convolution, BN and ReLU under the keys 0, 1."""
-    conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), *([nn.ReLU()] if relu else []))
-
-
 class _Up(nn.Sequential):
     """1x1 and BN of a coarser map, then bilinear to the finer one's size: by a power of two, and again if that is off.
 
     Args:
-        cin: Channels of the coarser map.
-        cout: Channels of the finer map.
+        in_channels: Channels of the coarser map.
+        out_channels: Channels of the finer map.
         factor: Between their strides.
     """
 
-    def __init__(self, cin: int, cout: int, factor: int) -> None:
-        super().__init__(*_conv_bn(cin, cout, 1, relu=False))
+    def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+        super().__init__(*conv_bn(in_channels, out_channels, 1))
         self.factor = factor
 
     def to_size(self, x: Tensor, finer: Tensor) -> Tensor:
-        """The coarser map `x` at the size and with the channels of `finer`."""
+        """Compute the coarser map `x` at the size and with the channels of `finer`."""
         y = upsample(self(x), self.factor)
         return y if y.shape[2:] == finer.shape[2:] else resize_like(y, finer)
 
@@ -74,14 +69,14 @@ class _Up(nn.Sequential):
         fold_bn_pair(self, "0", "1")
 
 
-def _down(cin: int, cout: int, steps: int) -> nn.Sequential:
-    """Strided 3x3s from a finer map to a coarser one; the last widens and has no ReLU."""
-    rest = (_conv_bn(cin, cin, 3, stride=2) for _ in range(steps - 1))
-    return nn.Sequential(*rest, _conv_bn(cin, cout, 3, stride=2, relu=False))
+def _down(in_channels: int, out_channels: int, steps: int) -> nn.Sequential:
+    """Build strided 3x3s from a finer map to a coarser one; the last widens and has no ReLU."""
+    rest = (conv_bn_relu(in_channels, in_channels, 3, stride=2) for _ in range(steps - 1))
+    return nn.Sequential(*rest, conv_bn(in_channels, out_channels, 3, stride=2))
 
 
 def _exchange(channels: Sequence[int], i: int, j: int) -> nn.Module:
-    """What brings map j to map i."""
+    """Build what brings map j to map i."""
     if i == j:
         return nn.Identity()
     return _Up(channels[j], channels[i], 2 ** (j - i)) if j > i else _down(channels[j], channels[i], i - j)
@@ -110,21 +105,21 @@ class _Module(nn.Module):
         return torch.relu(total)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """One map per branch, to the same sizes."""
+        """Compute one map per branch, to the same sizes."""
         deep = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         return [self._sum(i, deep) for i in range(len(deep))]
 
 
 def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
-    """From the maps of one stage to the inputs of the next; whatever is not handed on is made of the last map."""
+    """Build the way from the maps of one stage to the inputs of the next; a new one is made of the last map."""
     layers: list[nn.Module] = []
     for k, width in enumerate(after):
         if k < len(before):
-            layers.append(nn.Identity() if before[k] == width else _conv_bn(before[k], width, 3))
+            layers.append(nn.Identity() if before[k] == width else conv_bn_relu(before[k], width, 3))
         else:
             steps = k + 1 - len(before)
             widths = [*[before[-1]] * steps, width]
-            layers.append(nn.Sequential(*(_conv_bn(widths[j], widths[j + 1], 3, stride=2) for j in range(steps))))
+            layers.append(nn.Sequential(*(conv_bn_relu(widths[j], widths[j + 1], 3, stride=2) for j in range(steps))))
     return nn.ModuleList(layers)
 
 
@@ -163,7 +158,7 @@ class HRNet(nn.Module):
         self.feature_info = tuple(FeatureInfo(width, 4 * 2**k) for k, width in enumerate(before))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image (N, 3, H, W); see the class."""
+        """Compute maps of an image (N, 3, H, W); see the class."""
         x = torch.relu(self.bn1(self.conv1(image)))
         maps = [self.layer1(torch.relu(self.bn2(self.conv2(x))))]
         for k in range(1, self.stages + 1):
@@ -171,7 +166,7 @@ class HRNet(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)
 
     def fuse(self) -> None:
@@ -181,7 +176,7 @@ class HRNet(nn.Module):
 
 
 def hrnet(width: int, *, small: bool = False) -> HRNet:
-    """HRNetV2 of a width of its finest branch, such as 18, 32 or 48.
+    """Build HRNetV2 of a width of its finest branch, such as 18, 32 or 48.
 
     Args:
         width: Of the finest branch; each coarser one is twice as wide.

@@ -35,13 +35,13 @@ _norm = partial(nn.LayerNorm, eps=1e-6)
 class PatchEmbed(nn.Module):
     """A strided convolution with overlapping windows, and a norm of every token."""
 
-    def __init__(self, cin: int, cout: int, *, patch: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, patch: int, stride: int) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(cin, cout, patch, stride, patch // 2)
-        self.norm = _norm(cout)
+        self.projection = nn.Conv2d(in_channels, out_channels, patch, stride, patch // 2)
+        self.norm = _norm(out_channels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (N, L, cout) of a map (N, cin, H, W), and their grid's height and width."""
+        """Compute tokens (N, L, out_channels) of a map (N, in_channels, H, W), and their grid's height and width."""
         y = self.projection(x)
         return self.norm(map_to_tokens(y)), (y.shape[2], y.shape[3])
 
@@ -65,7 +65,7 @@ class ReducedAttention(nn.Module):
             self.norm = _norm(channels)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Tokens (N, H * W, channels) of a grid `size` to the same shape; without the skip."""
+        """Turn tokens (N, H * W, channels) of a grid `size` into tokens of the same shape; without the skip."""
         context = self.norm(map_to_tokens(self.sr(tokens_to_map(tokens, size)))) if self.ratio > 1 else None
         y: Tensor = self.attn(tokens, context)
         return y
@@ -85,7 +85,7 @@ class MixFFN(nn.Module):
         )
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Tokens (N, H * W, channels) of a grid `size` to the same shape; without the skip."""
+        """Turn tokens (N, H * W, channels) of a grid `size` into tokens of the same shape; without the skip."""
         return map_to_tokens(self.layers(tokens_to_map(tokens, size)))
 
 
@@ -100,7 +100,7 @@ class MixBlock(nn.Module):
         self.ffn = MixFFN(channels, expand * channels)
 
     def forward(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """Tokens (N, H * W, channels) of a grid `size` to the same shape."""
+        """Turn tokens (N, H * W, channels) of a grid `size` into tokens of the same shape."""
         tokens = tokens + self.attn(self.norm1(tokens), size)
         y: Tensor = tokens + self.ffn(self.norm2(tokens), size)
         return y
@@ -138,19 +138,19 @@ class MixVisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList()
-        cin, reduction, info = 3, 1, []
+        in_channels, reduction, info = 3, 1, []
         stages = zip(num_layers, num_heads, patch_sizes, strides, sr_ratios, strict=True)
         for depth, heads, patch, stride, ratio in stages:
             width = embed_dims * heads
             blocks = (MixBlock(width, heads, ratio=ratio, expand=mlp_ratio, bias=qkv_bias) for _ in range(depth))
-            embed = PatchEmbed(cin, width, patch=patch, stride=stride)
+            embed = PatchEmbed(in_channels, width, patch=patch, stride=stride)
             self.layers.append(nn.ModuleList((embed, nn.ModuleList(blocks), _norm(width))))
-            cin, reduction = width, reduction * stride
+            in_channels, reduction = width, reduction * stride
             info.append(FeatureInfo(width, reduction))
         self.feature_info = tuple(info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """One map per stage of an image (N, 3, H, W); see the class."""
+        """Compute one map per stage of an image (N, 3, H, W); see the class."""
         x, maps = image, []
         for stage in self.layers:
             embed, blocks, norm = stage.children()
@@ -163,7 +163,7 @@ class MixVisionTransformer(nn.Module):
 
 
 def mit(variant: str) -> MixVisionTransformer:
-    """MiT of a variant of `MIT_DEPTHS`.
+    """Build MiT of a variant of `MIT_DEPTHS`.
 
     Raises:
         UnknownNameError: No such variant.

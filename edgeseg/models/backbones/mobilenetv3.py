@@ -73,7 +73,7 @@ SMALL = (
 
 
 def hard_sigmoid_fifth(x: Tensor) -> Tensor:
-    """Paddle's hard sigmoid, clip(x / 5 + 1/2, 0, 1)."""
+    """Compute Paddle's hard sigmoid, clip(x / 5 + 1/2, 0, 1)."""
     return torch.clamp(0.2 * x + 0.5, 0.0, 1.0)
 
 
@@ -143,16 +143,16 @@ MMSEG = MobileNetV3Style(
 class Block(nn.Module):
     """1x1 to the inner width, depthwise convolution, channel weights, linear 1x1; plus the input where shape allows."""
 
-    def __init__(self, cin: int, row: Row, style: MobileNetV3Style, *, stride: int, dilation: int) -> None:
+    def __init__(self, in_channels: int, row: Row, style: MobileNetV3Style, *, stride: int, dilation: int) -> None:
         super().__init__()
         act = F.hardswish if row.swish else torch.relu
         inner, eps = row.inner, style.eps
         self.style, self.kernel, self.stride = style, row.kernel, stride
         self.same = style.same and stride > 1
-        self.add = stride == 1 and cin == row.channels
-        self.expand = style.expand_always or inner != cin
+        self.add = stride == 1 and in_channels == row.channels
+        self.expand = style.expand_always or inner != in_channels
         if self.expand:
-            self.expand_conv = ConvBN(cin, inner, 1, act=act, eps=eps)
+            self.expand_conv = ConvBN(in_channels, inner, 1, act=act, eps=eps)
         pad = 0 if self.same else None
         deep = ConvBN(
             inner, inner, row.kernel, stride=stride, padding=pad, dilation=dilation, groups=inner, act=act, eps=eps
@@ -167,7 +167,7 @@ class Block(nn.Module):
         self.linear_conv = ConvBN(inner, row.channels, 1, relu=False, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, channels, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, channels, ceil(H / stride), ceil(W / stride))."""
         y = self.expand_conv(x) if self.expand else x
         y = self.get_submodule(self.style.depthwise)(pad_same(y, self.kernel, self.stride) if self.same else y)
         if self.squeeze:
@@ -177,7 +177,7 @@ class Block(nn.Module):
 
 
 def _strides(rows: tuple[Row, ...], output_stride: int) -> list[tuple[int, int, int]]:
-    """Stride, dilation and total stride of each block: dilation takes over where `output_stride` is reached."""
+    """Return stride, dilation and total stride of each block; dilation takes over where `output_stride` is reached."""
     total, dilation, found = 2, 1, []
     for row in rows:
         stride = row.stride
@@ -217,13 +217,13 @@ class MobileNetV3(nn.Module):
         self.add_module(style.stem, stem)
         plan = _strides(rows, output_stride)
         self.units: list[str] = []
-        cin, found = 16, [FeatureInfo(16, 2)]
+        in_channels, found = 16, [FeatureInfo(16, 2)]
         for row, (stride, dilation, total) in zip(rows, plan, strict=True):
-            self._add_unit(Block(cin, row, style, stride=stride, dilation=dilation))
-            cin = row.channels
-            found.append(FeatureInfo(cin, total))
+            self._add_unit(Block(in_channels, row, style, stride=stride, dilation=dilation))
+            in_channels = row.channels
+            found.append(FeatureInfo(in_channels, total))
         if style.last:
-            self._add_unit(ConvBN(cin, rows[-1].inner, 1, act=F.hardswish, eps=style.eps))
+            self._add_unit(ConvBN(in_channels, rows[-1].inner, 1, act=F.hardswish, eps=style.eps))
             found.append(FeatureInfo(rows[-1].inner, plan[-1][2]))
         self.feature_info = tuple(found[tap] for tap in taps)
 
@@ -234,7 +234,7 @@ class MobileNetV3(nn.Module):
         self.units.append(name)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image (N, 3, H, W) at the taps."""
+        """Compute maps of an image (N, 3, H, W) at the taps."""
         x = self.get_submodule(self.style.stem)(pad_same(image) if self.style.same else image)
         maps = [x]
         for name in self.units[: self.taps[-1]]:
@@ -242,5 +242,5 @@ class MobileNetV3(nn.Module):
         return [maps[tap] for tap in self.taps]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)

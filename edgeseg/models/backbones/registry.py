@@ -35,12 +35,17 @@ def register_backbone(name: str) -> Callable[[_B], _B]:
 
 
 def list_backbones() -> list[str]:
-    """Names of the backbones that are not registered networks themselves."""
+    """List the names of the backbones that are not registered networks themselves.
+
+    Example:
+        >>> "resnet18_v1c" in list_backbones()
+        True
+    """
     return BACKBONES.names()
 
 
 def can_dilate(name: str) -> bool:
-    """Whether the backbone of this name can be built for several output strides."""
+    """Check whether the backbone of this name can be built for several output strides."""
     return name in BACKBONES and "output_stride" in inspect.signature(BACKBONES.find(name)).parameters
 
 
@@ -57,6 +62,11 @@ def create_backbone(name: str, *, output_stride: int | None = None) -> nn.Module
     Raises:
         UnknownNameError: No such backbone; suggests the nearest.
         UsageError: The network declares no features, or cannot have the output stride.
+
+    Example:
+        >>> backbone = create_backbone("resnet18", output_stride=16)
+        >>> [(info.channels, info.reduction) for info in backbone.feature_info]
+        [(64, 4), (128, 8), (256, 16), (512, 16)]
     """
     options = {"output_stride": output_stride} if output_stride and can_dilate(name) else {}
     module = BACKBONES.find(name)(**options) if name in BACKBONES else _registered(name)

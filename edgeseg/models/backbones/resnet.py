@@ -8,7 +8,7 @@ number of stages put `resnet_stage` and `deep_stem` together themselves.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
@@ -16,7 +16,10 @@ from edgeseg.errors import UsageError
 from edgeseg.models.backbones.registry import register_backbone
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.folding import fold_bn_pair
-from edgeseg.models.layers.residual import BasicBlock, Bottleneck, Norm, WideBottleneck, activate
+from edgeseg.models.layers.residual import BasicBlock, BlockStyle, Bottleneck, Norm, WideBottleneck, activate
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["RESNET_BLOCKS", "ResNet", "deep_stem", "resnet", "resnet_stage"]
 
@@ -38,44 +41,37 @@ _STAGES: dict[int, tuple[tuple[int, int, int, int], tuple[int, int, int, int]]] 
 
 
 def deep_stem(first: int, last: int, *, norm: Norm = nn.BatchNorm2d) -> tuple[nn.Module, ...]:
-    """Layers in place of the 7x7: 3x3 with stride 2 to `first`, 3x3, 3x3 to `last`, each with norm and ReLU."""
+    """Build layers in place of the 7x7: 3x3 with stride 2 to `first`, 3x3, 3x3 to `last`, each with norm and ReLU."""
     layers: list[nn.Module] = []
-    for cin, cout, stride in ((3, first, 2), (first, first, 1), (first, last, 1)):
-        layers += [nn.Conv2d(cin, cout, 3, stride, 1, bias=False), norm(cout), nn.ReLU()]
+    for in_channels, out_channels, stride in ((3, first, 2), (first, first, 1), (first, last, 1)):
+        layers += [nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), norm(out_channels), nn.ReLU()]
     return tuple(layers)
 
 
 def resnet_stage(
     block: type[BasicBlock] | type[Bottleneck],
-    cin: int,
+    in_channels: int,
     width: int,
     blocks: int,
     *,
     stride: int = 1,
     dilation: int = 1,
-    contract: bool = True,
-    norm: Norm = nn.BatchNorm2d,
-    slope: float = 0.0,
-    avg_down: bool = False,
+    **style: Unpack[BlockStyle],
 ) -> nn.Sequential:
-    """`blocks` residual blocks in a row, each ending in a ReLU; the first strides.
+    """Build residual blocks in a row, each ending in a ReLU; the first strides, and has half a dilation, as published.
 
     Args:
         block: Kind of block.
-        cin: Input channels.
+        in_channels: Input channels.
         width: Of the blocks; bottlenecks put out `block.expansion` times as many channels.
         blocks: How many.
         stride: Of the first.
-        dilation: Of the (first) 3x3 of every block.
-        contract: The first block of a dilated stage has half the dilation.
-        norm: Makes the normalisations.
-        slope: Of the inner activations; 0 is ReLU.
-        avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
+        dilation: Of the (first) 3x3 of every block but the first.
+        style: What all blocks share.
     """
-    early = max(1, dilation // 2) if contract else dilation
-    first = block(cin, width, stride=stride, dilation=early, relu=True, norm=norm, slope=slope, avg_down=avg_down)
-    cout = width * block.expansion
-    rest = (block(cout, width, dilation=dilation, relu=True, norm=norm, slope=slope) for _ in range(blocks - 1))
+    first = block(in_channels, width, stride=stride, dilation=max(1, dilation // 2), relu=True, **style)
+    out_channels = width * block.expansion
+    rest = (block(out_channels, width, dilation=dilation, relu=True, **style) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
 
 
@@ -87,9 +83,7 @@ class ResNet(nn.Module):
         stem: ``"plain"`` is a 7x7 with stride 2, ``"deep"`` three 3x3 (ResNet-C, ResNet-D).
         strides: Of the four stages.
         dilations: Of the four stages; stride 8 is strides (1, 2, 1, 1) with dilations (1, 1, 2, 4).
-        contract: As in `resnet_stage`.
-        avg_down: As in `resnet_stage`.
-        ceil_mode: Of the max pool (Caffe).
+        avg_down: A strided shortcut averages before its 1x1 (ResNet-D).
         norm: Makes the normalisations.
         slope: Of all activations but those after the sums; 0 is ReLU.
 
@@ -104,9 +98,7 @@ class ResNet(nn.Module):
         stem: Literal["plain", "deep"] = "plain",
         strides: tuple[int, int, int, int] = (1, 2, 2, 2),
         dilations: tuple[int, int, int, int] = (1, 1, 1, 1),
-        contract: bool = True,
         avg_down: bool = False,
-        ceil_mode: bool = False,
         norm: Norm = nn.BatchNorm2d,
         slope: float = 0.0,
     ) -> None:
@@ -117,28 +109,28 @@ class ResNet(nn.Module):
             self.bn1 = norm(64)
         else:
             self.stem = nn.Sequential(*deep_stem(32, 64, norm=norm))
-        self.maxpool = nn.MaxPool2d(3, 2, 1, ceil_mode=ceil_mode)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
         block = BasicBlock if depth < 50 else WideBottleneck
-        cin, reduction, info = 64, 4, []
+        in_channels, reduction, info = 64, 4, []
         for k in range(4):
             width = 64 * 2**k
             stage = resnet_stage(
-                block, cin, width, RESNET_BLOCKS[depth][k], stride=strides[k], dilation=dilations[k],
-                contract=contract, norm=norm, slope=slope, avg_down=avg_down,
+                block, in_channels, width, RESNET_BLOCKS[depth][k], stride=strides[k], dilation=dilations[k],
+                norm=norm, slope=slope, avg_down=avg_down,
             )  # fmt: skip
             self.add_module(f"layer{k + 1}", stage)
-            cin, reduction = width * block.expansion, reduction * strides[k]
-            info.append(FeatureInfo(cin, reduction))
+            in_channels, reduction = width * block.expansion, reduction * strides[k]
+            info.append(FeatureInfo(in_channels, reduction))
         self.feature_info = tuple(info)
 
     def stem_map(self, image: Tensor) -> Tensor:
-        """The map (N, 64, H / 4, W / 4) that the first stage reads."""
+        """Compute the map (N, 64, H / 4, W / 4) that the first stage reads."""
         x = activate(self.bn1(self.conv1(image)), self.slope) if self.plain else self.stem(image)
         y: Tensor = self.maxpool(x)
         return y
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four maps of an image (N, 3, H, W); see the class."""
+        """Compute four maps of an image (N, 3, H, W); see the class."""
         x, maps = self.stem_map(image), []
         for k in range(1, 5):
             x = self.get_submodule(f"layer{k}")(x)
@@ -146,7 +138,7 @@ class ResNet(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)
 
     def fuse(self) -> None:
@@ -156,7 +148,7 @@ class ResNet(nn.Module):
 
 
 def resnet(depth: int, *, stem: Literal["plain", "deep"] = "deep", output_stride: int = 32) -> ResNet:
-    """A ResNet whose last stages dilate in place of striding; the deep stem is mmsegmentation's ResNetV1c.
+    """Build a ResNet whose last stages dilate in place of striding; the deep stem is mmsegmentation's ResNetV1c.
 
     Raises:
         UsageError: `output_stride` is none of 8, 16, 32.

@@ -60,14 +60,14 @@ class STDCStyle:
     down: str = "avd_layer"
     count_pad: bool = True
 
-    def conv(self, cin: int, cout: int, kernel: int, *, stride: int = 1) -> nn.Module:
-        """Convolution, BN, ReLU."""
+    def conv(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1) -> nn.Module:
+        """Build a convolution, BN, ReLU."""
         if self.layout == "blocks":
-            return seq_conv(cin, cout, kernel, stride=stride)
-        return ConvBN(cin, cout, kernel, stride=stride)
+            return seq_conv(in_channels, out_channels, kernel, stride=stride)
+        return ConvBN(in_channels, out_channels, kernel, stride=stride)
 
     def strided(self, channels: int) -> nn.Module:
-        """Depthwise 3x3 with stride 2, BN."""
+        """Build a depthwise 3x3 with stride 2, BN."""
         if self.layout == "features":
             conv = nn.Conv2d(channels, channels, 3, 2, 1, groups=channels, bias=False)
             return nn.Sequential(conv, nn.BatchNorm2d(channels))
@@ -89,9 +89,13 @@ MMSEG = STDCStyle(layout="stages", convs="layers", down="downsample")
 """open-mmlab/mmsegmentation."""
 
 
-def seq_conv(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
-    """Convolution, BN, and ReLU where `relu`, under the key ``seq`` as in super-gradients."""
-    return nn.Sequential(OrderedDict(seq=ConvBN(cin, cout, kernel, stride=stride, groups=groups, relu=relu)))
+def seq_conv(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True
+) -> nn.Sequential:
+    """Build a convolution, BN, and ReLU where `relu`, under the key ``seq`` as in super-gradients."""
+    return nn.Sequential(
+        OrderedDict(seq=ConvBN(in_channels, out_channels, kernel, stride=stride, groups=groups, relu=relu))
+    )
 
 
 class STDCBlock(nn.Module):
@@ -101,16 +105,16 @@ class STDCBlock(nn.Module):
     convolution halves the first output on its way to the second, and an average pool on its way to the output.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         stride: 1 or 2.
         style: Keys and pool.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1, style: STDCStyle = OFFICIAL) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1, style: STDCStyle = OFFICIAL) -> None:
         super().__init__()
-        widths = (cout // 2, cout // 4, cout // 8, cout // 8)
-        convs = [style.conv(cin, widths[0], 1), *(style.conv(a, b, 3) for a, b in pairwise(widths))]
+        widths = (out_channels // 2, out_channels // 4, out_channels // 8, out_channels // 8)
+        convs = [style.conv(in_channels, widths[0], 1), *(style.conv(a, b, 3) for a, b in pairwise(widths))]
         self.names, self.halves = (style.convs, style.down), stride == 2
         if self.halves and style.down:
             self.add_module(style.down, style.strided(widths[0]))
@@ -120,7 +124,7 @@ class STDCBlock(nn.Module):
         self.skip = nn.AvgPool2d(3, 2, 1, count_include_pad=style.count_pad) if self.halves else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         first, *rest = self.get_submodule(self.names[0]).children()
         x = first(x)
         maps = [self.skip(x)]
@@ -133,11 +137,11 @@ class STDCBlock(nn.Module):
 
 
 def _stages(blocks: tuple[int, int, int], style: STDCStyle) -> list[list[nn.Module]]:
-    """The layers of each of the five stages; every stage halves the map."""
+    """Build the layers of each of the five stages; every stage halves the map."""
     stages: list[list[nn.Module]] = [[style.conv(a, b, 3, stride=2)] for a, b in ((3, 32), (32, 64))]
-    for (cin, cout), count in zip(pairwise(_WIDTHS[1:]), blocks, strict=True):
-        rest = (STDCBlock(cout, cout, style=style) for _ in range(count - 1))
-        stages.append([STDCBlock(cin, cout, stride=2, style=style), *rest])
+    for (in_channels, out_channels), count in zip(pairwise(_WIDTHS[1:]), blocks, strict=True):
+        rest = (STDCBlock(out_channels, out_channels, style=style) for _ in range(count - 1))
+        stages.append([STDCBlock(in_channels, out_channels, stride=2, style=style), *rest])
     return stages
 
 
@@ -205,7 +209,7 @@ class STDC(nn.Module):
             start += len(stage)
 
     def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """Five maps of an image (N, 3, H, W); see the class."""
+        """Compute five maps of an image (N, 3, H, W); see the class."""
         maps, x = [], image
         for paths in self._paths:
             for path in paths:

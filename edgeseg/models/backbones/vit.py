@@ -10,6 +10,7 @@ so that an export at a fixed size holds the result as a constant.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.keys import put_module
 from edgeseg.models.layers.transformer import TransformerLayer, map_to_tokens, tokens_to_map
 
-__all__ = ["VIT_SIZES", "VisionTransformer", "vit"]
+__all__ = ["VIT_SIZES", "ViTOptions", "VisionTransformer", "vit"]
 
 VIT_SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (192, 12, 3),
@@ -37,14 +38,15 @@ _PROJECTION = "patch_embed.projection"
 
 
 def _pad_to(x: Tensor, multiple: int) -> Tensor:
-    """Zeros at the right and at the bottom, up to a multiple; no condition, which would bind an export of free size."""
+    """Pad with zeros at the right and at the bottom, up to a multiple; no condition, for exports of free size."""
     return F.pad(x, (0, -x.shape[3] % multiple, 0, -x.shape[2] % multiple))
 
 
-class VisionTransformer(nn.Module):
-    """The backbone.
+@dataclass(frozen=True, kw_only=True)
+class ViTOptions:
+    """Options of a `VisionTransformer`, named as in mmsegmentation.
 
-    Args:
+    Attributes:
         img_size: Height x width that the position embedding is for; one number for both.
         patch_size: Side of a patch, and the stride of all maps.
         in_channels: Of the image.
@@ -62,53 +64,79 @@ class VisionTransformer(nn.Module):
         num_fcs: Linear layers of the feed-forward networks.
         norm_eps: Of the layer norms; mmsegmentation writes it into ``norm_cfg``.
 
-    Shape:
-        image (N, in_channels, H, W) -> maps (N, embed_dims, ceil(H / patch_size), ceil(W / patch_size)), one per entry
-        of `out_indices`; then their class tokens (N, embed_dims, 1, 1) where `output_cls_token`.
-
     Raises:
         UsageError: Class tokens are to be put out but not computed, or an index is no layer's.
     """
 
-    def __init__(
-        self,
-        *,
-        img_size: int | Sequence[int] = 224,
-        patch_size: int = 16,
-        in_channels: int = 3,
-        embed_dims: int = 768,
-        num_layers: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: int = 4,
-        out_indices: int | Sequence[int] = -1,
-        qkv_bias: bool = True,
-        with_cls_token: bool = True,
-        output_cls_token: bool = False,
-        patch_bias: bool = False,
-        final_norm: bool = False,
-        interpolate_mode: Literal["bicubic", "bilinear", "nearest"] = "bicubic",
-        num_fcs: int = 2,
-        norm_eps: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        if output_cls_token and not with_cls_token:
+    img_size: int | Sequence[int] = 224
+    patch_size: int = 16
+    in_channels: int = 3
+    embed_dims: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_ratio: int = 4
+    out_indices: int | Sequence[int] = -1
+    qkv_bias: bool = True
+    with_cls_token: bool = True
+    output_cls_token: bool = False
+    patch_bias: bool = False
+    final_norm: bool = False
+    interpolate_mode: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    num_fcs: int = 2
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.output_cls_token and not self.with_cls_token:
             raise UsageError("output_cls_token needs with_cls_token; set both or none")
-        self.with_cls_token, self.output_cls_token = with_cls_token, output_cls_token
-        self.patch_size, self.interpolate_mode = patch_size, interpolate_mode
-        self.out_indices = _layer_indices(out_indices, num_layers)
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.grid = (height // patch_size, width // patch_size)
-        put_module(self, _PROJECTION, nn.Conv2d(in_channels, embed_dims, patch_size, patch_size, bias=patch_bias))
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], embed_dims))
+        layers = self.num_layers
+        if any(not -layers <= index < layers for index in self._indices):
+            raise UsageError(f"out_indices are {self._indices}; a transformer of {layers} layers has 0 to {layers - 1}")
+
+    @property
+    def _indices(self) -> list[int]:
+        return [self.out_indices] if isinstance(self.out_indices, int) else list(self.out_indices)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches that the position embedding is for."""
+        height, width = (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def layers_out(self) -> tuple[int, ...]:
+        """Indices of the layers that are put out, counted from the first."""
+        return tuple(sorted(index % self.num_layers for index in self._indices))
+
+
+class VisionTransformer(nn.Module):
+    """The backbone.
+
+    Args:
+        options: Its sizes and what it puts out.
+
+    Shape:
+        image (N, in_channels, H, W) -> maps (N, embed_dims, ceil(H / patch_size), ceil(W / patch_size)), one per entry
+        of `out_indices`; then their class tokens (N, embed_dims, 1, 1) where `output_cls_token`.
+    """
+
+    def __init__(self, options: ViTOptions) -> None:
+        super().__init__()
+        width, patch, eps = options.embed_dims, options.patch_size, options.norm_eps
+        self.with_cls_token, self.output_cls_token = options.with_cls_token, options.output_cls_token
+        self.patch_size, self.interpolate_mode = patch, options.interpolate_mode
+        self.out_indices, self.grid = options.layers_out, options.grid
+        put_module(self, _PROJECTION, nn.Conv2d(options.in_channels, width, patch, patch, bias=options.patch_bias))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid[0] * self.grid[1], width))
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        layer = partial(TransformerLayer, bias=qkv_bias, num_fcs=num_fcs, eps=norm_eps)
-        self.layers = nn.ModuleList(layer(embed_dims, num_heads, mlp_ratio * embed_dims) for _ in range(num_layers))
-        self.ln1 = nn.LayerNorm(embed_dims, eps=norm_eps) if final_norm else nn.Identity()
-        self.feature_info = tuple(FeatureInfo(embed_dims, patch_size) for _ in self.out_indices)
+        layer = partial(TransformerLayer, bias=options.qkv_bias, num_fcs=options.num_fcs, eps=eps)
+        inner, heads = options.mlp_ratio * width, options.num_heads
+        self.layers = nn.ModuleList(layer(width, heads, inner) for _ in range(options.num_layers))
+        self.ln1 = nn.LayerNorm(width, eps=eps) if options.final_norm else nn.Identity()
+        self.feature_info = tuple(FeatureInfo(width, patch) for _ in self.out_indices)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """The embedding (1, h * w, embed_dims) of a grid of h x w patches.
+        """Compute the embedding (1, h * w, embed_dims) of a grid of h x w patches.
 
         As published, a grid with as many patches as the stored one is taken for the same, whatever its shape.
         """
@@ -120,7 +148,7 @@ class VisionTransformer(nn.Module):
         return map_to_tokens(F.interpolate(x, size=grid, mode=self.interpolate_mode, align_corners=align))
 
     def embed(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Tokens (N, L, embed_dims) with their positions, and the grid (h, w) of the patches; L is h * w, or 1 more."""
+        """Compute tokens (N, L, embed_dims) with positions, and the grid (h, w) of patches; L is h * w, or 1 more."""
         patches = self.get_submodule(_PROJECTION)(_pad_to(image, self.patch_size))
         grid = (patches.shape[2], patches.shape[3])
         tokens = map_to_tokens(patches) + self.positions(grid)
@@ -130,7 +158,7 @@ class VisionTransformer(nn.Module):
         return tokens, grid
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image, then their class tokens where they are put out; see the class."""
+        """Compute maps of an image, then their class tokens where they are put out; see the class."""
         tokens, grid = self.embed(image)
         maps, firsts = [], []
         for index, layer in enumerate(self.layers):
@@ -143,24 +171,16 @@ class VisionTransformer(nn.Module):
         return [*maps, *firsts] if self.output_cls_token else maps
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)
 
 
-def _layer_indices(told: int | Sequence[int], layers: int) -> tuple[int, ...]:
-    """Indices of layers, counted from the first."""
-    several = [told] if isinstance(told, int) else list(told)
-    if any(not -layers <= index < layers for index in several):
-        raise UsageError(f"out_indices are {several}; a transformer of {layers} layers has 0 to {layers - 1}")
-    return tuple(sorted(index % layers for index in several))
-
-
 def vit(size: str, **options: Any) -> VisionTransformer:
-    """A published size: patches of 16, positions for 512x512, a map after each quarter of the layers, no final norm.
+    """Build a published size: patches of 16, positions for 512x512, a map after each quarter of the layers.
 
     Args:
         size: Of `VIT_SIZES`.
-        options: Of `VisionTransformer`, in place of these.
+        options: Of `ViTOptions`, in place of these.
 
     Raises:
         UnknownNameError: No such size.
@@ -169,8 +189,8 @@ def vit(size: str, **options: Any) -> VisionTransformer:
         raise UnknownNameError("vision transformer", size, VIT_SIZES)
     channels, layers, heads = VIT_SIZES[size]
     taps = tuple((k + 1) * layers // 4 - 1 for k in range(4))
-    told = {"img_size": 512, "out_indices": taps, "norm_eps": 1e-6, **options}
-    return VisionTransformer(embed_dims=channels, num_layers=layers, num_heads=heads, **told)
+    published = {"img_size": 512, "out_indices": taps, "norm_eps": 1e-6, **options}
+    return VisionTransformer(ViTOptions(embed_dims=channels, num_layers=layers, num_heads=heads, **published))
 
 
 for _size in VIT_SIZES:

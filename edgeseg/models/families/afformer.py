@@ -38,9 +38,9 @@ _SMALL = (32, 64, 176, 216)
 _BASE = (32, 96, 176, 216)
 
 
-def swish_conv(cin: int, cout: int, kernel: int = 1, *, stride: int = 1) -> ConvBN:
-    """Convolution without bias, BN, hard swish."""
-    return ConvBN(cin, cout, kernel, stride=stride, act=F.hardswish)
+def swish_conv(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1) -> ConvBN:
+    """Build a convolution without bias, BN, hard swish."""
+    return ConvBN(in_channels, out_channels, kernel, stride=stride, act=F.hardswish)
 
 
 class DepthwiseEmbed(nn.Module):
@@ -213,11 +213,11 @@ class Stage(nn.Module):
     Without layers, the first stage: both embeddings are added.
     """
 
-    def __init__(self, channels: int, cout: int, layers: int) -> None:
+    def __init__(self, channels: int, out_channels: int, layers: int) -> None:
         super().__init__()
         self.Restore = Restore(channels)
         self.mhca_blks = nn.ModuleList([Encoder(channels, layers)] if layers else [])
-        self.aggregate = swish_conv(channels, cout)
+        self.aggregate = swish_conv(channels, out_channels)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         if not self.mhca_blks:
@@ -241,7 +241,7 @@ class Backbone(nn.Module):
             PatchEmbeds(width, strides) for width, strides in zip(widths, _STRIDES, strict=True)
         )
         plan = zip(widths, (*widths[1:], widths[-1]), (0, *layers), strict=True)
-        self.mhca_stages = nn.ModuleList(Stage(*told) for told in plan)
+        self.mhca_stages = nn.ModuleList(Stage(*row) for row in plan)
 
     def forward(self, image: Tensor) -> Tensor:
         x: Tensor = self.stem(image)
@@ -253,10 +253,10 @@ class Backbone(nn.Module):
 class ConvGroupNorm(nn.Module):
     """1x1 without bias, group norm, ReLU."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(cin, cout, 1, bias=False)
-        self.gn = nn.GroupNorm(32, cout)
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.gn = nn.GroupNorm(32, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.gn(self.conv(x)))
@@ -265,9 +265,9 @@ class ConvGroupNorm(nn.Module):
 class Head(nn.Module):
     """One 1x1 before the classifier. ``align`` is dead in the published code."""
 
-    def __init__(self, cin: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
-        self.squeeze = ConvGroupNorm(cin, _HEAD_CHANNELS)
+        self.squeeze = ConvGroupNorm(in_channels, _HEAD_CHANNELS)
         self.align = ConvGroupNorm(_HEAD_CHANNELS, _HEAD_CHANNELS)
         self.dropout = nn.Dropout2d(0.1)
         self.conv_seg = nn.Conv2d(_HEAD_CHANNELS, num_classes, 1)
@@ -298,7 +298,7 @@ class AFFormer(nn.Module):
         self.decode_head = Head(widths[-1], num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.decode_head(self.backbone(image))
         return logits
 
@@ -322,17 +322,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def afformer_tiny(*, num_classes: int = 19) -> AFFormer:
-    """AFFormer-Tiny."""
+    """Build AFFormer-Tiny."""
     return AFFormer(num_classes)
 
 
 @register(_SPEC.but(params=2_355_487))
 def afformer_small(*, num_classes: int = 19) -> AFFormer:
-    """AFFormer-Small."""
+    """Build AFFormer-Small."""
     return AFFormer(num_classes, widths=_SMALL)
 
 
 @register(_SPEC.but(params=2_970_287))
 def afformer_base(*, num_classes: int = 19) -> AFFormer:
-    """AFFormer-Base."""
+    """Build AFFormer-Base."""
     return AFFormer(num_classes, widths=_BASE, layers=(2, 6, 2))

@@ -35,7 +35,7 @@ class ContextPath(ContextRefinement):
         self.resnet = ResNet(18)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Context at strides 8 and 16."""
+        """Compute context at strides 8 and 16."""
         return self.refine(*self.resnet(image)[1:])
 
 
@@ -58,17 +58,17 @@ class FeatureFusion(nn.Module):
     """Joins two maps by a 1x1 and raises each channel by a weight from its average.
 
     Args:
-        cin: Channels of both maps.
-        cout: Output channels.
+        in_channels: Channels of both maps.
+        out_channels: Output channels.
         relu: Activate before the weight's sigmoid.
     """
 
-    def __init__(self, cin: int, cout: int, *, relu: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, relu: bool = False) -> None:
         super().__init__()
         self.relu = relu
-        self.convblk = ConvBN(cin, cout, 1)
-        self.conv = nn.Conv2d(cout, cout, 1, bias=False)
-        self.bn = nn.BatchNorm2d(cout)
+        self.convblk = ConvBN(in_channels, out_channels, 1)
+        self.conv = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         x: Tensor = self.convblk(torch.cat((detail, context), dim=1))
@@ -100,7 +100,7 @@ class BiSeNetV1Trunk(nn.Module):
         self.ffm = FeatureFusion(256, 256, relu=relu)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image; see the class."""
+        """Compute three maps of an image; see the class."""
         fine, coarse = self.cp(image)
         return [self.ffm(self.sp(image), fine), fine, coarse]
 
@@ -126,12 +126,12 @@ class BiSeNetV1(BiSeNetV1Trunk):
         self.checkpoint_ignores = () if aux else (r"^conv_out(16|32)\.",)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.conv_out(self.features(image)[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits at stride 8, and those of the training heads at strides 8 and 16; needs `aux`."""
+        """Compute logits at stride 8, and those of the training heads at strides 8 and 16; needs `aux`."""
         fused, fine, coarse = self.features(image)
         return self.conv_out(fused), self.conv_out16(fine), self.conv_out32(coarse)
 
@@ -162,5 +162,5 @@ COINCHEUNG = partial(
     )
 )
 def bisenetv1(*, num_classes: int = 19, aux: bool = False) -> BiSeNetV1:
-    """BiSeNet on ResNet-18."""
+    """Build BiSeNet on ResNet-18."""
     return BiSeNetV1(num_classes, aux=aux)

@@ -21,6 +21,7 @@ from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.folding import fold_backwards
 from edgeseg.models.layers.resize import repeat_like, resize_like
+from edgeseg.models.layers.sequential import conv_bn, conv_bn_relu
 from edgeseg.models.registry import register
 
 __all__ = ["BiSeNetV2", "BiSeNetV2Trunk", "bisenetv2"]
@@ -31,24 +32,20 @@ _AUX = {"aux2": 4, "aux3": 8, "aux4": 16, "aux5_4": 32}
 """Stride of the map each training head reads."""
 
 
-def depthwise_bn(cin: int, cout: int, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """3x3 in groups of one input channel, and BN; `cout` is a multiple of `cin`."""
-    return nn.Conv2d(cin, cout, 3, stride, 1, groups=cin, bias=False), nn.BatchNorm2d(cout)
-
-
-def conv_bn(cin: int, cout: int, kernel: int = 1, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    """Convolution without bias, and BN."""
-    return nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout)
+def depthwise_bn(in_channels: int, out_channels: int, *, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    """Build 3x3 in groups of one input channel, and BN; `out_channels` is a multiple of `in_channels`."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=in_channels, bias=False)
+    return conv, nn.BatchNorm2d(out_channels)
 
 
 def detail_branch() -> nn.Sequential:
-    """Eight 3x3 convolutions: image to (N, 128, H / 8, W / 8)."""
+    """Build eight 3x3 convolutions: image to (N, 128, H / 8, W / 8)."""
     stages = OrderedDict[str, nn.Module]()
-    cin = 3
-    for k, (cout, depth) in enumerate(((64, 2), (64, 3), (128, 3))):
-        first = ConvBN(cin, cout, 3, stride=2)
-        stages[f"S{k + 1}"] = nn.Sequential(first, *(ConvBN(cout, cout, 3) for _ in range(depth - 1)))
-        cin = cout
+    in_channels = 3
+    for k, (out_channels, depth) in enumerate(((64, 2), (64, 3), (128, 3))):
+        first = ConvBN(in_channels, out_channels, 3, stride=2)
+        stages[f"S{k + 1}"] = nn.Sequential(first, *(ConvBN(out_channels, out_channels, 3) for _ in range(depth - 1)))
+        in_channels = out_channels
     return nn.Sequential(stages)
 
 
@@ -76,7 +73,7 @@ class Gather(nn.Module):
         inner = _EXPAND * channels
         self.conv1 = ConvBN(channels, channels, 3)
         self.dwconv = nn.Sequential(*depthwise_bn(channels, inner), nn.ReLU())
-        self.conv2 = nn.Sequential(*conv_bn(inner, channels))
+        self.conv2 = conv_bn(inner, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.conv2(self.dwconv(self.conv1(x))) + x)
@@ -85,14 +82,16 @@ class Gather(nn.Module):
 class GatherDown(nn.Module):
     """GELayerS2: the same with two depthwise convolutions, the first strided, and a separable shortcut."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        inner = _EXPAND * cin
-        self.conv1 = ConvBN(cin, cin, 3)
-        self.dwconv1 = nn.Sequential(*depthwise_bn(cin, inner, stride=2))
+        inner = _EXPAND * in_channels
+        self.conv1 = ConvBN(in_channels, in_channels, 3)
+        self.dwconv1 = nn.Sequential(*depthwise_bn(in_channels, inner, stride=2))
         self.dwconv2 = nn.Sequential(*depthwise_bn(inner, inner), nn.ReLU())
-        self.conv2 = nn.Sequential(*conv_bn(inner, cout))
-        self.shortcut = nn.Sequential(*depthwise_bn(cin, cin, stride=2), *conv_bn(cin, cout))
+        self.conv2 = conv_bn(inner, out_channels, 1)
+        self.shortcut = nn.Sequential(
+            *depthwise_bn(in_channels, in_channels, stride=2), *conv_bn(in_channels, out_channels, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(self.dwconv2(self.dwconv1(self.conv1(x))))
@@ -151,9 +150,9 @@ class Aggregation(nn.Module):
         pointwise = [nn.Conv2d(channels, channels, 1, bias=bilinear) for _ in range(2)]
         self.left1 = nn.Sequential(*depthwise_bn(channels, channels), pointwise[0])
         self.left2 = nn.Sequential(*conv_bn(channels, channels, 3, stride=2), nn.AvgPool2d(3, 2, 1))
-        self.right1 = nn.Sequential(*conv_bn(channels, channels, 3))
+        self.right1 = conv_bn(channels, channels, 3)
         self.right2 = nn.Sequential(*depthwise_bn(channels, channels), pointwise[1])
-        self.conv = nn.Sequential(*conv_bn(channels, channels, 3), nn.ReLU())
+        self.conv = conv_bn_relu(channels, channels, 3)
 
     def _gate(self, semantic: Tensor, detail: Tensor) -> Tensor:
         gate: Tensor = self.right1(semantic)
@@ -173,15 +172,15 @@ class Head(nn.Module):
     """3x3 to `inner` channels, dropout, 1x1 to the classes.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         inner: Channels of the 3x3.
         num_classes: Output channels.
         wide: Channels of one more 3x3 at twice the size (training heads); 0 is none.
     """
 
-    def __init__(self, cin: int, inner: int, num_classes: int, *, wide: int = 0) -> None:
+    def __init__(self, in_channels: int, inner: int, num_classes: int, *, wide: int = 0) -> None:
         super().__init__()
-        self.conv = ConvBN(cin, inner, 3)
+        self.conv = ConvBN(in_channels, inner, 3)
         self.drop = nn.Dropout(0.1)
         # published keys count a resize before the second 3x3, and that one as entry 0
         grow = nn.Sequential(nn.Identity(), ConvBN(inner, wide, 3)) if wide else nn.Identity()
@@ -189,7 +188,7 @@ class Head(nn.Module):
         self.conv_out = nn.Sequential(grow, nn.Conv2d(wide or inner, num_classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to logits (N, num_classes, H, W), of twice the size where `wide`."""
+        """Turn maps (N, in_channels, H, W) into logits (N, num_classes, H, W), of twice the size where `wide`."""
         x = self.drop(self.conv(x))
         if self.wide:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -220,7 +219,7 @@ class BiSeNetV2Trunk(nn.Module):
         self.bga = Aggregation(bilinear=bilinear)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Five maps of an image; see the class."""
+        """Compute five maps of an image; see the class."""
         maps = self.segment(image)
         return [self.bga(self.detail(image), maps[-1]), *maps[:-1]]
 
@@ -241,17 +240,17 @@ class BiSeNetV2(BiSeNetV2Trunk):
         super().__init__()
         self.head = Head(128, 1024, num_classes)
         if aux:
-            for (name, stride), cin in zip(_AUX.items(), _SEMANTIC, strict=True):
-                self.add_module(name, Head(cin, 128, num_classes, wide=stride**2))
+            for (name, stride), in_channels in zip(_AUX.items(), _SEMANTIC, strict=True):
+                self.add_module(name, Head(in_channels, 128, num_classes, wide=stride**2))
         self.checkpoint_ignores = () if aux else (r"^aux[2-5]",)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.head(self.features(image)[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits at stride 8, and those of the training heads at strides 2, 4, 8, 16; needs `aux`."""
+        """Compute logits at stride 8, and those of the training heads at strides 2, 4, 8, 16; needs `aux`."""
         fused, *maps = self.features(image)
         return self.head(fused), *(self.get_submodule(name)(x) for name, x in zip(_AUX, maps, strict=True))
 
@@ -268,5 +267,5 @@ class BiSeNetV2(BiSeNetV2Trunk):
     )
 )
 def bisenetv2(*, num_classes: int = 19, aux: bool = False) -> BiSeNetV2:
-    """BiSeNet V2."""
+    """Build BiSeNet V2."""
     return BiSeNetV2(num_classes, aux=aux)

@@ -31,32 +31,34 @@ class CaffeBottleneck(nn.Module):
     """ResNet's bottleneck as Caffe has it: the first 1x1 strides. The blocks stand under the published keys.
 
     Args:
-        cin: Input channels.
-        cout: Output channels; a quarter of them inside.
+        in_channels: Input channels.
+        out_channels: Output channels; a quarter of them inside.
         stride: Of the first 1x1 and the shortcut.
         dilation: Of the 3x3.
         shortcut: Convolve the shortcut.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1, dilation: int = 1, shortcut: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, shortcut: bool = False
+    ) -> None:
         super().__init__()
-        inner = cout // 4
-        self.reduce = ConvBN(cin, inner, 1, stride=stride)
+        inner = out_channels // 4
+        self.reduce = ConvBN(in_channels, inner, 1, stride=stride)
         self.conv3x3 = ConvBN(inner, inner, 3, dilation=dilation)
-        self.increase = ConvBN(inner, cout, 1, relu=False)
-        self.shortcut = ConvBN(cin, cout, 1, stride=stride, relu=False) if shortcut else nn.Identity()
+        self.increase = ConvBN(inner, out_channels, 1, relu=False)
+        self.shortcut = ConvBN(in_channels, out_channels, 1, stride=stride, relu=False) if shortcut else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         return torch.relu(self.increase(self.conv3x3(self.reduce(x))) + self.shortcut(x))
 
 
-def _stage(cin: int, cout: int, blocks: int, *, stride: int, dilation: int) -> nn.Sequential:
-    """Bottlenecks ``block1``, ``block2``, ...; the first strides and convolves its shortcut."""
-    first = CaffeBottleneck(cin, cout, stride=stride, dilation=dilation, shortcut=True)
+def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int, dilation: int) -> nn.Sequential:
+    """Build bottlenecks ``block1``, ``block2``, ...; the first strides and convolves its shortcut."""
+    first = CaffeBottleneck(in_channels, out_channels, stride=stride, dilation=dilation, shortcut=True)
     units = OrderedDict[str, nn.Module](block1=first)
     for k in range(2, blocks + 1):
-        units[f"block{k}"] = CaffeBottleneck(cout, cout, dilation=dilation)
+        units[f"block{k}"] = CaffeBottleneck(out_channels, out_channels, dilation=dilation)
     return nn.Sequential(units)
 
 
@@ -64,18 +66,18 @@ class AtrousSum(nn.Module):
     """Classifiers of several dilations, summed (DeepLab v2's ASPP).
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         num_classes: Output channels.
         rates: Dilation, and padding, of each 3x3.
     """
 
-    def __init__(self, cin: int, num_classes: int, rates: tuple[int, ...]) -> None:
+    def __init__(self, in_channels: int, num_classes: int, rates: tuple[int, ...]) -> None:
         super().__init__()
         for k, rate in enumerate(rates):
-            self.add_module(f"c{k}", nn.Conv2d(cin, num_classes, 3, 1, rate, rate))
+            self.add_module(f"c{k}", nn.Conv2d(in_channels, num_classes, 3, 1, rate, rate))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, num_classes, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, num_classes, H, W)."""
         scores = [branch(x) for branch in self.children()]
         y: Tensor = scores[0]
         for score in scores[1:]:
@@ -102,16 +104,16 @@ class DeepLabV2(nn.Module):
         super().__init__()
         pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
         self.layer1 = nn.Sequential(OrderedDict[str, nn.Module](conv1=ConvBN(3, 64, 7, stride=2), pool=pool))
-        cin = 64
+        in_channels = 64
         for k, (stride, dilation) in enumerate(((1, 1), (2, 1), (1, 2), (1, 4))):
-            cout = 256 * 2**k
-            stage = _stage(cin, cout, RESNET_BLOCKS[depth][k], stride=stride, dilation=dilation)
+            out_channels = 256 * 2**k
+            stage = _stage(in_channels, out_channels, RESNET_BLOCKS[depth][k], stride=stride, dilation=dilation)
             self.add_module(f"layer{k + 2}", stage)
-            cin = cout
-        self.aspp = AtrousSum(cin, num_classes, (6, 12, 18, 24))
+            in_channels = out_channels
+        self.aspp = AtrousSum(in_channels, num_classes, (6, 12, 18, 24))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps of the four stages of an image (N, 3, H, W)."""
+        """Compute maps of the four stages of an image (N, 3, H, W)."""
         x, maps = self.layer1(image), []
         for k in (2, 3, 4, 5):
             x = self.get_submodule(f"layer{k}")(x)
@@ -119,7 +121,7 @@ class DeepLabV2(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.aspp(self.features(image)[-1])
         return logits
 
@@ -144,5 +146,5 @@ class DeepLabV2(nn.Module):
     )
 )
 def bsn_base_deeplabv2_resnet101(*, num_classes: int = 3) -> DeepLabV2:
-    """DeepLab v2 on ResNet-101, the base of BSN."""
+    """Build DeepLab v2 on ResNet-101, the base of BSN."""
     return DeepLabV2(num_classes)

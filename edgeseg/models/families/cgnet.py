@@ -49,7 +49,7 @@ class CGNetTrunk(nn.Module):
         self.bn_prelu_3 = BNPReLU(256)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image; see the class."""
+        """Compute three maps of an image; see the class."""
         half = self.pool(image)
         first = self.b1(torch.cat((self.level1_2(self.level1_1(self.level1_0(image))), half), dim=1))
         down = self.level2_0(first)
@@ -76,7 +76,7 @@ class CGNet(CGNetTrunk):
         self.classifier = nn.Sequential(Conv(256, num_classes, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.classifier(self.features(image)[-1])
         return logits
 
@@ -101,11 +101,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def cgnet_m3n21(*, num_classes: int = 19) -> CGNet:
-    """CGNet with 3 and 21 blocks: the network of the paper."""
+    """Build CGNet with 3 and 21 blocks: the network of the paper."""
     return CGNet(num_classes)
 
 
 @register(_SPEC.but(params=423_682, accuracy=""))
 def cgnet_m3n15(*, num_classes: int = 19) -> CGNet:
-    """CGNet with 3 and 15 blocks."""
+    """Build CGNet with 3 and 15 blocks."""
     return CGNet(num_classes, n=15)

@@ -36,7 +36,7 @@ _STAGES = ((1, 32, 1, 1), (6, 32, 1, 1), (6, 48, 3, 2), (6, 64, 3, 2), (6, 96, 2
 
 
 def quarter_of(image: Tensor) -> Tensor:
-    """The image at a quarter of its height and width, rounded down."""
+    """Compute the image at a quarter of its height and width, rounded down."""
     return resize_bilinear(image, (image.shape[-2] // 4, image.shape[-1] // 4), align_corners=True)
 
 
@@ -61,11 +61,11 @@ class ContextExtractor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv_ = ConvBNReLU(3, 32, 3, stride=2)
-        cin = 32
+        in_channels = 32
         self.stages = [f"bottleneck{k + 1}" for k in range(len(_STAGES))]
-        for name, (expand, cout, blocks, stride) in zip(self.stages, _STAGES, strict=True):
-            self.add_module(name, inverted_residuals(cin, cout, blocks, stride=stride, expand=expand))
-            cin = cout
+        for name, (expand, out_channels, blocks, stride) in zip(self.stages, _STAGES, strict=True):
+            self.add_module(name, inverted_residuals(in_channels, out_channels, blocks, stride=stride, expand=expand))
+            in_channels = out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_(x)
@@ -95,15 +95,15 @@ class ContextNet(nn.Module):
         self.classifier = SeparableClassifier(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         low = self.context_feature_extractor(quarter_of(image))
         logits: Tensor = self.classifier(self.feature_fusion(self.spatial_detail(image), low))
         return logits
 
 
 def conv_bn(
-    cin: int,
-    cout: int,
+    in_channels: int,
+    out_channels: int,
     kernel: int,
     *,
     stride: int = 1,
@@ -112,21 +112,28 @@ def conv_bn(
     bias: bool = False,
     relu: bool = True,
 ) -> nn.Sequential:
-    """Convolution, BN, and ReLU where `relu`."""
-    conv = nn.Conv2d(cin, cout, kernel, stride, dilation * (kernel // 2), dilation, groups, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), *([nn.ReLU()] if relu else []))
+    """Build a convolution, BN, and ReLU where `relu`."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, dilation * (kernel // 2), dilation, groups, bias=bias)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), *([nn.ReLU()] if relu else []))
 
 
-def unit(cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
-    """Part of an inverted residual: the expanding 1x1 has bias."""
-    return conv_bn(cin, cout, kernel, stride=stride, groups=groups, bias=kernel == 1 and relu, relu=relu)
+def unit(
+    in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True
+) -> nn.Sequential:
+    """Build part of an inverted residual: the expanding 1x1 has bias."""
+    return conv_bn(
+        in_channels, out_channels, kernel, stride=stride, groups=groups, bias=kernel == 1 and relu, relu=relu
+    )
 
 
 def detail_branch() -> nn.Sequential:
-    """A strided 3x3, then three times depthwise 3x3 and 1x1: (N, 3, H, W) to (N, 128, H / 2, W / 2)."""
+    """Build a strided 3x3, then three times depthwise 3x3 and 1x1: (N, 3, H, W) to (N, 128, H / 2, W / 2)."""
     layers = [conv_bn(3, 32, 3, stride=2)]
-    for cin, cout in ((32, 64), (64, 128), (128, 128)):
-        layers += [conv_bn(cin, cin, 3, groups=cin, relu=False), conv_bn(cin, cout, 1, bias=True)]
+    for in_channels, out_channels in ((32, 64), (64, 128), (128, 128)):
+        layers += [
+            conv_bn(in_channels, in_channels, 3, groups=in_channels, relu=False),
+            conv_bn(in_channels, out_channels, 1, bias=True),
+        ]
     return nn.Sequential(*layers)
 
 
@@ -137,12 +144,14 @@ class DeepBranch(nn.Module):
         super().__init__()
         self.conv_init = conv_bn(3, 32, 3, stride=2)
         blocks: list[ResidualRow] = []
-        cin = 32
-        for expand, cout, count, stride in _STAGES:
+        in_channels = 32
+        for expand, out_channels, count, stride in _STAGES:
             for k in range(count):
-                block = inverted_residual("conv", unit, cin, cout, stride=1 if k else stride, expand=expand)
+                block = inverted_residual(
+                    "conv", unit, in_channels, out_channels, stride=1 if k else stride, expand=expand
+                )
                 blocks.append(block)
-                cin = cout
+                in_channels = out_channels
         self.bottlenecks = nn.Sequential(*blocks)
         self.conv_last = conv_bn(128, 128, 3)
 
@@ -185,7 +194,7 @@ class ContextNetZh320(nn.Module):
         self.classifier = conv_bn(128, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         low = self.lower_res_branch(quarter_of(image))
         logits: Tensor = self.classifier(self.feature_fusion(self.full_res_branch(image), low))
         return logits
@@ -214,7 +223,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def contextnet14(*, num_classes: int = 19) -> ContextNet:
-    """ContextNet cn14: full resolution and a quarter."""
+    """Build ContextNet cn14: full resolution and a quarter."""
     return ContextNet(num_classes)
 
 
@@ -230,5 +239,5 @@ def contextnet14(*, num_classes: int = 19) -> ContextNet:
     )
 )
 def contextnet14_zh320(*, num_classes: int = 19) -> ContextNetZh320:
-    """zh320's ContextNet."""
+    """Build zh320's ContextNet."""
     return ContextNetZh320(num_classes)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.context import DAPPM
-from edgeseg.models.layers.dual_resolution import SegmentHead, conv_bn, stem
+from edgeseg.models.layers.dual_resolution import SegmentHead, stem
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, residual_layer
 from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.sequential import conv_bn
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec
@@ -66,9 +67,11 @@ NORMAL = Plan(64)
 DEEP = Plan(64, blocks=(3, 4), sixteenth=(3, 3), high=(3, 3), last=(3, 3), head=256)
 
 
-def strided_pair(cin: int, inner: int, cout: int) -> nn.Sequential:
-    """Two 3x3 convolutions with stride 2, each with BN, a ReLU between."""
-    return nn.Sequential(*conv_bn(cin, inner, 3, stride=2), nn.ReLU(), *conv_bn(inner, cout, 3, stride=2))
+def strided_pair(in_channels: int, inner: int, out_channels: int) -> nn.Sequential:
+    """Build two 3x3 convolutions with stride 2, each with BN, a ReLU between."""
+    return nn.Sequential(
+        *conv_bn(in_channels, inner, 3, stride=2), nn.ReLU(), *conv_bn(inner, out_channels, 3, stride=2)
+    )
 
 
 class DualResolution(nn.Module):
@@ -110,7 +113,7 @@ class DualResolution(nn.Module):
         return low + down, high + resize_like(up, high)
 
     def trunk(self, image: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Layer 1, and the context and detail map before the first exchange and after each."""
+        """Compute layer 1, and the context and detail map before the first exchange and after each."""
         first = torch.relu(self.layer1(self.conv1(image)))
         x = self.layer2(first)
         pairs: list[tuple[Tensor, Tensor]] = [(x, x)]
@@ -119,7 +122,7 @@ class DualResolution(nn.Module):
         return first, pairs
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four activated maps of an image (N, 3, H, W): layer 1, the detail branch's last, and two of the context's."""
+        """Compute four activated maps of an image (N, 3, H, W): layer 1, the last detail map, two context maps."""
         first, pairs = self.trunk(image)
         return [first, *(torch.relu(x) for x in (pairs[-1][1], pairs[-2][0], pairs[-1][0]))]
 
@@ -139,7 +142,7 @@ class DDRNetTrunk(DualResolution):
         self.spp = DAPPM(16 * c, 128, 4 * c)
 
     def maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The detail branch before the last exchange, and the sum of both branches at the end: stride 8."""
+        """Compute the detail branch before the last exchange, and the sum of both branches at the end: stride 8."""
         _, pairs = self.trunk(image)
         low, high = pairs[-1]
         high = self.layer5_(torch.relu(high))
@@ -168,12 +171,12 @@ class DDRNet(DDRNetTrunk):
         self.checkpoint_ignores = () if aux else (r"^seghead_extra\.",)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.final_layer(self.maps(image)[1])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits, and with `aux` those of the training head, both at stride 8."""
+        """Compute logits, and with `aux` those of the training head, both at stride 8."""
         early, last = self.maps(image)
         logits = self.final_layer(last)
         return (logits,) if self.seghead_extra is None else (logits, self.seghead_extra(early))
@@ -201,7 +204,7 @@ class DDRNetClassifier(DualResolution):
         self.linear = nn.Linear(plan.classifier, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         low, high = self.trunk(image)[1][-1]
         x = self.layer5(torch.relu(low)) + self.down5(torch.relu(self.layer5_(torch.relu(high))))
         logits: Tensor = self.linear(self.last_layer(torch.relu(x)).mean((2, 3)))
@@ -229,19 +232,19 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params=5_695_987, accuracy="Cityscapes val mIoU 77.8, test 77.4 at 1024x2048"))
 def ddrnet_23_slim(*, num_classes: int = 19, aux: bool = False) -> DDRNet:
-    """DDRNet-23-slim."""
+    """Build DDRNet-23-slim."""
     return DDRNet(num_classes, plan=SLIM, aux=aux)
 
 
 @register(_SPEC)
 def ddrnet_23(*, num_classes: int = 19, aux: bool = False) -> DDRNet:
-    """DDRNet-23."""
+    """Build DDRNet-23."""
     return DDRNet(num_classes, aux=aux)
 
 
 @register(_SPEC.but(params=32_360_275, accuracy="Cityscapes test mIoU 80.4 at 1024x2048"))
 def ddrnet_39(*, num_classes: int = 19, aux: bool = False) -> DDRNet:
-    """DDRNet-39."""
+    """Build DDRNet-39."""
     return DDRNet(num_classes, plan=DEEP, aux=aux)
 
 
@@ -259,17 +262,17 @@ _CLASSIFIER = _SPEC.but(
 
 @register(_CLASSIFIER.but(params=7_574_664, accuracy="ImageNet val top-1 error 29.8 at 224x224"))
 def ddrnet_23_slim_cls(*, num_classes: int = 1000) -> DDRNetClassifier:
-    """DDRNet-23-slim on ImageNet."""
+    """Build DDRNet-23-slim on ImageNet."""
     return DDRNetClassifier(num_classes, plan=SLIM)
 
 
 @register(_CLASSIFIER)
 def ddrnet_23_cls(*, num_classes: int = 1000) -> DDRNetClassifier:
-    """DDRNet-23 on ImageNet."""
+    """Build DDRNet-23 on ImageNet."""
     return DDRNetClassifier(num_classes)
 
 
 @register(_CLASSIFIER.but(params=40_130_344, accuracy="ImageNet val top-1 error 22.7 at 224x224"))
 def ddrnet_39_cls(*, num_classes: int = 1000) -> DDRNetClassifier:
-    """DDRNet-39 on ImageNet."""
+    """Build DDRNet-39 on ImageNet."""
     return DDRNetClassifier(num_classes, plan=DEEP)

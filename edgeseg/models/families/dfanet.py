@@ -20,6 +20,7 @@ from edgeseg.models.layers.folding import fold_distant
 from edgeseg.models.layers.pixelwise import PixelLinear
 from edgeseg.models.layers.resize import resize_like, upsample
 from edgeseg.models.layers.separable import SeparableConv
+from edgeseg.models.layers.sequential import conv_bn_relu
 from edgeseg.models.layers.squeeze import LinearGate
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
@@ -44,14 +45,8 @@ _A: Widths = (48, 96, 192)
 _B: Widths = (32, 64, 128)
 
 
-def conv_bn_relu(cin: int, cout: int, kernel: int, *, stride: int = 1, bias: bool = False) -> nn.Sequential:
-    """Convolution, BN, ReLU."""
-    conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU())
-
-
 def joined(first: Tensor, second: Tensor) -> Tensor:
-    """Both maps, one after the other."""
+    """Compute both maps, one after the other."""
     return torch.cat((first, second), dim=1)
 
 
@@ -59,22 +54,22 @@ class ThinBlock(nn.Module):
     """Three separable convolutions, each with BN and ReLU, plus a 1x1 of the input in every block; no ReLU after.
 
     Args:
-        cin: Input channels.
-        cout: Output channels; the inner ones are a quarter.
+        in_channels: Input channels.
+        out_channels: Output channels; the inner ones are a quarter.
         stride: Of the first convolution and the 1x1.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        inner = cout // 4
-        for k, (a, b, s) in enumerate(((cin, inner, stride), (inner, inner, 1), (inner, cout, 1))):
+        inner = out_channels // 4
+        for k, (a, b, s) in enumerate(((in_channels, inner, stride), (inner, inner, 1), (inner, out_channels, 1))):
             depthwise, pointwise = nn.Conv2d(a, a, 3, s, 1, groups=a), nn.Conv2d(a, b, 1)
             conv = SeparableConv(depthwise, pointwise, names=("conv1", "pointwise"))
             self.add_module(f"conv{k + 1}", nn.Sequential(conv, nn.BatchNorm2d(b), nn.ReLU()))
-        self.projection = nn.Conv2d(cin, cout, 1, stride, bias=False)
+        self.projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y = x
         for name in ("conv1", "conv2", "conv3"):
             y = self.get_submodule(name)(y)
@@ -87,11 +82,12 @@ class ThinBlock(nn.Module):
             fold_distant(self, f"{name}.0.pointwise", f"{name}.1")
 
 
-def _separable(cin: int, cout: int) -> nn.Sequential:
-    """Depthwise 3x3, BN, ReLU; 1x1 with bias, BN, ReLU."""
-    depthwise = nn.Conv2d(cin, cin, 3, 1, 1, groups=cin, bias=False)
+def _separable(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Build a depthwise 3x3, BN, ReLU; 1x1 with bias, BN, ReLU."""
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
     return nn.Sequential(
-        nn.Sequential(depthwise, nn.BatchNorm2d(cin), nn.ReLU()), conv_bn_relu(cin, cout, 1, bias=True)
+        nn.Sequential(depthwise, nn.BatchNorm2d(in_channels), nn.ReLU()),
+        conv_bn_relu(in_channels, out_channels, 1, bias=True),
     )
 
 
@@ -101,27 +97,27 @@ class XceptionBlock(nn.Module):
     The input is added where the shape stays; a strided block adds a 1x1 of it; else nothing is added.
 
     Args:
-        cin: Input channels.
-        cout: Output channels; the inner ones are a quarter.
+        in_channels: Input channels.
+        out_channels: Output channels; the inner ones are a quarter.
         stride: Of the last 3x3.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__()
-        inner = cout // 4
-        widen = nn.Conv2d(inner, cout, 3, stride, 1, groups=inner, bias=False)
+        inner = out_channels // 4
+        widen = nn.Conv2d(inner, out_channels, 3, stride, 1, groups=inner, bias=False)
         self.conv = nn.Sequential(
-            _separable(cin, inner),
+            _separable(in_channels, inner),
             _separable(inner, inner),
-            nn.Sequential(widen, nn.BatchNorm2d(cout), nn.ReLU()),
-            nn.Conv2d(cout, cout, 1, bias=False),
+            nn.Sequential(widen, nn.BatchNorm2d(out_channels), nn.ReLU()),
+            nn.Conv2d(out_channels, out_channels, 1, bias=False),
             nn.ReLU(),
         )
-        self.conv_stride = nn.Conv2d(cin, cout, 1, stride, bias=False) if stride > 1 else None
-        self.add = stride == 1 and cin == cout
+        self.conv_stride = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if stride > 1 else None
+        self.add = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.conv(x)
         if self.conv_stride is not None:
             y = y + self.conv_stride(x)
@@ -147,21 +143,21 @@ class Stage(nn.Module):
     Args:
         key: Name of the row.
         block: Kind of block.
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         blocks: How many.
     """
 
     def __init__(
-        self, key: str, block: type[ThinBlock] | type[XceptionBlock], cin: int, cout: int, blocks: int
+        self, key: str, block: type[ThinBlock] | type[XceptionBlock], in_channels: int, out_channels: int, blocks: int
     ) -> None:
         super().__init__()
         self.key = key
-        rest = (block(cout, cout) for _ in range(blocks - 1))
-        self.add_module(key, nn.Sequential(block(cin, cout, stride=2), *rest))
+        rest = (block(out_channels, out_channels) for _ in range(blocks - 1))
+        self.add_module(key, nn.Sequential(block(in_channels, out_channels, stride=2), *rest))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / 2), ceil(W / 2))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / 2), ceil(W / 2))."""
         y: Tensor = self.get_submodule(self.key)(x)
         return y
 
@@ -181,7 +177,7 @@ class Branch(nn.Module):
         self.add_module(*attention)
 
     def forward(self, x: Tensor, extra: tuple[Tensor, ...] = ()) -> tuple[list[Tensor], Tensor]:
-        """Maps of the three stages and the weighed last one; `extra` joins the input of the second and third stage."""
+        """Compute the maps of the stages and the weighed last one; `extra` joins the inputs of stages 2 and 3."""
         a = self.enc2(x)
         b = self.enc3(joined(a, extra[0]) if extra else a)
         c = self.enc4(joined(b, extra[1]) if extra else b)
@@ -189,22 +185,22 @@ class Branch(nn.Module):
 
 
 def _later(widths: Widths) -> Widths:
-    """Input channels of the stages of the second and third branch."""
+    """Return the input channels of the stages of the second and third branch."""
     a, b, c = widths
     return a + c, a + b, b + c
 
 
-def thin_branch(cins: Widths, widths: Widths = _A) -> Branch:
-    """huaifeng1993's: thin blocks, and the sigmoid of two linear layers on the averages."""
-    rows = zip(cins, widths, (3, 6, 3), strict=True)
+def thin_branch(in_channels: Widths, widths: Widths = _A) -> Branch:
+    """Describe huaifeng1993's branch: thin blocks, and the sigmoid of two linear layers on the averages."""
+    rows = zip(in_channels, widths, (3, 6, 3), strict=True)
     squeeze, excite = nn.Linear(widths[2], _HIDDEN, bias=False), nn.Linear(_HIDDEN, widths[2], bias=False)
     gate = LinearGate("fc", (squeeze, nn.ReLU(), excite, nn.Sigmoid()))
     return Branch([Stage("build", ThinBlock, *row) for row in rows], ("atten", gate))
 
 
-def xception_branch(cins: Widths, widths: Widths) -> Branch:
-    """zh320's."""
-    rows = zip(cins, widths, (4, 6, 4), strict=True)
+def xception_branch(in_channels: Widths, widths: Widths) -> Branch:
+    """Describe zh320's branch."""
+    rows = zip(in_channels, widths, (4, 6, 4), strict=True)
     return Branch([Stage("conv", XceptionBlock, *row) for row in rows], ("fc_attention", MaxAttention(widths[2])))
 
 
@@ -219,7 +215,7 @@ class Encoder(nn.Module):
         self.branch2 = thin_branch(_later(widths), widths)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Image to the first map and the weighed last map of each branch."""
+        """Compute the first map of an image, and the weighed last map of each branch."""
         maps, weighed = self.branch0(self.conv1(image))
         first, last = [maps[0]], [weighed]
         for branch in (self.branch1, self.branch2):
@@ -268,7 +264,7 @@ class DFANet(nn.Module):
         self.decoder = Decoder(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.decoder(*self.encoder(image))
         return logits
 
@@ -292,12 +288,12 @@ class XceptionA(nn.Module):
         self.classifier = nn.Sequential(nn.Linear(_A[2], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, num_classes))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image (N, 3, H, W); the channel weights are left out."""
+        """Compute three maps of an image (N, 3, H, W); the channel weights are left out."""
         maps: list[Tensor] = self.branch(self.conv1(image))[0]
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         _, weighed = self.branch(self.conv1(image))
         logits: Tensor = self.classifier(weighed.mean((2, 3)))
         return logits
@@ -315,7 +311,7 @@ class DecoderZh320(nn.Module):
         self.conv_enc = nn.Conv2d(48, num_classes, 1, bias=False)
 
     def _enlarged(self, name: str, maps: list[Tensor], like: Tensor) -> Tensor:
-        """The sum of all maps, convolved and resized."""
+        """Compute the sum of all maps, convolved and resized."""
         found = [self.get_submodule(f"{name}{k + 1}")(x) for k, x in enumerate(maps)]
         resized = [x if x.shape[2:] == like.shape[2:] else resize_like(x, like, align_corners=True) for x in found]
         return resized[0] + resized[1] + resized[2]
@@ -347,7 +343,7 @@ class DFANetZh320(nn.Module):
         self.decoder = DecoderZh320(num_classes, widths)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         maps, weighed = self.backbone1(self.conv1(image))
         first, last = [maps[0]], [weighed]
         for backbone in (self.backbone2, self.backbone3):
@@ -394,19 +390,19 @@ _SPEC_ZH320 = _SPEC.but(
 
 @register(_SPEC)
 def dfanet_a(*, num_classes: int = 19) -> DFANet:
-    """DFANet-A of huaifeng1993."""
+    """Build DFANet-A of huaifeng1993."""
     return DFANet(num_classes)
 
 
 @register(_SPEC_ZH320)
 def dfanet_a_zh320(*, num_classes: int = 19) -> DFANetZh320:
-    """DFANet-A of zh320."""
+    """Build DFANet-A of zh320."""
     return DFANetZh320(num_classes)
 
 
 @register(_SPEC_ZH320.but(params=1_806_888, accuracy=""))
 def dfanet_b_zh320(*, num_classes: int = 19) -> DFANetZh320:
-    """DFANet-B of zh320."""
+    """Build DFANet-B of zh320."""
     return DFANetZh320(num_classes, widths=_B)
 
 
@@ -426,5 +422,5 @@ def dfanet_b_zh320(*, num_classes: int = 19) -> DFANetZh320:
     )
 )
 def dfanet_xception_a_cls(*, num_classes: int = 1000) -> XceptionA:
-    """Xception-A of huaifeng1993 on ImageNet."""
+    """Build Xception-A of huaifeng1993 on ImageNet."""
     return XceptionA(num_classes)

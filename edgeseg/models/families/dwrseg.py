@@ -36,12 +36,12 @@ _DECODER = 128
 class Stem(nn.Module):
     """3x3 with stride 2; then a narrowed 3x3 with stride 2 beside a max pool, joined by a 3x3."""
 
-    def __init__(self, cout: int) -> None:
+    def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.first = ConvBN(3, 32, 3, stride=2)
         self.narrow = nn.Sequential(ConvBN(32, 16, 1), ConvBN(16, 32, 3, stride=2))
         self.pool = nn.MaxPool2d(3, 2, 1)
-        self.join = ConvBN(64, cout, 3)
+        self.join = ConvBN(64, out_channels, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.first(image)
@@ -50,7 +50,7 @@ class Stem(nn.Module):
 
 
 def sir_block(channels: int) -> ResidualRow:
-    """Simple inverted residual: 3x3 to three times the width, BN, ReLU, 1x1, plus the input."""
+    """Build a simple inverted residual: 3x3 to three times the width, BN, ReLU, 1x1, plus the input."""
     inner = 3 * channels
     widen = nn.Conv2d(channels, inner, 3, 1, 1, bias=False)
     row = (widen, nn.BatchNorm2d(inner), nn.ReLU(), nn.Conv2d(inner, channels, 1, bias=False))
@@ -78,7 +78,7 @@ class DWRBlock(nn.Module):
         self.merge = nn.Conv2d(sum(widths), channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         found = [filter_(pick(x)) for pick, filter_ in zip(self.region, self.semantic, strict=True)]
         y: Tensor = self.merge(self.bn(torch.cat(found, dim=1)))
         return x + y
@@ -123,14 +123,14 @@ class DWRSeg(nn.Module):
         self.feature_info = tuple(FeatureInfo(width, 4 << k) for k, width in enumerate((a, a, b, c)))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four maps of an image (N, 3, H, W); see the class."""
+        """Compute four maps of an image (N, 3, H, W); see the class."""
         maps = [self.stem(image)]
         for stage in (self.stage8, self.stage16, self.stage32):
             maps.append(stage(maps[-1]))
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         _, fine, *coarse = self.features(image)
         x = torch.cat((fine, *(resize_like(y, fine) for y in coarse)), dim=1)
         logits: Tensor = self.classifier(self.decoder(x))
@@ -157,11 +157,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params=3_477_139, accuracy=""))
 def dwrseg_l(*, num_classes: int = 19) -> DWRSeg:
-    """DWRSeg-L."""
+    """Build DWRSeg-L."""
     return DWRSeg(num_classes)
 
 
 @register(_SPEC)
 def dwrseg_b(*, num_classes: int = 19) -> DWRSeg:
-    """DWRSeg-B."""
+    """Build DWRSeg-B."""
     return DWRSeg(num_classes, widths=(48, 96, 96), blocks=(5, 4, 3))

@@ -29,12 +29,12 @@ Act = Callable[[], nn.Module]
 
 
 def prelu() -> nn.Module:
-    """PReLU with one slope for all channels: the encoder's activation."""
+    """Build PReLU with one slope for all channels: the encoder's activation."""
     return nn.PReLU(1)
 
 
 def row(*layers: nn.Module) -> nn.Sequential:
-    """Every convolution of `layers` followed by its BN."""
+    """Build every convolution of `layers` followed by its BN."""
     norms = [nn.BatchNorm2d(x.out_channels) for x in layers if isinstance(x, nn.Conv2d)]
     filled: list[nn.Module] = []
     for layer in layers:
@@ -43,16 +43,16 @@ def row(*layers: nn.Module) -> nn.Sequential:
 
 
 def conv(
-    cin: int,
-    cout: int,
+    in_channels: int,
+    out_channels: int,
     kernel: int | tuple[int, int],
     *,
     stride: int = 1,
     padding: int | tuple[int, int] = 0,
     d: int = 1,
 ) -> nn.Conv2d:
-    """A convolution without bias."""
-    return nn.Conv2d(cin, cout, kernel, stride, padding, d, bias=False)
+    """Build a convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding, d, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -77,13 +77,13 @@ class Bottleneck(nn.Module):
 class DownBottleneck(nn.Module):
     """2x2 with stride 2, 3x3, 1x1, plus the pooled input in the first channels; also gives the pool's places."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        n = cin // 4
-        self.extra = cout - cin
-        self.ext_conv1 = row(conv(cin, n, 2, stride=2), prelu())
+        n = in_channels // 4
+        self.extra = out_channels - in_channels
+        self.ext_conv1 = row(conv(in_channels, n, 2, stride=2), prelu())
         self.ext_conv2 = row(conv(n, n, 3, padding=1), prelu())
-        self.ext_conv3 = row(conv(n, cout, 1), prelu())
+        self.ext_conv3 = row(conv(n, out_channels, 1), prelu())
         self.out_activation = prelu()
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -95,14 +95,14 @@ class DownBottleneck(nn.Module):
 class UpBottleneck(nn.Module):
     """1x1, transposed 2x2, 1x1, plus the unpooled 1x1 of the input."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        n = cin // 4
-        self.main_conv1 = row(conv(cin, cout, 1))
-        self.ext_conv1 = row(conv(cin, n, 1), nn.ReLU())
+        n = in_channels // 4
+        self.main_conv1 = row(conv(in_channels, out_channels, 1))
+        self.ext_conv1 = row(conv(in_channels, n, 1), nn.ReLU())
         self.ext_tconv1 = nn.ConvTranspose2d(n, n, 2, 2, bias=False)
         self.ext_tconv1_bnorm = nn.BatchNorm2d(n)
-        self.ext_conv2 = row(conv(n, cout, 1))
+        self.ext_conv2 = row(conv(n, out_channels, 1))
 
     def forward(self, x: Tensor, places: list[Tensor], size: tuple[int, int]) -> Tensor:
         main = max_unpool(self.main_conv1(x), places, size)
@@ -127,7 +127,7 @@ def add_stage(owner: nn.Module, stage: int, first: int) -> list[str]:
 
 
 def size_of(x: Tensor) -> tuple[int, int]:
-    """Height and width."""
+    """Return the height and width."""
     return x.shape[-2], x.shape[-1]
 
 
@@ -165,7 +165,7 @@ class ENet(nn.Module):
         return x
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         half = self.initial_block(image)
         quarter, places1 = self.downsample1_0(half)
         quarter = self._run(self.stage1, quarter)
@@ -199,7 +199,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def enet(*, num_classes: int = 19) -> ENet:
-    """ENet as davidtvs/PyTorch-ENet has it."""
+    """Build ENet as davidtvs/PyTorch-ENet has it."""
     return ENet(num_classes)
 
 
@@ -214,5 +214,5 @@ def enet(*, num_classes: int = 19) -> ENet:
     )
 )
 def enet_paddleseg(*, num_classes: int = 19) -> ENet:
-    """PaddleSeg's ENet: the graph of `enet` with PaddleSeg's input convention."""
+    """Build PaddleSeg's ENet: the graph of `enet` with PaddleSeg's input convention."""
     return ENet(num_classes)

@@ -25,7 +25,7 @@ _DILATIONS = (2, 4, 8, 16, 2, 4, 8, 16)
 
 
 def encoder(num_classes: int | None = None) -> FactorizedEncoder:
-    """ERFNet's encoder, with the training head where `num_classes` is given."""
+    """Build ERFNet's encoder, with the training head where `num_classes` is given."""
     low = [NonBottleneck1d(64) for _ in range(5)]
     high = [NonBottleneck1d(128, dilation) for dilation in _DILATIONS]
     return FactorizedEncoder(16, (ConvPool(16, 64), *low, ConvPool(64, 128), *high), num_classes=num_classes)
@@ -34,10 +34,10 @@ def encoder(num_classes: int | None = None) -> FactorizedEncoder:
 class UpBlock(nn.Module):
     """Transposed 3x3 with stride 2, BN, ReLU."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(cin, cout, 3, 2, 1, 1)
-        self.bn = nn.BatchNorm2d(cout, eps=EPS)
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, 1)
+        self.bn = nn.BatchNorm2d(out_channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn(self.conv(x)))
@@ -77,7 +77,7 @@ class ERFNet(nn.Module):
         self.decoder = Decoder(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         logits: Tensor = self.decoder(self.encoder(image))
         return logits
 
@@ -90,7 +90,7 @@ class ERFNetEncoderHead(ERFNet):
     """
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.encoder.output_conv(self.encoder(image))
         return logits
 
@@ -116,13 +116,13 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def erfnet(*, num_classes: int = 19) -> ERFNet:
-    """ERFNet."""
+    """Build ERFNet."""
     return ERFNet(num_classes)
 
 
 @register(_SPEC.but(classes_key="encoder.output_conv.weight", accuracy=""))
 def erfnet_encoder_head(*, num_classes: int = 19) -> ERFNetEncoderHead:
-    """ERFNet's encoder with its 1x1 training head, at stride 8."""
+    """Build ERFNet's encoder with its 1x1 training head, at stride 8."""
     return ERFNetEncoderHead(num_classes)
 
 
@@ -140,5 +140,5 @@ def erfnet_encoder_head(*, num_classes: int = 19) -> ERFNetEncoderHead:
     )
 )
 def erfnet_imagenet(*, num_classes: int = 1000) -> EncoderClassifier:
-    """ERFNet's encoder as an ImageNet classifier."""
+    """Build ERFNet's encoder as an ImageNet classifier."""
     return EncoderClassifier(encoder(), num_classes)

@@ -61,7 +61,7 @@ class ESPNetC(nn.Module):
         self.pool = nn.AvgPool2d(3, 2, 1)
 
     def features(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Maps of an image (N, 3, H, W).
+        """Compute maps of an image (N, 3, H, W).
 
         Returns:
             level 1 (N, 16, H / 2, W / 2), the same with the pooled image after BN and PReLU (19 channels), level 2
@@ -77,7 +77,7 @@ class ESPNetC(nn.Module):
         return level1, fused1, fused2, logits
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         return self.features(image)[-1]
 
 
@@ -108,7 +108,7 @@ class ESPNet(nn.Module):
         self.classifier = nn.ConvTranspose2d(c, c, 2, 2, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         level1, fused1, level2, coarse = self.encoder.features(image)
         up3 = self.up_l3(self.br(coarse))
         up2 = self.up_l2(self.combine_l2_l3(torch.cat((self.level3_C(level2), up3), dim=1)))
@@ -150,43 +150,43 @@ _SPEC_TRAIN = _SPEC.but(source="sacmehta/ESPNet train/Model.py, official")
 
 @register(_SPEC.but(params=201_029))
 def espnet_p2_q3(*, num_classes: int = 19) -> ESPNet:
-    """ESPNet with 3 ESP blocks in level 3."""
+    """Build ESPNet with 3 ESP blocks in level 3."""
     return ESPNet(num_classes, q=3)
 
 
 @register(_SPEC.but(params=265_797))
 def espnet_p2_q5(*, num_classes: int = 19) -> ESPNet:
-    """ESPNet with 5 ESP blocks in level 3."""
+    """Build ESPNet with 5 ESP blocks in level 3."""
     return ESPNet(num_classes, q=5)
 
 
 @register(_SPEC.but(params=362_949, accuracy="Cityscapes test mIoU 60.3 at 512x1024 (paper)"))
 def espnet_p2_q8(*, num_classes: int = 19) -> ESPNet:
-    """ESPNet with 8 ESP blocks in level 3: the network of the paper."""
+    """Build ESPNet with 8 ESP blocks in level 3: the network of the paper."""
     return ESPNet(num_classes, q=8)
 
 
 @register(_SPEC_C.but(params=187_273))
 def espnet_c_p2_q3(*, num_classes: int = 19) -> ESPNetC:
-    """ESPNet-C with 3 ESP blocks in level 3."""
+    """Build ESPNet-C with 3 ESP blocks in level 3."""
     return ESPNetC(num_classes, q=3)
 
 
 @register(_SPEC_C.but(params=252_041))
 def espnet_c_p2_q5(*, num_classes: int = 19) -> ESPNetC:
-    """ESPNet-C with 5 ESP blocks in level 3."""
+    """Build ESPNet-C with 5 ESP blocks in level 3."""
     return ESPNetC(num_classes, q=5)
 
 
 @register(_SPEC_C.but(params=349_193))
 def espnet_c_p2_q8(*, num_classes: int = 19) -> ESPNetC:
-    """ESPNet-C with 8 ESP blocks in level 3."""
+    """Build ESPNet-C with 8 ESP blocks in level 3."""
     return ESPNetC(num_classes, q=8)
 
 
 @register(_SPEC_TRAIN.but(params=201_542))
 def espnet_p2_q3_trainvariant(*, num_classes: int = 19) -> ESPNet:
-    """ESPNet of train/Model.py with 3 ESP blocks in level 3."""
+    """Build ESPNet of train/Model.py with 3 ESP blocks in level 3."""
     return ESPNet(num_classes, q=3, fused_skip=True)
 
 
@@ -203,5 +203,5 @@ def espnet_p2_q3_trainvariant(*, num_classes: int = 19) -> ESPNet:
     )
 )
 def espnet_p2_q8_trainvariant(*, num_classes: int = 12) -> ESPNet:
-    """ESPNet of train/Model.py with 8 ESP blocks in level 3: fits the published CamVid weights."""
+    """Build ESPNet of train/Model.py with 8 ESP blocks in level 3: fits the published CamVid weights."""
     return ESPNet(num_classes, q=8, fused_skip=True)

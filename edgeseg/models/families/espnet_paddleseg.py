@@ -29,7 +29,7 @@ _STYLE = ESPStyle(reduce="conv1", branch="d_conv{}", bare=True, eps=EPS)
 
 
 def image_like(image: Tensor, x: Tensor) -> Tensor:
-    """The image averaged to the height and width of `x`."""
+    """Compute the image averaged to the height and width of `x`."""
     return adaptive_avg_pool(image, (int(x.shape[-2]), int(x.shape[-1])))
 
 
@@ -86,7 +86,7 @@ class ESPNetPaddleSeg(nn.Module):
         self.out_up = nn.ConvTranspose2d(c, c, 2, 2, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         half, quarter, eighth = self.encoder(image)
         x = self.combine_l2_l3(torch.cat((self.level3_up(eighth), quarter), dim=1))
         x = self.out_proj(torch.cat((self.level2_up(x), half), dim=1))
@@ -118,5 +118,5 @@ class ESPNetPaddleSeg(nn.Module):
     )
 )
 def espnet_paddleseg(*, num_classes: int = 19) -> ESPNetPaddleSeg:
-    """PaddleSeg's ESPNetV1 (p 2, q 3)."""
+    """Build PaddleSeg's ESPNetV1 (p 2, q 3)."""
     return ESPNetPaddleSeg(num_classes)

@@ -47,7 +47,7 @@ _NARROW = (1, 1, 1, 2)
 
 
 def widths(scale: float) -> tuple[int, ...]:
-    """Channels of levels 1 to 5 and of the classifier's last convolution for a width factor."""
+    """Return the channels of levels 1 to 5 and of the classifier's last convolution for a width factor."""
     base = -(int(32 * scale) // -4) * 4
     return min(base, 32), 2 * base, 4 * base, 8 * base, 16 * base, 1024 if scale <= 1.5 else 1280
 
@@ -73,7 +73,7 @@ class _Levels(nn.Module):
         self.level4 = nn.Sequential(*(EESP(c[3], c[3], _MIDDLE, style=style) for _ in range(7)))
 
     def levels(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 2, 4, 8 and 16 of an image (N, 3, H, W)."""
+        """Compute maps at strides 2, 4, 8 and 16 of an image (N, 3, H, W)."""
         pool = self.style.pool
         quarter = pool(pool(image))
         eighth = pool(quarter)
@@ -87,7 +87,7 @@ class ESPNetv2Encoder(_Levels):
     """Levels 1 to 4 alone: image (N, 3, H, W) to maps at strides 2, 4, 8 and 16."""
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The four maps."""
+        """Compute the four maps."""
         return self.levels(image)
 
 
@@ -114,12 +114,12 @@ class ESPNetv2Classifier(_Levels):
         self.feature_info = tuple(FeatureInfo(channels, stride) for channels, stride in info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4, 8, 16 and 32."""
+        """Compute maps at strides 4, 8, 16 and 32."""
         _, l2, l3, l4 = self.levels(image)
         return [l2, l3, l4, self.level5(self.level5_0(l4))]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits; see the class."""
+        """Compute logits; see the class."""
         logits: Tensor = self.classifier(self.features(image)[-1].mean((2, 3)))
         return logits
 
@@ -186,7 +186,7 @@ class ESPNetv2Seg(nn.Module):
         self.project_l1 = nn.Sequential(nn.Identity(), style.conv(c[0] + n, n, 1))
 
     def _maps(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at stride 2, and coarse ones at stride 8."""
+        """Compute logits at stride 2, and coarse ones at stride 8."""
         l1, l2, l3, l4 = self.get_submodule(self.names.encoder)(image)
         x = upsample(self.get_submodule(self.names.reduce)(l4), 2, align_corners=True)
         coarse = self.project_l3(self.get_submodule(self.names.pyramid)(torch.cat((l3, x), dim=1)))
@@ -195,11 +195,11 @@ class ESPNetv2Seg(nn.Module):
         return self.project_l1(torch.cat((l1, x), dim=1)), coarse
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         return self._maps(image)[0]
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at stride 2, and the auxiliary ones, three times enlarged to the input size."""
+        """Compute logits at stride 2, and the auxiliary ones, three times enlarged to the input size."""
         logits, coarse = self._maps(image)
         for _ in range(3):
             coarse = upsample(coarse, 2, align_corners=True)
@@ -243,25 +243,25 @@ _CLS = _SEG.but(
 
 @register(_SEG.but(params=99_222))
 def espnetv2_seg_s0_5(*, num_classes: int = 19) -> ESPNetv2Seg:
-    """ESPNetv2 segmentation, width 0.5."""
+    """Build ESPNetv2 segmentation, width 0.5."""
     return ESPNetv2Seg(num_classes, scale=0.5)
 
 
 @register(_SEG.but(params=340_474))
 def espnetv2_seg_s1_0(*, num_classes: int = 19) -> ESPNetv2Seg:
-    """ESPNetv2 segmentation, width 1.0."""
+    """Build ESPNetv2 segmentation, width 1.0."""
     return ESPNetv2Seg(num_classes, scale=1.0)
 
 
 @register(_SEG.but(params=724_762))
 def espnetv2_seg_s1_5(*, num_classes: int = 19) -> ESPNetv2Seg:
-    """ESPNetv2 segmentation, width 1.5."""
+    """Build ESPNetv2 segmentation, width 1.5."""
     return ESPNetv2Seg(num_classes, scale=1.5)
 
 
 @register(_SEG.but(params=1_252_538, accuracy="Cityscapes test mIoU 66.15 (authors' README, EdgeNets' models)"))
 def espnetv2_seg_s2_0(*, num_classes: int = 19) -> ESPNetv2Seg:
-    """ESPNetv2 segmentation, width 2.0."""
+    """Build ESPNetv2 segmentation, width 2.0."""
     return ESPNetv2Seg(num_classes, scale=2.0)
 
 
@@ -277,36 +277,36 @@ def espnetv2_seg_s2_0(*, num_classes: int = 19) -> ESPNetv2Seg:
     )
 )
 def espnetv2_paddleseg_s2_0(*, num_classes: int = 19) -> ESPNetv2Seg:
-    """PaddleSeg's ESPNetV2, width 2.0."""
+    """Build PaddleSeg's ESPNetV2, width 2.0."""
     names = SegNames("backbone", "level2", "proj_l4_c", "eesp_psp")
     return ESPNetv2Seg(num_classes, scale=2.0, style=PADDLESEG, names=names)
 
 
 @register(_CLS.but(params=1_241_332, accuracy="ImageNet top-1 57.7 (authors' README)"))
 def espnetv2_imagenet_s0_5(*, num_classes: int = 1000) -> ESPNetv2Classifier:
-    """ESPNetv2 classifier, width 0.5."""
+    """Build ESPNetv2 classifier, width 0.5."""
     return ESPNetv2Classifier(num_classes, scale=0.5)
 
 
 @register(_CLS.but(params=1_670_072, accuracy="ImageNet top-1 66.1 (authors' README)"))
 def espnetv2_imagenet_s1_0(*, num_classes: int = 1000) -> ESPNetv2Classifier:
-    """ESPNetv2 classifier, width 1.0."""
+    """Build ESPNetv2 classifier, width 1.0."""
     return ESPNetv2Classifier(num_classes, scale=1.0)
 
 
 @register(_CLS.but(params=1_965_440))
 def espnetv2_imagenet_s1_25(*, num_classes: int = 1000) -> ESPNetv2Classifier:
-    """ESPNetv2 classifier, width 1.25."""
+    """Build ESPNetv2 classifier, width 1.25."""
     return ESPNetv2Classifier(num_classes, scale=1.25)
 
 
 @register(_CLS.but(params=2_314_856, accuracy="ImageNet top-1 69.2 (authors' README)"))
 def espnetv2_imagenet_s1_5(*, num_classes: int = 1000) -> ESPNetv2Classifier:
-    """ESPNetv2 classifier, width 1.5."""
+    """Build ESPNetv2 classifier, width 1.5."""
     return ESPNetv2Classifier(num_classes, scale=1.5)
 
 
 @register(_CLS.but(params=3_498_136, accuracy="ImageNet top-1 72.1 (authors' README)"))
 def espnetv2_imagenet_s2_0(*, num_classes: int = 1000) -> ESPNetv2Classifier:
-    """ESPNetv2 classifier, width 2.0."""
+    """Build ESPNetv2 classifier, width 2.0."""
     return ESPNetv2Classifier(num_classes, scale=2.0)

@@ -41,10 +41,10 @@ _WIDTHS = (64, 48, 32)
 class ConvNormAct(nn.Module):
     """Convolution, BN, PReLU under the key ``cbr``."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, *, groups: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, groups: int = 1) -> None:
         super().__init__()
-        conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, groups=groups, bias=False)
-        self.cbr = nn.Sequential(conv, nn.BatchNorm2d(cout), nn.PReLU(cout))
+        conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, groups=groups, bias=False)
+        self.cbr = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.PReLU(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.cbr(x)
@@ -52,7 +52,7 @@ class ConvNormAct(nn.Module):
 
 
 def norm_act(channels: int) -> nn.Sequential:
-    """BN, PReLU."""
+    """Build BN, PReLU."""
     return nn.Sequential(nn.BatchNorm2d(channels), nn.PReLU(channels))
 
 
@@ -76,7 +76,7 @@ class ChannelShuffle(nn.Module):
 
 
 def branch_size(height: int, width: int, scale: float) -> tuple[int, int]:
-    """Size of a pyramid branch; at least 5, even where that enlarges a map meant to shrink."""
+    """Return the size of a pyramid branch; at least 5, even where that enlarges a map meant to shrink."""
     return max(_LEAST, math.ceil(height * scale)), max(_LEAST, math.ceil(width * scale))
 
 
@@ -84,31 +84,31 @@ class PyramidPooling(nn.Module):
     """EPP: depthwise convolutions at five sizes, joined, shuffled and merged.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         inner: Channels of every branch.
-        cout: Output channels.
+        out_channels: Output channels.
         last: End in the 1x1, with bias; else in BN and PReLU.
     """
 
-    def __init__(self, cin: int, inner: int, cout: int, *, last: bool = False) -> None:
+    def __init__(self, in_channels: int, inner: int, out_channels: int, *, last: bool = False) -> None:
         super().__init__()
         k = len(_SCALES)
         self.inner = inner
         self.stages = nn.ModuleList(nn.Conv2d(inner, inner, 3, 1, 1, groups=inner, bias=False) for _ in _SCALES)
-        self.projection_layer = ConvNormAct(cin, inner, 1)
+        self.projection_layer = ConvNormAct(in_channels, inner, 1)
         self.merge_layer = nn.Sequential(
             NormAct(k * inner),
             ChannelShuffle(),
             ConvNormAct(k * inner, inner, 3, groups=inner),
-            nn.Conv2d(inner, cout, 1, bias=last),
+            nn.Conv2d(inner, out_channels, 1, bias=last),
         )
         self.acts, self.mixers = nn.ModuleList(), nn.ModuleList()
         if not last:
-            self.br = NormAct(cout)
+            self.br = NormAct(out_channels)
         self.last = last
 
     def branch(self, x: Tensor, index: int) -> Tensor:
-        """Branch `index` at the size of `x`."""
+        """Compute branch `index` at the size of `x`."""
         stage, scale = self.stages[index], _SCALES[index]
         here = (x.shape[-2], x.shape[-1])
         size = branch_size(*here, scale)
@@ -120,7 +120,7 @@ class PyramidPooling(nn.Module):
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         x = self.projection_layer(x)
         maps = [self.branch(x, index) for index in range(len(_SCALES))]
         if len(self.mixers):
@@ -155,7 +155,7 @@ class PyramidPooling(nn.Module):
 
 
 def _part_of_prelu(whole: nn.Module, index: int, width: int) -> nn.PReLU:
-    """The PReLU of one branch."""
+    """Return the PReLU of one branch."""
     slopes = whole.get_parameter("weight")
     part = nn.PReLU(width).to(slopes.device, slopes.dtype)
     with torch.no_grad():
@@ -164,7 +164,7 @@ def _part_of_prelu(whole: nn.Module, index: int, width: int) -> nn.PReLU:
 
 
 def _part_of_grouped(grouped: nn.Module, index: int) -> nn.Conv2d:
-    """The depthwise convolution that a shuffled grouped one applies to branch `index`; the first carries the bias."""
+    """Build the depthwise convolution that a shuffled grouped one applies to a branch; the first carries the bias."""
     state = grouped.state_dict()
     weight = state["weight"][:, index : index + 1]
     kept = {"weight": weight, **({"bias": state["bias"]} if index == 0 and "bias" in state else {})}
@@ -177,11 +177,11 @@ def _part_of_grouped(grouped: nn.Module, index: int) -> nn.Conv2d:
 class Merge(nn.Module):
     """A grouped 3x3 of the encoder's map, weighed by a sigmoid of a 1x1 of its averages."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         # The published Sequential: average, 1x1, sigmoid.
-        self.wt_layer = nn.Sequential(nn.Identity(), nn.Conv2d(cin, cout, 1, bias=False), nn.Sigmoid())
-        self.expansion_layer = ConvNormAct(cin, cout, 3, groups=math.gcd(cin, cout))
+        self.wt_layer = nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.Sigmoid())
+        self.expansion_layer = ConvNormAct(in_channels, out_channels, 3, groups=math.gcd(in_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         weights: Tensor = self.wt_layer(x.mean((2, 3), keepdim=True))
@@ -213,7 +213,7 @@ class ESPNetv2EdgeNets(nn.Module):
         self.bu_dec_l4 = PyramidPooling(_WIDTHS[-1], p, num_classes, last=True)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         *skips, x = self.base_net(image)
         for k in range(3):
             x = upsample(self.get_submodule(f"bu_dec_l{k + 1}")(x), 2, align_corners=True)
@@ -245,25 +245,25 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params=80_342, accuracy="Cityscapes val mIoU 53.9 at 512x1024, 47.3 at 256x512"))
 def espnetv2_edgenets_s0_5(*, num_classes: int = 20) -> ESPNetv2EdgeNets:
-    """EdgeNets' ESPNetv2, width 0.5."""
+    """Build EdgeNets' ESPNetv2, width 0.5."""
     return ESPNetv2EdgeNets(num_classes, scale=0.5)
 
 
 @register(_SPEC.but(params=234_010, accuracy="Cityscapes val mIoU 60.1 at 512x1024, 52.2 at 256x512"))
 def espnetv2_edgenets_s1_0(*, num_classes: int = 20) -> ESPNetv2EdgeNets:
-    """EdgeNets' ESPNetv2, width 1.0."""
+    """Build EdgeNets' ESPNetv2, width 1.0."""
     return ESPNetv2EdgeNets(num_classes, scale=1.0)
 
 
 @register(_SPEC.but(params=468_362, accuracy="Cityscapes val mIoU 63.8 at 512x1024, 54.6 at 256x512"))
 def espnetv2_edgenets_s1_5(*, num_classes: int = 20) -> ESPNetv2EdgeNets:
-    """EdgeNets' ESPNetv2, width 1.5."""
+    """Build EdgeNets' ESPNetv2, width 1.5."""
     return ESPNetv2EdgeNets(num_classes, scale=1.5)
 
 
 @register(_SPEC.but(params=789_242, accuracy="Cityscapes val mIoU 66.4, test 66.2 at 512x1024"))
 def espnetv2_edgenets_s2_0(*, num_classes: int = 20) -> ESPNetv2EdgeNets:
-    """EdgeNets' ESPNetv2, width 2.0."""
+    """Build EdgeNets' ESPNetv2, width 2.0."""
     return ESPNetv2EdgeNets(num_classes, scale=2.0)
 
 
@@ -278,5 +278,5 @@ def espnetv2_edgenets_s2_0(*, num_classes: int = 20) -> ESPNetv2EdgeNets:
     )
 )
 def espnetv2_edgenets_s0_5_pascal(*, num_classes: int = 21) -> ESPNetv2EdgeNets:
-    """EdgeNets' ESPNetv2, width 0.5, for PASCAL VOC."""
+    """Build EdgeNets' ESPNetv2, width 0.5, for PASCAL VOC."""
     return ESPNetv2EdgeNets(num_classes, scale=0.5)

@@ -67,7 +67,7 @@ class ExtremeC3Net(nn.Module):
         self.classifier = nn.Sequential(BNPReLU(24), nn.Identity(), nn.Conv2d(24, num_classes, 1, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         coarse = upsample(self.upsample(self.encoder(image)), 2, align_corners=True)
         logits: Tensor = self.classifier(coarse + self.Fine(image))
         return logits
@@ -94,11 +94,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def extremec3net(*, num_classes: int = 1) -> ExtremeC3Net:
-    """ExtremeC3Net with one logit, as published: person where it is above 0."""
+    """Build ExtremeC3Net with one logit, as published: person where it is above 0."""
     return ExtremeC3Net(num_classes)
 
 
 @register(_SPEC.but(num_classes=2, params=37_762, accuracy="", weights_licence="", notes="No published weights."))
 def extremec3net_2class(*, num_classes: int = 2) -> ExtremeC3Net:
-    """ExtremeC3Net with two classes."""
+    """Build ExtremeC3Net with two classes."""
     return ExtremeC3Net(num_classes)

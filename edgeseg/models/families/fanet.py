@@ -28,18 +28,15 @@ from edgeseg.specs import InputSpec, PostprocessSpec
 __all__ = ["FANet", "fanet_18", "fanet_34"]
 
 _SLOPE = 0.01
+"""Of the leaky ReLUs; also the default of ``F.leaky_relu``."""
 _KEYS = 32
 _DAMPING = 1.0 / 64.0
 _WIDTHS = {32: 512, 16: 256, 8: 128, 4: 64}
 """Channels by the published number of the map, which is half its stride."""
 
 
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, _SLOPE)
-
-
 def _unit(x: Tensor) -> Tensor:
-    """Every pixel's channel vector of a map (N, C, H, W) at length one, as (N, C, H W)."""
+    """Compute every pixel's channel vector of a map (N, C, H, W) at length one, as (N, C, H W)."""
     x = x * torch.rsqrt((x * x).sum(dim=1, keepdim=True).clamp_min(1e-24))
     return x.flatten(2)
 
@@ -58,13 +55,13 @@ class FastAttention(nn.Module):
         self.damped = False
         self.w_qs = ConvBN(width, _KEYS, 1, relu=False)
         self.w_ks = ConvBN(width, _KEYS, 1, relu=False)
-        self.w_vs = ConvBN(width, width, 1, act=_leaky)
-        self.latlayer3 = ConvBN(width, width, 1, act=_leaky)
-        self.up = ConvBN(width, width // 2, 1, padding=1, act=_leaky) if up else None
-        self.smooth = ConvBN(width, 128, 3, act=_leaky) if smooth else None
+        self.w_vs = ConvBN(width, width, 1, act=F.leaky_relu)
+        self.latlayer3 = ConvBN(width, width, 1, act=F.leaky_relu)
+        self.up = ConvBN(width, width // 2, 1, padding=1, act=F.leaky_relu) if up else None
+        self.smooth = ConvBN(width, 128, 3, act=F.leaky_relu) if smooth else None
 
     def attend(self, x: Tensor) -> Tensor:
-        """Attention of a map (N, width, H, W) to itself, after ``latlayer3``."""
+        """Compute attention of a map (N, width, H, W) to itself, after ``latlayer3``."""
         q, k, v = _unit(self.w_qs(x)), _unit(self.w_ks(x)), self.w_vs(x).flatten(2)
         if self.damped:
             k, v = k * _DAMPING, v * _DAMPING
@@ -73,7 +70,7 @@ class FastAttention(nn.Module):
         return y
 
     def forward(self, x: Tensor, coarser: Tensor | None = None) -> Tensor:
-        """Maps (N, width, H, W), and what the coarser module's ``up`` made, to (N, width, H, W)."""
+        """Turn maps (N, width, H, W), and what the coarser module's ``up`` made, into (N, width, H, W)."""
         y = self.attend(x) + x
         return y if coarser is None else y + resize_like(coarser, y, align_corners=True)
 
@@ -108,14 +105,14 @@ class FANet(nn.Module):
         for name, width in _WIDTHS.items():
             module = FastAttention(width, up=aux or name != 4, smooth=aux or name in (16, 4))
             self.add_module(f"ffm_{name}", module)
-        self.clslayer_32 = OutputHead(128, 64, num_classes, act=_leaky) if aux else None
-        self.clslayer_16 = OutputHead(128, 64, num_classes, act=_leaky) if aux else None
-        self.clslayer_8 = OutputHead(256, 256, num_classes, act=_leaky)
+        self.clslayer_32 = OutputHead(128, 64, num_classes, act=F.leaky_relu) if aux else None
+        self.clslayer_16 = OutputHead(128, 64, num_classes, act=F.leaky_relu) if aux else None
+        self.clslayer_8 = OutputHead(256, 256, num_classes, act=F.leaky_relu)
         dead = (r"^clslayer_(32|16)\.", r"^ffm_(32|8)\.smooth\.", r"^ffm_4\.up\.")
         self.checkpoint_ignores = () if aux else dead
 
     def _attended(self, image: Tensor) -> dict[int, Tensor]:
-        """Maps of the four modules by their published numbers."""
+        """Return the maps of the four modules by their published numbers."""
         maps: dict[int, Tensor] = {}
         coarser: Tensor | None = None
         for name, x in zip(_WIDTHS, reversed(self.resnet.features(image)), strict=True):
@@ -134,12 +131,12 @@ class FANet(nn.Module):
         return logits
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         maps = self._attended(image)
         return self._classify(self._smooth(maps, 4), self._smooth(maps, 16))
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at strides 8, 32 and 64.
+        """Compute logits at strides 8, 32 and 64.
 
         Raises:
             UsageError: Built without `aux`.
@@ -173,7 +170,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def fanet_18(*, num_classes: int = 19, aux: bool = False) -> FANet:
-    """FANet-18."""
+    """Build FANet-18."""
     return FANet(num_classes, aux=aux)
 
 
@@ -186,5 +183,5 @@ def fanet_18(*, num_classes: int = 19, aux: bool = False) -> FANet:
     )
 )
 def fanet_34(*, num_classes: int = 19, aux: bool = False) -> FANet:
-    """FANet-34."""
+    """Build FANet-34."""
     return FANet(num_classes, depth=34, aux=aux)

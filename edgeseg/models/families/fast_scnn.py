@@ -91,7 +91,7 @@ class FastSCNN(nn.Module):
         self.classifier = SeparableClassifier(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         high = self.learning_to_downsample(image)
         logits: Tensor = self.classifier(self.feature_fusion(high, self.global_feature_extractor(high)))
         return logits
@@ -117,5 +117,5 @@ class FastSCNN(nn.Module):
     )
 )
 def fast_scnn(*, num_classes: int = 19) -> FastSCNN:
-    """Fast-SCNN."""
+    """Build Fast-SCNN."""
     return FastSCNN(num_classes)

@@ -38,7 +38,7 @@ _STAGES = ((64, 64, 2), (64, 96, 2), (96, 128, 1))
 
 
 def row_of(names: tuple[str, ...], modules: tuple[nn.Module, ...]) -> nn.Sequential:
-    """A Sequential with names."""
+    """Build a Sequential with names."""
     row = nn.Sequential()
     for name, module in zip(names, modules, strict=True):
         row.add_module(name, module)
@@ -78,13 +78,13 @@ class Extractor(nn.Module):
 
     def __init__(self, key: str, conv: Callable[..., nn.Module]) -> None:
         super().__init__()
-        for k, (cin, cout, stride) in enumerate(_STAGES):
-            first = inverted_residual(key, conv, cin, cout, stride=stride)
-            rest = (inverted_residual(key, conv, cout, cout) for _ in range(2))
+        for k, (in_channels, out_channels, stride) in enumerate(_STAGES):
+            first = inverted_residual(key, conv, in_channels, out_channels, stride=stride)
+            rest = (inverted_residual(key, conv, out_channels, out_channels) for _ in range(2))
             self.add_module(f"bottleneck{k + 1}", nn.Sequential(first, *rest))
 
     def deep(self, x: Tensor) -> Tensor:
-        """(N, 64, H, W) to (N, 128, H / 4, W / 4)."""
+        """Turn maps (N, 64, H, W) into (N, 128, H / 4, W / 4)."""
         for k in range(len(_STAGES)):
             x = self.get_submodule(f"bottleneck{k + 1}")(x)
         return x
@@ -119,22 +119,29 @@ class FastSCNNBackbone(nn.Module):
         self.feature_fusion = Fusion(*parts, names=("conv_lower_res", "conv_higher_res"))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Detail map, context map, fused map."""
+        """Compute detail map, context map, fused map."""
         high = self.learning_to_downsample(image)
         low = self.global_feature_extractor(high)
         return [high, low, self.feature_fusion(high, low)]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The same as `features`."""
+        """Compute the same as `features`."""
         return self.features(image)
 
 
 def paddle_conv(
-    cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False, relu: bool = True
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    relu: bool = True,
 ) -> PaddleConv:
-    """PaddleSeg's convolution, BN, and ReLU where `relu`, with symmetric padding."""
+    """Build PaddleSeg's convolution, BN, and ReLU where `relu`, with symmetric padding."""
     act: Literal["relu", "none"] = "relu" if relu else "none"
-    return PaddleConv(cin, cout, kernel, stride=stride, groups=groups, bias=bias, act=act, same=False)
+    return PaddleConv(in_channels, out_channels, kernel, stride=stride, groups=groups, bias=bias, act=act, same=False)
 
 
 class PaddlePyramid(nn.Module):
@@ -194,7 +201,7 @@ class FastSCNNPaddleSeg(nn.Module):
         self.classifier = row_of(("dsconv1", "dsconv2", "conv"), head)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         high = self.learning_to_downsample(image)
         logits: Tensor = self.classifier(self.feature_fusion(high, self.global_feature_extractor(high)))
         return logits
@@ -220,24 +227,31 @@ _SPEC = ModelSpec(
 
 
 def _mmseg(num_classes: int, *, aux: bool) -> Segmentor:
-    """The network of mmsegmentation: image (N, 3, H, W) to logits at stride 8; any H and W."""
+    """Build the network of mmsegmentation: image (N, 3, H, W) to logits at stride 8; any H and W."""
     head = DepthwiseSeparableFCNHead(in_channels=128, channels=128, concat_input=False, num_classes=num_classes)
     auxiliary = (
-        FCNHead(in_channels=cin, channels=32, num_convs=1, concat_input=False, num_classes=num_classes, in_index=index)
-        for cin, index in ((128, -2), (64, -3))
+        FCNHead(
+            in_channels=in_channels,
+            channels=32,
+            num_convs=1,
+            concat_input=False,
+            num_classes=num_classes,
+            in_index=index,
+        )
+        for in_channels, index in ((128, -2), (64, -3))
     )
     return Segmentor(FastSCNNBackbone(), head, auxiliary_head=list(auxiliary) if aux else None)
 
 
 @register(_SPEC)
 def fast_scnn_mmseg(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """Fast-SCNN of mmsegmentation."""
+    """Build Fast-SCNN of mmsegmentation."""
     return _mmseg(num_classes, aux=aux)
 
 
 @register(_SPEC.but(input_size=(512, 1024), params_note="", notes="The same network as fast_scnn_mmseg."))
 def mmseg_fastscnn(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """Fast-SCNN of mmsegmentation, by the name of its configuration."""
+    """Build Fast-SCNN of mmsegmentation, by the name of its configuration."""
     return _mmseg(num_classes, aux=aux)
 
 
@@ -252,5 +266,5 @@ def mmseg_fastscnn(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     )
 )
 def fast_scnn_paddleseg(*, num_classes: int = 19) -> FastSCNNPaddleSeg:
-    """PaddleSeg's Fast-SCNN."""
+    """Build PaddleSeg's Fast-SCNN."""
     return FastSCNNPaddleSeg(num_classes)

@@ -77,20 +77,20 @@ class SlimBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.stem, self.stages, self.stem_map = len(stem), len(widths), stem_map
-        cin, reduction = 3, 1
-        for k, (cout, stride) in enumerate(stem):
-            self.add_module(f"conv{k}", nn.Conv2d(cin, cout, 3, stride, 1, bias=False))
-            self.add_module(f"bn{k}", nn.BatchNorm2d(cout))
-            cin, reduction = cout, reduction * stride
-        info = [FeatureInfo(cin, reduction)] if stem_map else []
+        in_channels, reduction = 3, 1
+        for k, (out_channels, stride) in enumerate(stem):
+            self.add_module(f"conv{k}", nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False))
+            self.add_module(f"bn{k}", nn.BatchNorm2d(out_channels))
+            in_channels, reduction = out_channels, reduction * stride
+        info = [FeatureInfo(in_channels, reduction)] if stem_map else []
         for k, width in enumerate(widths):
-            self.add_module(f"layer{k + 1}", resnet_stage(BasicBlock, cin, width, blocks[k], stride=strides[k]))
-            cin, reduction = width, reduction * strides[k]
-            info.append(FeatureInfo(cin, reduction))
+            self.add_module(f"layer{k + 1}", resnet_stage(BasicBlock, in_channels, width, blocks[k], stride=strides[k]))
+            in_channels, reduction = width, reduction * strides[k]
+            info.append(FeatureInfo(in_channels, reduction))
         self.feature_info = tuple(info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four maps of an image (N, 3, H, W), as `feature_info` declares."""
+        """Compute four maps of an image (N, 3, H, W), as `feature_info` declares."""
         x = image
         for k in range(self.stem):
             x = torch.relu(self.get_submodule(f"bn{k}")(self.get_submodule(f"conv{k}")(x)))
@@ -109,13 +109,13 @@ class SlimBackbone(nn.Module):
 class Unit(nn.Module):
     """A "same" convolution, BN, ReLU under the key ``layers``."""
 
-    def __init__(self, cin: int, cout: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
-        conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, bias=False)
-        self.layers = nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU())
+        conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, bias=False)
+        self.layers = nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         y: Tensor = self.layers(x)
         return y
 
@@ -125,10 +125,12 @@ class Adapter(nn.Module):
 
     def __init__(self, channels: tuple[int, ...], widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.adapter_conv = nn.ModuleList(Unit(cin, cout, 1) for cin, cout in zip(channels, widths, strict=True))
+        self.adapter_conv = nn.ModuleList(
+            Unit(in_channels, out_channels, 1) for in_channels, out_channels in zip(channels, widths, strict=True)
+        )
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of any size to maps of the same sizes."""
+        """Compute maps of any size to maps of the same sizes."""
         return [conv(x) for conv, x in zip(self.adapter_conv, maps, strict=True)]
 
 
@@ -152,7 +154,7 @@ class Pyramid(nn.Module):
             self.add_module(f"fam_{_LEVELS[k]}_up", Unit(widths[k], widths[k - 1], 1))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Four maps to four maps of the same sizes, fine to coarse."""
+        """Turn four maps into four maps of the same sizes, fine to coarse."""
         x, outs = maps[3], []
         for k in (3, 2, 1):
             outs.append(self.get_submodule(f"fam_{_LEVELS[k]}_sm")(x))
@@ -168,20 +170,20 @@ class Join(nn.Module):
         self.resize = resize
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps, fine to coarse, to one map of the size of the first."""
+        """Turn maps, fine to coarse, into one map of the size of the first."""
         return torch.cat((maps[0], *(self.resize(x, maps[0]) for x in maps[1:])), dim=1)
 
 
 class Classifier(nn.Module):
     """3x3 with bias, BN, ReLU, and a convolution to the classes."""
 
-    def __init__(self, cin: int, inner: int, num_classes: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, inner: int, num_classes: int, kernel: int) -> None:
         super().__init__()
         last = nn.Conv2d(inner, num_classes, kernel, 1, kernel // 2)
-        self.last_layer = nn.Sequential(nn.Conv2d(cin, inner, 3, 1, 1), nn.BatchNorm2d(inner), nn.ReLU(), last)
+        self.last_layer = nn.Sequential(nn.Conv2d(in_channels, inner, 3, 1, 1), nn.BatchNorm2d(inner), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to logits (N, num_classes, H, W)."""
+        """Turn maps (N, in_channels, H, W) into logits (N, num_classes, H, W)."""
         logits: Tensor = self.last_layer(x)
         return logits
 
@@ -198,7 +200,7 @@ class Head(nn.Module):
         self.layers = nn.Sequential(Adapter(channels, widths), Pyramid(widths, outs, resize), Join(resize), classify)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Logits (N, num_classes, H, W) at the size of the finest map."""
+        """Compute logits (N, num_classes, H, W) at the size of the finest map."""
         logits: Tensor = self.layers(maps)
         return logits
 
@@ -221,7 +223,7 @@ class Halving(nn.Module):
         self.register_buffer("weight", kernel.expand(3, 1, 5, 5).clone())
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps (N, 3, H, W) to (N, 3, (H - 3) // 2 + 1, (W - 5) // 2 + 1)."""
+        """Turn maps (N, 3, H, W) into (N, 3, (H - 3) // 2 + 1, (W - 5) // 2 + 1)."""
         mirrored = torch.cat((image[:, :, 1:2], image, image[:, :, -2:-1]), dim=2)
         return F.conv2d(mirrored, self.weight, stride=2, groups=3)
 
@@ -263,7 +265,7 @@ class FFNet(nn.Module):
             self.checkpoint_ignores, self.checkpoint_optional = (), (r"^smoothing\.",)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits; see the class."""
+        """Compute logits; see the class."""
         if self.smoothing is not None:
             image = self.smoothing(image)
         logits: Tensor = self.head(self.backbone_model.features(image))
@@ -271,13 +273,13 @@ class FFNet(nn.Module):
 
 
 def _small(blocks: tuple[int, int, int, int], *, strided: bool = True) -> SlimBackbone:
-    """Backbone S; with `strided` its form d."""
+    """Build backbone S; with `strided` its form d."""
     strides = (2 if strided else 1, 2, 2, 2)
     return SlimBackbone(((32, 2), (64, 2)), (64, 128, 192, 320), blocks, strides)
 
 
 def _narrow(widths: tuple[int, int, int], blocks: tuple[int, int, int]) -> SlimBackbone:
-    """Backbones N and NS."""
+    """Build backbones N and NS."""
     return SlimBackbone(((64, 2), (64, 2), (64, 1)), widths, blocks, (2, 2, 2), stem_map=True)
 
 
@@ -304,25 +306,25 @@ _FULL, _HALF = "1024x2048", "512x1024"
 
 @register(_SPEC.but(accuracy=_MIOU.format(79.2, _FULL)))
 def ffnet40s_dbbb_mobile(*, num_classes: int = 19) -> FFNet:
-    """FFNet-40S dBBB mobile."""
+    """Build FFNet-40S dBBB mobile."""
     return FFNet(_small((4, 5, 6, 4)), num_classes, nearest=True)
 
 
 @register(_SPEC.but(params=18_044_659))
 def ffnet54s_dbbb_mobile(*, num_classes: int = 19) -> FFNet:
-    """FFNet-54S dBBB mobile."""
+    """Build FFNet-54S dBBB mobile."""
     return FFNet(_small((5, 8, 8, 5)), num_classes, nearest=True)
 
 
 @register(_SPEC.but(params=27_491_059, accuracy=_MIOU.format(81.3, _FULL)))
 def ffnet78s_dbbb_mobile(*, num_classes: int = 19) -> FFNet:
-    """FFNet-78S dBBB mobile."""
+    """Build FFNet-78S dBBB mobile."""
     return FFNet(_small((6, 12, 12, 8)), num_classes, nearest=True)
 
 
 @register(_SPEC.but(params=26_607_347))
 def ffnet86s_dbbb(*, num_classes: int = 19) -> FFNet:
-    """FFNet-86S dBBB."""
+    """Build FFNet-86S dBBB."""
     return FFNet(_small((8, 12, 16, 6)), num_classes)
 
 
@@ -334,41 +336,41 @@ def ffnet86s_dbbb(*, num_classes: int = 19) -> FFNet:
     )
 )
 def ffnet40s_bbb_mobile_pre_down(*, num_classes: int = 19) -> FFNet:
-    """FFNet-40S BBB mobile on an image halved inside."""
+    """Build FFNet-40S BBB mobile on an image halved inside."""
     return FFNet(_small((4, 5, 6, 4), strided=False), num_classes, nearest=True, pre_down=True)
 
 
 @register(_SPEC.but(params=12_530_995, input_size=(512, 1024), accuracy=_MIOU.format(76.7, _HALF)))
 def ffnet46ns_ccc_mobile(*, num_classes: int = 19) -> FFNet:
-    """FFNet-46NS CCC mobile."""
+    """Build FFNet-46NS CCC mobile."""
     return FFNet(_narrow(_NS, (6, 8, 8)), num_classes, up="C", seg="C", nearest=True)
 
 
 @register(_SPEC.but(params=32_815_891, input_size=(512, 1024), accuracy=_MIOU.format(79.3, _HALF)))
 def ffnet122ns_cbb_mobile(*, num_classes: int = 19) -> FFNet:
-    """FFNet-122NS CBB mobile."""
+    """Build FFNet-122NS CBB mobile."""
     return FFNet(_narrow(_NS, (16, 24, 20)), num_classes, nearest=True)
 
 
 @register(_SPEC.but(params=20_214_035, accuracy=_MIOU.format(81.9, _FULL)))
 def ffnet46n_cbb(*, num_classes: int = 19) -> FFNet:
-    """FFNet-46N CBB."""
+    """Build FFNet-46N CBB."""
     return FFNet(_narrow(_N, (6, 8, 8)), num_classes)
 
 
 @register(_SPEC.but(params=51_393_555))
 def ffnet122n_cbb(*, num_classes: int = 19) -> FFNet:
-    """FFNet-122N CBB."""
+    """Build FFNet-122N CBB."""
     return FFNet(_narrow(_N, (16, 24, 20)), num_classes)
 
 
 @register(_SPEC.but(params=13_403_347, accuracy=_MIOU.format(76.4, _FULL)))
 def ffnet18_daac(*, num_classes: int = 19) -> FFNet:
-    """FFNet-18 dAAC."""
+    """Build FFNet-18 dAAC."""
     return FFNet(ResNet(18, strides=_STRIDE_8), num_classes, up="A", seg="C")
 
 
 @register(_SPEC.but(params=28_553_043))
 def ffnet50_daaa(*, num_classes: int = 19) -> FFNet:
-    """FFNet-50 dAAA."""
+    """Build FFNet-50 dAAA."""
     return FFNet(ResNet(50, strides=_STRIDE_8), num_classes, up="A", seg="A")

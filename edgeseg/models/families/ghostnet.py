@@ -50,36 +50,36 @@ class GhostModule(nn.Module):
     """A 1x1 makes the first half of the channels, a depthwise 3x3 on that the second; each with BN.
 
     Args:
-        cin: Input channels.
-        cout: Output channels; an odd number drops the last of the second half.
+        in_channels: Input channels.
+        out_channels: Output channels; an odd number drops the last of the second half.
         relu: Activate both halves.
     """
 
-    def __init__(self, cin: int, cout: int, *, relu: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, relu: bool = True) -> None:
         super().__init__()
-        half = -(-cout // 2)
-        self.surplus = 2 * half - cout
+        half = -(-out_channels // 2)
+        self.surplus = 2 * half - out_channels
         act = [nn.ReLU()] if relu else []
-        self.primary_conv = nn.Sequential(nn.Conv2d(cin, half, 1, bias=False), nn.BatchNorm2d(half), *act)
+        self.primary_conv = nn.Sequential(nn.Conv2d(in_channels, half, 1, bias=False), nn.BatchNorm2d(half), *act)
         cheap = nn.Conv2d(half, half, 3, 1, 1, groups=half, bias=False)
         self.cheap_operation = nn.Sequential(cheap, nn.BatchNorm2d(half), *act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         first = self.primary_conv(x)
         y = torch.cat((first, self.cheap_operation(first)), dim=1)
         return y[:, : y.shape[1] - self.surplus] if self.surplus else y
 
 
-def _shortcut(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
-    """Depthwise, BN, 1x1, BN; empty where the shape stays."""
-    if stride == 1 and cin == cout:
+def _shortcut(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    """Build a depthwise, BN, 1x1, BN; empty where the shape stays."""
+    if stride == 1 and in_channels == out_channels:
         return nn.Sequential()
     return nn.Sequential(
-        nn.Conv2d(cin, cin, kernel, stride, kernel // 2, groups=cin, bias=False),
-        nn.BatchNorm2d(cin),
-        nn.Conv2d(cin, cout, 1, bias=False),
-        nn.BatchNorm2d(cout),
+        nn.Conv2d(in_channels, in_channels, kernel, stride, kernel // 2, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
     )
 
 
@@ -87,27 +87,29 @@ class GhostBottleneck(nn.Module):
     """Two ghost modules, between them a depthwise convolution where it strides and channel weights, and a shortcut.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         inner: Channels between the modules.
-        cout: Output channels.
+        out_channels: Output channels.
         kernel: Of the depthwise convolutions.
         stride: 1 or 2.
         squeeze: Weigh the channels.
     """
 
-    def __init__(self, cin: int, inner: int, cout: int, *, kernel: int, stride: int, squeeze: bool) -> None:
+    def __init__(
+        self, in_channels: int, inner: int, out_channels: int, *, kernel: int, stride: int, squeeze: bool
+    ) -> None:
         super().__init__()
-        self.ghost1 = GhostModule(cin, inner)
+        self.ghost1 = GhostModule(in_channels, inner)
         self.strided = stride > 1
         if self.strided:
             self.conv_dw = nn.Conv2d(inner, inner, kernel, stride, kernel // 2, groups=inner, bias=False)
             self.bn_dw = nn.BatchNorm2d(inner)
         self.se = SqueezeExcite(inner, make_divisible(inner / 4, 4)) if squeeze else None
-        self.ghost2 = GhostModule(inner, cout, relu=False)
-        self.shortcut = _shortcut(cin, cout, kernel, stride)
+        self.ghost2 = GhostModule(inner, out_channels, relu=False)
+        self.shortcut = _shortcut(in_channels, out_channels, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y = self.ghost1(x)
         if self.strided:
             y = self.bn_dw(self.conv_dw(y))
@@ -136,23 +138,25 @@ class GhostNet(nn.Module):
 
     def __init__(self, num_classes: int = 1000, *, width: float = 1.0) -> None:
         super().__init__()
-        cin = make_divisible(16 * width, 4)
-        self.conv_stem = nn.Conv2d(3, cin, 3, 2, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(cin)
+        in_channels = make_divisible(16 * width, 4)
+        self.conv_stem = nn.Conv2d(3, in_channels, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(in_channels)
         stages: list[nn.Module] = []
         info = []
         for stage, rows in groupby(_ROWS, key=lambda row: row[0]):
             units = []
             for _, kernel, expansion, channels, squeeze, stride in rows:
-                inner, cout = make_divisible(expansion * width, 4), make_divisible(channels * width, 4)
-                units.append(GhostBottleneck(cin, inner, cout, kernel=kernel, stride=stride, squeeze=squeeze))
-                cin = cout
+                inner, out_channels = make_divisible(expansion * width, 4), make_divisible(channels * width, 4)
+                units.append(
+                    GhostBottleneck(in_channels, inner, out_channels, kernel=kernel, stride=stride, squeeze=squeeze)
+                )
+                in_channels = out_channels
             stages.append(nn.Sequential(*units))
             if stage in _STRIDES:
-                info.append(FeatureInfo(cin, _STRIDES[stage]))
+                info.append(FeatureInfo(in_channels, _STRIDES[stage]))
         last = make_divisible(960 * width, 4)
         self.stages = len(stages)
-        self.blocks = nn.Sequential(*stages, nn.Sequential(ConvBN(cin, last, 1, names=("conv", "bn1"))))
+        self.blocks = nn.Sequential(*stages, nn.Sequential(ConvBN(in_channels, last, 1, names=("conv", "bn1"))))
         self.conv_head = nn.Conv2d(last, 1280, 1)
         self.dropout = nn.Dropout(0.2)
         self.classifier = nn.Linear(1280, num_classes)
@@ -162,7 +166,7 @@ class GhostNet(nn.Module):
         return torch.relu(self.bn1(self.conv_stem(image)))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
+        """Compute maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
         x, maps = self._stem(image), []
         for stage in range(self.stages):
             x = self.blocks[stage](x)
@@ -171,7 +175,7 @@ class GhostNet(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         x = self.blocks(self._stem(image)).mean((2, 3), keepdim=True)
         x = torch.relu(self.conv_head(x)).flatten(1)
         logits: Tensor = self.classifier(self.dropout(x))
@@ -202,17 +206,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params=2_587_292, accuracy="ImageNet top-1 66.2 % at 224x224"))
 def ghostnet_0_5x(*, num_classes: int = 1000) -> GhostNet:
-    """GhostNet 0.5x."""
+    """Build GhostNet 0.5x."""
     return GhostNet(num_classes, width=0.5)
 
 
 @register(_SPEC)
 def ghostnet_1_0x(*, num_classes: int = 1000) -> GhostNet:
-    """GhostNet 1.0x."""
+    """Build GhostNet 1.0x."""
     return GhostNet(num_classes)
 
 
 @register(_SPEC.but(params=7_358_820, accuracy=""))
 def ghostnet_1_3x(*, num_classes: int = 1000) -> GhostNet:
-    """GhostNet 1.3x."""
+    """Build GhostNet 1.3x."""
     return GhostNet(num_classes, width=1.3)

@@ -27,27 +27,27 @@ __all__ = ["LEDNet", "LEDNetESN", "lednet", "lednet_apn128", "lednet_cls", "ledn
 _DILATIONS = (1, 2, 5, 9, 2, 5, 9, 17)
 
 Unit = Callable[[int, int, int, int], nn.Module]
-"""Builds convolution, BN, ReLU from cin, cout, kernel and stride."""
+"""Builds convolution, BN, ReLU from in_channels, out_channels, kernel and stride."""
 
 
 class ConvNormReLU(nn.Module):
     """Convolution with bias, BN, ReLU under the key ``conv``."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2)
-        self.conv = nn.Sequential(conv, nn.BatchNorm2d(cout, eps=EPS), nn.ReLU())
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2)
+        self.conv = nn.Sequential(conv, nn.BatchNorm2d(out_channels, eps=EPS), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
         return y
 
 
-def factorized_unit(cin: int, cout: int, kernel: int, stride: int) -> nn.Sequential:
-    """K x 1 and 1 x k with nothing between them, BN, ReLU."""
-    tall = nn.Conv2d(cin, cout, (kernel, 1), (stride, 1), (kernel // 2, 0))
-    wide = nn.Conv2d(cout, cout, (1, kernel), (1, stride), (0, kernel // 2))
-    return nn.Sequential(tall, wide, nn.BatchNorm2d(cout, eps=EPS), nn.ReLU())
+def factorized_unit(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    """Build k x 1 and 1 x k with nothing between them, BN, ReLU."""
+    tall = nn.Conv2d(in_channels, out_channels, (kernel, 1), (stride, 1), (kernel // 2, 0))
+    wide = nn.Conv2d(out_channels, out_channels, (1, kernel), (1, stride), (0, kernel // 2))
+    return nn.Sequential(tall, wide, nn.BatchNorm2d(out_channels, eps=EPS), nn.ReLU())
 
 
 class AttentionPyramid(nn.Module):
@@ -68,7 +68,7 @@ class AttentionPyramid(nn.Module):
         self.conv2, self.conv1 = laterals
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, 128, H, W) to (N, num_classes, H, W)."""
+        """Turn maps (N, 128, H, W) into (N, num_classes, H, W)."""
         x1 = self.down1(x)
         x2 = self.down2(x1)
         y = resize_like(self.down3(x2), x2, align_corners=True) + self.conv2(x2)
@@ -79,21 +79,21 @@ class AttentionPyramid(nn.Module):
 
 
 def narrow_pyramid(num_classes: int) -> AttentionPyramid:
-    """The pyramid of one channel."""
+    """Build the pyramid of one channel."""
     unit = ConvNormReLU
     downs = unit(128, 1, 7, 2), unit(1, 1, 5, 2), nn.Sequential(unit(1, 1, 3, 2), unit(1, 1, 3))
     return AttentionPyramid(num_classes, downs, (unit(1, 1, 5), unit(1, 1, 7)))
 
 
 def wide_pyramid(num_classes: int) -> AttentionPyramid:
-    """The pyramid of 128 channels, reduced to the classes by 1x1s."""
+    """Build the pyramid of 128 channels, reduced to the classes by 1x1s."""
     unit, c = ConvNormReLU, num_classes
     downs = unit(128, 128, 7, 2), unit(128, 128, 5, 2), nn.Sequential(unit(128, 128, 3, 2), unit(128, c, 1))
     return AttentionPyramid(c, downs, (unit(128, c, 1), unit(128, c, 1)))
 
 
 def factorized_pyramid(num_classes: int) -> AttentionPyramid:
-    """The pyramid of one channel in factorised convolutions."""
+    """Build the pyramid of one channel in factorised convolutions."""
     unit = factorized_unit
     last = nn.Sequential(*unit(1, 1, 3, 2), *unit(1, 1, 3, 1))
     downs = unit(128, 1, 7, 2), unit(1, 1, 5, 2), last
@@ -101,7 +101,7 @@ def factorized_pyramid(num_classes: int) -> AttentionPyramid:
 
 
 def encoder_layers() -> tuple[nn.Module, ...]:
-    """The encoder after its first block."""
+    """Build the encoder after its first block."""
     low = [SplitShuffle1d(32) for _ in range(3)]
     middle = [SplitShuffle1d(64) for _ in range(2)]
     return (*low, ConvPool(32, 64), *middle, ConvPool(64, 128), *(SplitShuffle1d(128, d) for d in _DILATIONS))
@@ -139,7 +139,7 @@ class LEDNet(nn.Module):
         self.decoder = _Decoder(pyramid(num_classes))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.decoder(self.encoder(image))
         return logits
 
@@ -160,7 +160,7 @@ class LEDNetESN(FactorizedEncoder):
         self.apn = factorized_pyramid(num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.apn(super().forward(image))
         return logits
 
@@ -189,7 +189,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def lednet(*, num_classes: int = 20) -> LEDNet:
-    """LEDNet: the network of the paper."""
+    """Build LEDNet: the network of the paper."""
     return LEDNet(num_classes)
 
 
@@ -202,7 +202,7 @@ def lednet(*, num_classes: int = 20) -> LEDNet:
     )
 )
 def lednet_apn128(*, num_classes: int = 20) -> LEDNet:
-    """LEDNet with an attention pyramid of 128 channels."""
+    """Build LEDNet with an attention pyramid of 128 channels."""
     return LEDNet(num_classes, pyramid=wide_pyramid)
 
 
@@ -219,7 +219,7 @@ def lednet_apn128(*, num_classes: int = 20) -> LEDNet:
     )
 )
 def lednet_esn(*, num_classes: int = 19) -> LEDNetESN:
-    """LEDNet with a factorised attention pyramid."""
+    """Build LEDNet with a factorised attention pyramid."""
     return LEDNetESN(num_classes)
 
 
@@ -240,5 +240,5 @@ def lednet_esn(*, num_classes: int = 19) -> LEDNetESN:
     )
 )
 def lednet_cls(*, num_classes: int = 1000) -> EncoderClassifier:
-    """LEDNet's encoder as an ImageNet classifier."""
+    """Build LEDNet's encoder as an ImageNet classifier."""
     return EncoderClassifier(FactorizedEncoder(32, encoder_layers()), num_classes)

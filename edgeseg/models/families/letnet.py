@@ -47,25 +47,32 @@ _WINDOW = 3
 
 
 def bn_prelu(channels: int) -> BNPReLU:
-    """BN and PReLU under the published keys."""
+    """Build BN and PReLU under the published keys."""
     module = BNPReLU(channels)
     publish_keys(module, ((r"^act\.", f"{_ACT}."),))
     return module
 
 
 def conv_act(
-    cin: int, cout: int, kernel: int | tuple[int, int], *, key: str = "conv", **options: Unpack[ConvOptions]
+    in_channels: int,
+    out_channels: int,
+    kernel: int | tuple[int, int],
+    *,
+    key: str = "conv",
+    **options: Unpack[ConvOptions],
 ) -> ConvBNPReLU:
-    """Convolution without bias, BN, PReLU under the published keys; the convolution's is `key`."""
-    module = ConvBNPReLU(cin, cout, kernel, **options)
+    """Build a convolution without bias, BN, PReLU under the published keys; the convolution's is `key`."""
+    module = ConvBNPReLU(in_channels, out_channels, kernel, **options)
     publish_keys(module, ((r"^conv\.", f"{key}."), (r"^bn\.", "bn_prelu.bn."), (r"^act\.", f"bn_prelu.{_ACT}.")))
     return module
 
 
-def widen(cin: int, cout: int) -> ConvPool:
-    """Strided convolution beside a max pool, BN, PReLU."""
+def widen(in_channels: int, out_channels: int) -> ConvPool:
+    """Build a strided convolution beside a max pool, BN, PReLU."""
     names = ("conv3x3.conv", "bn_prelu.bn")
-    return ConvPool(cin, cout, names=names, bias=False, eps=EPS, act=(f"bn_prelu.{_ACT}", nn.PReLU(cout)))
+    return ConvPool(
+        in_channels, out_channels, names=names, bias=False, eps=EPS, act=(f"bn_prelu.{_ACT}", nn.PReLU(out_channels))
+    )
 
 
 class DABModule(nn.Module):
@@ -97,7 +104,7 @@ class DABModule(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y = self.conv1x3(self.conv3x1(self.conv1x1_in(self.bn_relu_1(x))))
         y = self.ca11(self._branch("d", y)) + self.ca22(self._branch("dd", y)) + y
         y = self.conv1x1(self.bn_relu_2(y)) + x
@@ -105,7 +112,7 @@ class DABModule(nn.Module):
 
 
 def dab_block(number: int, channels: int, dilations: tuple[int, ...]) -> nn.Sequential:
-    """Modules in a row, under their published names."""
+    """Build modules in a row, under their published names."""
     named = ((f"DAB_Module_{number}_{k}", DABModule(channels, d)) for k, d in enumerate(dilations))
     return nn.Sequential(OrderedDict(named))
 
@@ -162,10 +169,10 @@ class Transformer(nn.Module):
 class Upsample(nn.Module):
     """Transposed convolution by two, BN, ReLU6."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(cin, cout, 3, 2, 1, 1)
-        self.bn = nn.BatchNorm2d(cout, eps=EPS)
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, 1)
+        self.bn = nn.BatchNorm2d(out_channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu6(self.bn(self.conv(x)))
@@ -178,10 +185,10 @@ class Upsample(nn.Module):
 class LongConnection(nn.Module):
     """3x1 and 1x3 with bias and nothing between, from the encoder to the decoder."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.dconv3x1 = nn.Conv2d(cin, cin // 2, (3, 1), 1, (1, 0))
-        self.dconv1x3 = nn.Conv2d(cin // 2, cout, (1, 3), 1, (0, 1))
+        self.dconv3x1 = nn.Conv2d(in_channels, in_channels // 2, (3, 1), 1, (1, 0))
+        self.dconv1x3 = nn.Conv2d(in_channels // 2, out_channels, (1, 3), 1, (0, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.dconv1x3(self.dconv3x1(x))
@@ -224,16 +231,16 @@ class LETNet(nn.Module):
         self.DAB_Block_3 = dab_block(3, 32, _DILATIONS)
         self.bn_prelu_4 = bn_prelu(32)
         self.transformer1 = Transformer(32 * _WINDOW**2)
-        for k, (cin, skip) in enumerate(((32, 32), (16, 128), (16, 64))):
-            self.add_module(f"DAB_Block_{4 + k}", dab_block(4 + k, cin, (2, 2, 2)))
-            self.add_module(f"LC{3 - k}", LongConnection(skip, cin))
-            self.add_module(f"upsample_{1 + k}", Upsample(cin, 16))
+        for k, (in_channels, skip) in enumerate(((32, 32), (16, 128), (16, 64))):
+            self.add_module(f"DAB_Block_{4 + k}", dab_block(4 + k, in_channels, (2, 2, 2)))
+            self.add_module(f"LC{3 - k}", LongConnection(skip, in_channels))
+            self.add_module(f"upsample_{1 + k}", Upsample(in_channels, 16))
             self.add_module(f"bn_prelu_{5 + k}", bn_prelu(16))
             self.add_module(f"PA{1 + k}", PixelWeights(16))
         self.classifier = nn.Sequential(Conv(16, num_classes, 1))
 
     def _encode(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4, 8, 16."""
+        """Compute maps at strides 4, 8, 16."""
         x, maps = self.bn_prelu_1(self.init_conv(image)), []
         for k in (1, 2, 3):
             for name in (f"downsample_{k}", f"DAB_Block_{k}", f"bn_prelu_{k + 1}"):
@@ -242,13 +249,13 @@ class LETNet(nn.Module):
         return maps
 
     def _attend(self, x: Tensor) -> Tensor:
-        """The transformer on the 3x3 windows of a map (N, 32, h, w)."""
+        """Apply the transformer to the 3x3 windows of a map (N, 32, h, w)."""
         windows = unfold_windows(x, _WINDOW)
         tokens = self.transformer1(windows.flatten(2).transpose(1, 2))
         return fold_windows(tokens.transpose(1, 2).reshape(windows.shape), _WINDOW)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         maps = self._encode(image)
         x = self._attend(maps[-1])
         for k, skip in enumerate(reversed(maps)):
@@ -282,5 +289,5 @@ class LETNet(nn.Module):
     )
 )
 def letnet(*, num_classes: int = 19) -> LETNet:
-    """LETNet."""
+    """Build LETNet."""
     return LETNet(num_classes)

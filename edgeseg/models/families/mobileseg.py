@@ -30,18 +30,18 @@ _WIDTHS = (32, 64, 128)
 _HEADS = (16, 32, 32)
 
 
-def separable(cin: int, cout: int) -> PaddleSeparable:
-    """Depthwise 3x3 without bias, BN, then 1x1 with bias, BN, ReLU."""
-    return PaddleSeparable(cin, cout, depthwise_bias=False, same=False)
+def separable(in_channels: int, out_channels: int) -> PaddleSeparable:
+    """Build a depthwise 3x3 without bias, BN, then 1x1 with bias, BN, ReLU."""
+    return PaddleSeparable(in_channels, out_channels, depthwise_bias=False, same=False)
 
 
 class AddFiner(nn.Module):
     """UAFMMobile: a coarse map is resized and added to a finer one."""
 
-    def __init__(self, fine: int, coarse: int, cout: int) -> None:
+    def __init__(self, fine: int, coarse: int, out_channels: int) -> None:
         super().__init__()
         self.conv_x = separable(fine, coarse)
-        self.conv_out = separable(coarse, cout)
+        self.conv_out = separable(coarse, out_channels)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         x = self.conv_x(fine)
@@ -74,9 +74,9 @@ class Decoder(nn.Module):
 class Head(nn.Module):
     """Separable convolution, then 1x1 to the classes."""
 
-    def __init__(self, cin: int, inner: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, inner: int, num_classes: int) -> None:
         super().__init__()
-        self.conv = separable(cin, inner)
+        self.conv = separable(in_channels, inner)
         self.conv_out = nn.Conv2d(inner, num_classes, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,17 +101,17 @@ class MobileSeg(nn.Module):
         self.backbone = MobileNetV3(LARGE, style=PADDLE, taps=_TAPS)
         self.ppseg_head = Decoder(tuple(info.channels for info in self.backbone.feature_info))
         built = len(_WIDTHS) if aux else 1
-        heads = (Head(cin, inner, num_classes) for cin, inner in zip(_WIDTHS, _HEADS, strict=True))
+        heads = (Head(in_channels, inner, num_classes) for in_channels, inner in zip(_WIDTHS, _HEADS, strict=True))
         self.seg_heads = nn.ModuleList(list(heads)[:built])
         self.checkpoint_ignores = () if aux else (r"^seg_heads\.[12]\.",)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.seg_heads[0](self.ppseg_head(self.backbone(image))[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits at strides 4, 8 and 16; those after the first only with `aux`."""
+        """Compute logits at strides 4, 8 and 16; those after the first only with `aux`."""
         maps = self.ppseg_head(self.backbone(image))
         return tuple(head(x) for head, x in zip(self.seg_heads, maps, strict=False))
 
@@ -137,5 +137,5 @@ class MobileSeg(nn.Module):
     )
 )
 def pphumanseg_v2_lite(*, num_classes: int = 2, aux: bool = False) -> MobileSeg:
-    """PP-HumanSeg V2 Lite: MobileSeg on MobileNetV3-Large."""
+    """Build PP-HumanSeg V2 Lite: MobileSeg on MobileNetV3-Large."""
     return MobileSeg(num_classes, aux=aux)

@@ -37,11 +37,11 @@ class SpatialAwarePooling(nn.Module):
     """A map pooled to every level as fine as itself or coarser, and reduced.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         reduction: Stride of the map.
     """
 
-    def __init__(self, cin: int, reduction: int) -> None:
+    def __init__(self, in_channels: int, reduction: int) -> None:
         super().__init__()
         self.levels = tuple(level for level in _LEVELS if level >= reduction)
         for level in self.levels:
@@ -49,10 +49,10 @@ class SpatialAwarePooling(nn.Module):
             pool = (
                 nn.AvgPool2d(2 * ratio - 1, ratio, ratio - 1, count_include_pad=False) if ratio > 1 else nn.Identity()
             )
-            self.add_module(f"level{level}", nn.Sequential(pool, ConvBN(cin, _WIDTH, 1, relu=False)))
+            self.add_module(f"level{level}", nn.Sequential(pool, ConvBN(in_channels, _WIDTH, 1, relu=False)))
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        """Maps (N, cin, H, W) to one map (N, 128, h, w) per level, by stride."""
+        """Turn maps (N, in_channels, H, W) into one map (N, 128, h, w) per level, by stride."""
         return {level: self.get_submodule(f"level{level}")(x) for level in self.levels}
 
 
@@ -65,7 +65,7 @@ class Upsampling(nn.Module):
         self.classifier = nn.Conv2d(_WIDTH, num_classes, 1)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Levels, coarse to fine, to logits at the finest."""
+        """Turn levels, coarse to fine, into logits at the finest."""
         x: Tensor | None = None
         for conv, level in zip(self.convs, levels, strict=True):
             x = conv(level if x is None else level + resize_like(x, level))
@@ -95,22 +95,22 @@ class MSFNet(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^boundary\.",)
 
     def fused(self, image: Tensor) -> list[Tensor]:
-        """The fused maps of an image (N, 3, H, W), coarse to fine."""
+        """Compute the fused maps of an image (N, 3, H, W), coarse to fine."""
         maps = self.backbone.features(image)
         pooled = [pooling(x) for pooling, x in zip(self.poolings, maps, strict=True)]
         sums = []
         for level in reversed(_LEVELS):
-            parts = [found[level] for found in pooled if level in found]
+            parts: list[Tensor] = [by_level[level] for by_level in pooled if level in by_level]
             sums.append(torch.relu(sum(parts[1:], start=parts[0])))
         return sums
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.segment(self.fused(image))
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits, and with `aux` those of class boundaries, both at stride 8."""
+        """Compute logits, and with `aux` those of class boundaries, both at stride 8."""
         levels = self.fused(image)
         logits = self.segment(levels)
         return (logits,) if self.boundary is None else (logits, self.boundary(levels))
@@ -134,5 +134,5 @@ class MSFNet(nn.Module):
     )
 )
 def msfnet(*, num_classes: int = 19, aux: bool = False) -> MSFNet:
-    """MSFNet on ResNet-18."""
+    """Build MSFNet on ResNet-18."""
     return MSFNet(num_classes, aux=aux)

@@ -26,7 +26,7 @@ _STAGES = ((64, 2, 1), (128, 2, 1), (256, 3, 1), (512, 3, 1), (512, 3, 2))
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """The (size, size) weights with which a transposed convolution of stride size / 2 interpolates bilinearly."""
+    """Compute the (size, size) weights of a transposed convolution of stride size / 2 that interpolates bilinearly."""
     factor = (size + 1) // 2
     center = factor - 1.0 if size % 2 else factor - 0.5
     line = 1.0 - (torch.arange(size, dtype=torch.float64) - center).abs() / factor
@@ -49,12 +49,12 @@ class ParseNet(nn.Module):
 
     def __init__(self, num_classes: int = 19) -> None:
         super().__init__()
-        cin = 3
+        in_channels = 3
         for stage, (channels, convs, dilation) in enumerate(_STAGES, start=1):
             for k in range(1, convs + 1):
-                conv = nn.Conv2d(cin, channels, 3, 1, dilation, dilation)
+                conv = nn.Conv2d(in_channels, channels, 3, 1, dilation, dilation)
                 self.add_module(f"conv{stage}_{k}", conv)
-                cin = channels
+                in_channels = channels
         self.fc6 = nn.Conv2d(512, 1024, 3, 1, 12, 12)
         self.fc7 = nn.Conv2d(1024, 1024, 1)
         self.fc7_norm = L2Norm(1024)
@@ -72,7 +72,7 @@ class ParseNet(nn.Module):
         return x
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Outputs of the stages conv2 to conv5 for an image (N, 3, H, W)."""
+        """Compute the outputs of the stages conv2 to conv5 for an image (N, 3, H, W)."""
         x, maps = self._stage(1, image), []
         for stage in (2, 3, 4, 5):
             x = F.max_pool2d(x, 2, 2, ceil_mode=True) if stage < 5 else F.max_pool2d(x, 3, 1, 1)
@@ -81,7 +81,7 @@ class ParseNet(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         x = F.max_pool2d(self.features(image)[-1], 3, 1, 1)
         x = self.dropout(torch.relu(self.fc6(x)))
         x = self.dropout(torch.relu(self.fc7(x)))
@@ -115,5 +115,5 @@ class ParseNet(nn.Module):
     )
 )
 def parsenet_vgg16(*, num_classes: int = 19) -> ParseNet:
-    """ParseNet on VGG-16."""
+    """Build ParseNet on VGG-16."""
     return ParseNet(num_classes)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from edgeseg.models.features import FeatureInfo
 from edgeseg.models.layers.context import DAPPM, PAPPM, bn_relu_conv
-from edgeseg.models.layers.dual_resolution import SegmentHead, conv_bn, stem
+from edgeseg.models.layers.dual_resolution import SegmentHead, stem
 from edgeseg.models.layers.residual import BasicBlock, Bottleneck, residual_layer
 from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.sequential import conv_bn
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import InputSpec, PostprocessSpec
@@ -131,7 +132,7 @@ class PIDNetTrunk(nn.Module):
         self.layer5_d = residual_layer(Bottleneck, 2 * c, 2 * c, 1)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image; see the class."""
+        """Compute three maps of an image; see the class."""
         x = torch.relu(self.layer2(torch.relu(self.layer1(self.conv1(image)))))
         p, d = self.layer3_(x), self.layer3_d(x)
         x = torch.relu(self.layer3(x))
@@ -166,7 +167,7 @@ class PIDNet(PIDNetTrunk):
         self.final_layer = SegmentHead(self.feature_info[-1].channels, head_planes, num_classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.final_layer(self.features(image)[-1])
         return logits
 
@@ -192,17 +193,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def pidnet_s(*, num_classes: int = 19) -> PIDNet:
-    """PIDNet-S."""
+    """Build PIDNet-S."""
     return PIDNet(num_classes)
 
 
 @register(_SPEC.but(params=28_538_515, accuracy=""))
 def pidnet_m(*, num_classes: int = 19) -> PIDNet:
-    """PIDNet-M."""
+    """Build PIDNet-M."""
     return PIDNet(num_classes, planes=64)
 
 
 @register(_SPEC.but(params=36_939_571, accuracy="Cityscapes val mIoU 80.9 at 1024x2048"))
 def pidnet_l(*, num_classes: int = 19) -> PIDNet:
-    """PIDNet-L."""
+    """Build PIDNet-L."""
     return PIDNet(num_classes, m=3, n=4, planes=64, ppm_planes=112, head_planes=256, large=True)

@@ -36,28 +36,28 @@ class Doubling(nn.Module):
     """Bilinear upsampling by two, which has no parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, C, 2 H, 2 W)."""
+        """Turn maps (N, C, H, W) into (N, C, 2 H, 2 W)."""
         return upsample(x, 2)
 
 
 class Transit(nn.Module):
     """D-block: two separable convolutions, a 1x1 shortcut, ReLU after the sum."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        second = nn.Conv2d(cout, cout, 3, 1, 1, groups=cout, bias=False)
+        second = nn.Conv2d(out_channels, out_channels, 3, 1, 1, groups=out_channels, bias=False)
         self.block = nn.Sequential(
-            SeparableConvReLU(cin, cout).conv,
+            SeparableConvReLU(in_channels, out_channels).conv,
             second,
-            nn.BatchNorm2d(cout),
+            nn.BatchNorm2d(out_channels),
             nn.ReLU(),
-            nn.Conv2d(cout, cout, 1, bias=False),
-            nn.BatchNorm2d(cout),
+            nn.Conv2d(out_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
         )
-        self.residual = nn.Sequential(nn.Conv2d(cin, cout, 1, bias=False), nn.BatchNorm2d(cout))
+        self.residual = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         return torch.relu(self.block(x) + self.residual(x))
 
 
@@ -102,7 +102,7 @@ class PortraitNet(nn.Module):
         return y
 
     def decode(self, image: Tensor) -> Tensor:
-        """The map (N, 8, H, W) that the heads read, of an image as the class says."""
+        """Compute the map (N, 8, H, W) that the heads read, of an image as the class says."""
         quarter = self.stage2(self.stage1(self._stem(image)))
         eighth = self.stage3(quarter)
         sixteenth = self.stage5(self.stage4(eighth))
@@ -113,12 +113,12 @@ class PortraitNet(nn.Module):
         return x
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         logits: Tensor = self.pred(self.decode(image))
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and boundary logits, both (N, num_classes, H, W).
+        """Compute logits and boundary logits, both (N, num_classes, H, W).
 
         Raises:
             UsageError: Built without `aux`.
@@ -155,7 +155,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def portraitnet(*, num_classes: int = 2, aux: bool = False) -> PortraitNet:
-    """PortraitNet."""
+    """Build PortraitNet."""
     return PortraitNet(num_classes, aux=aux)
 
 
@@ -166,19 +166,19 @@ def portraitnet(*, num_classes: int = 2, aux: bool = False) -> PortraitNet:
     )
 )
 def portraitnet_edge(*, num_classes: int = 2, aux: bool = False) -> PortraitNet:
-    """PortraitNet trained with its boundary head; the inference form is `portraitnet`'s."""
+    """Build PortraitNet trained with its boundary head; the inference form is `portraitnet`'s."""
     return PortraitNet(num_classes, aux=aux)
 
 
 @register(_SPEC.but(params=1_905_400, accuracy="", notes="Transposed convolutions per channel (useDeconvGroup)."))
 def portraitnet_deconvgroup(*, num_classes: int = 2, aux: bool = False) -> PortraitNet:
-    """PortraitNet with per-channel transposed convolutions."""
+    """Build PortraitNet with per-channel transposed convolutions."""
     return PortraitNet(num_classes, doubling="grouped", aux=aux)
 
 
 @register(_SPEC.but(params=1_902_584, accuracy="", notes="Bilinear upsampling in the decoder (useUpsample)."))
 def portraitnet_upsample(*, num_classes: int = 2, aux: bool = False) -> PortraitNet:
-    """PortraitNet with bilinear upsampling."""
+    """Build PortraitNet with bilinear upsampling."""
     return PortraitNet(num_classes, doubling="bilinear", aux=aux)
 
 
@@ -191,5 +191,5 @@ def portraitnet_upsample(*, num_classes: int = 2, aux: bool = False) -> Portrait
     )
 )
 def portraitnet_video(*, num_classes: int = 2, aux: bool = False) -> PortraitNet:
-    """PortraitNet for video: a fourth input channel carries the previous mask."""
+    """Build PortraitNet for video: a fourth input channel carries the previous mask."""
     return PortraitNet(num_classes, channels=4, aux=aux)

@@ -24,25 +24,27 @@ from edgeseg.specs import InputSpec
 __all__ = ["PPHumanSegLite", "pphumanseg_lite"]
 
 
-def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1, act: bool = True) -> PaddleConv:
-    """Convolution without bias, BN, and ReLU where `act`."""
-    return PaddleConv(cin, cout, kernel, stride=stride, bias=False, act="relu" if act else "none", same=False)
+def conv_bn(in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, act: bool = True) -> PaddleConv:
+    """Build a convolution without bias, BN, and ReLU where `act`."""
+    return PaddleConv(
+        in_channels, out_channels, kernel, stride=stride, bias=False, act="relu" if act else "none", same=False
+    )
 
 
-def separable(cin: int, cout: int, *, stride: int = 1, act: bool = True) -> PaddleSeparable:
-    """Depthwise 3x3 and BN, then 1x1, BN, and ReLU where `act`."""
-    return PaddleSeparable(cin, cout, stride=stride, bias=False, relu=act, same=False)
+def separable(in_channels: int, out_channels: int, *, stride: int = 1, act: bool = True) -> PaddleSeparable:
+    """Build a depthwise 3x3 and BN, then 1x1, BN, and ReLU where `act`."""
+    return PaddleSeparable(in_channels, out_channels, stride=stride, bias=False, relu=act, same=False)
 
 
 class ShuffleBlock(nn.Module):
     """Inverted residual with a channel split (stride 1) or a strided shortcut (stride 2), then a shuffle."""
 
-    def __init__(self, cin: int, *, stride: int, cout: int | None = None) -> None:
+    def __init__(self, in_channels: int, *, stride: int, out_channels: int | None = None) -> None:
         super().__init__()
-        branch = cin if stride == 2 else cin // 2
-        half = branch if cout is None else cout // 2
+        branch = in_channels if stride == 2 else in_channels // 2
+        half = branch if out_channels is None else out_channels // 2
         self.stride = stride
-        self._depthwise_separable_0 = separable(cin, half, stride=stride)
+        self._depthwise_separable_0 = separable(in_channels, half, stride=stride)
         self._conv = conv_bn(branch, half, 1)
         self._depthwise_separable_1 = separable(half, half, stride=stride)
 
@@ -71,7 +73,7 @@ class PPHumanSegLite(nn.Module):
         super().__init__()
         self.conv_bn0 = conv_bn(3, 36, 3, stride=2)
         self.conv_bn1 = conv_bn(36, 18, 1)
-        first = ShuffleBlock(36, stride=2, cout=72)
+        first = ShuffleBlock(36, stride=2, out_channels=72)
         self.block1 = nn.Sequential(first, *(ShuffleBlock(72, stride=1) for _ in range(3)))
         self.block2 = nn.Sequential(ShuffleBlock(72, stride=2), *(ShuffleBlock(144, stride=1) for _ in range(7)))
         self.depthwise_separable0 = separable(144, 64)
@@ -80,7 +82,7 @@ class PPHumanSegLite(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1)
 
     def stages(self, image: Tensor) -> list[Tensor]:
-        """Intermediate maps, for comparing with other implementations.
+        """Compute intermediate maps, for comparing with other implementations.
 
         Args:
             image: (N, 3, H, W).
@@ -98,7 +100,7 @@ class PPHumanSegLite(nn.Module):
         return [stem, shortcut, low, deep, reduced, joined, self.depthwise_separable2(joined)]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         return torch.relu(self.stages(image)[-1])
 
 
@@ -121,5 +123,5 @@ class PPHumanSegLite(nn.Module):
     )
 )
 def pphumanseg_lite(*, num_classes: int = 2) -> PPHumanSegLite:
-    """PP-HumanSeg V1 Lite."""
+    """Build PP-HumanSeg V1 Lite."""
     return PPHumanSegLite(num_classes)

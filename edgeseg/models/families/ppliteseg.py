@@ -31,19 +31,19 @@ Widths = tuple[int, int, int]
 """Channels at strides 8, 16 and 32."""
 
 
-def conv(cin: int, cout: int, kernel: int, *, relu: bool = True, bias: bool = False) -> PaddleConv:
-    """PaddleSeg's convolution, BN, and ReLU where `relu`."""
-    return PaddleConv(cin, cout, kernel, bias=bias, act="relu" if relu else "none")
+def conv(in_channels: int, out_channels: int, kernel: int, *, relu: bool = True, bias: bool = False) -> PaddleConv:
+    """Build PaddleSeg's convolution, BN, and ReLU where `relu`."""
+    return PaddleConv(in_channels, out_channels, kernel, bias=bias, act="relu" if relu else "none")
 
 
 def extremes(first: Tensor, second: Tensor) -> Tensor:
-    """Mean and maximum over the channels of two maps, (N, 4, H, W)."""
+    """Compute mean and maximum over the channels of two maps, (N, 4, H, W)."""
     found = [f for x in (first, second) for f in (x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True))]
     return torch.cat(found, dim=1)
 
 
 def match(coarse: Tensor, fine: Tensor) -> Tensor:
-    """The coarse map at the size of the fine one."""
+    """Compute the coarse map at the size of the fine one."""
     return coarse if coarse.shape[2:] == fine.shape[2:] else resize_like(coarse, fine)
 
 
@@ -55,11 +55,11 @@ class SpatialFusion(nn.Module):
 
     _scale: Tensor
 
-    def __init__(self, fine: int, coarse: int, cout: int) -> None:
+    def __init__(self, fine: int, coarse: int, out_channels: int) -> None:
         super().__init__()
         self.register_buffer("_scale", torch.ones(1))
         self.conv_x = conv(fine, coarse, 3)
-        self.conv_out = conv(coarse, cout, 3)
+        self.conv_out = conv(coarse, out_channels, 3)
         self.conv_xy_atten = nn.Sequential(conv(4, 2, 3), conv(2, 1, 3, relu=False))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
@@ -91,9 +91,9 @@ class Decoder(nn.Module):
 class Head(nn.Module):
     """3x3, BN, ReLU, then 1x1 to the classes."""
 
-    def __init__(self, cin: int, inner: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, inner: int, num_classes: int) -> None:
         super().__init__()
-        self.conv = conv(cin, inner, 3)
+        self.conv = conv(in_channels, inner, 3)
         self.conv_out = nn.Conv2d(inner, num_classes, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,32 +130,32 @@ class PPLiteSeg(nn.Module):
         super().__init__()
         self.backbone = STDC(blocks, style=PADDLE)
         self.ppseg_head = Decoder(widths)
-        heads = [Head(cin, mid, num_classes) for cin, mid in zip(widths, inner, strict=True)]
+        heads = [Head(in_channels, mid, num_classes) for in_channels, mid in zip(widths, inner, strict=True)]
         self.seg_heads = nn.ModuleList(heads if aux else heads[:1])
         self.checkpoint_ignores = () if aux else (r"^seg_heads\.[12]\.",)
 
     def decode(self, image: Tensor) -> list[Tensor]:
-        """The decoder's maps of an image (N, 3, H, W) at strides 8, 16 and 32."""
+        """Compute the decoder's maps of an image (N, 3, H, W) at strides 8, 16 and 32."""
         maps: list[Tensor] = self.ppseg_head(self.backbone.feature_maps(image)[2:])
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.seg_heads[0](self.decode(image)[0])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits at strides 8, 16 and 32; those after the first only with `aux`."""
+        """Compute logits at strides 8, 16 and 32; those after the first only with `aux`."""
         return tuple(head(x) for head, x in zip(self.seg_heads, self.decode(image), strict=False))
 
 
 class FusionSG(nn.Module):
     """super-gradients' UAFM: an enlarged coarse map and a fine one, mixed pixel by pixel."""
 
-    def __init__(self, coarse: int, cout: int) -> None:
+    def __init__(self, coarse: int, out_channels: int) -> None:
         super().__init__()
         self.conv_atten = nn.Sequential(seq_conv(4, 2, 3), seq_conv(2, 1, 3, relu=False))
-        self.conv_out = seq_conv(coarse, cout, 3)
+        self.conv_out = seq_conv(coarse, out_channels, 3)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         coarse = match(coarse, fine)
@@ -164,8 +164,8 @@ class FusionSG(nn.Module):
         return y
 
 
-def _pointwise(cin: int, cout: int) -> nn.Sequential:
-    return seq_conv(cin, cout, 1)
+def _pointwise(in_channels: int, out_channels: int) -> nn.Sequential:
+    return seq_conv(in_channels, out_channels, 1)
 
 
 class EncoderSG(nn.Module):
@@ -177,7 +177,9 @@ class EncoderSG(nn.Module):
         merge = seq_conv(_CONTEXT, _CONTEXT, 3)
         self.context_module = PyramidSum(_TAPS[-1], _CONTEXT, merge, branch=_pointwise, key="branches")
         projections = zip(_TAPS, (*widths[1:], _CONTEXT), strict=True)
-        self.proj_convs = nn.ModuleList(seq_conv(cin, cout, 3) for cin, cout in projections)
+        self.proj_convs = nn.ModuleList(
+            seq_conv(in_channels, out_channels, 3) for in_channels, out_channels in projections
+        )
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         maps = self.backbone.feature_maps(image)[2:]
@@ -201,10 +203,10 @@ class DecoderSG(nn.Module):
 class HeadSG(nn.Module):
     """3x3, BN, ReLU, dropout, then 1x1 to the classes."""
 
-    def __init__(self, cin: int, inner: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, inner: int, num_classes: int) -> None:
         super().__init__()
         last = nn.Conv2d(inner, num_classes, 1, bias=False)
-        self.seg_head = nn.Sequential(seq_conv(cin, inner, 3), nn.Dropout(0.1), last)
+        self.seg_head = nn.Sequential(seq_conv(in_channels, inner, 3), nn.Dropout(0.1), last)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.seg_head(x)
@@ -241,7 +243,7 @@ class PPLiteSegSG(nn.Module):
         self.seg_head = nn.Sequential(HeadSG(widths[0], inner, num_classes))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.seg_head(self.decoder(*self.encoder(image)))
         return logits
 
@@ -268,7 +270,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def ppliteseg_t(*, num_classes: int = 19, aux: bool = False) -> PPLiteSeg:
-    """PP-LiteSeg-T: STDC1."""
+    """Build PP-LiteSeg-T: STDC1."""
     return PPLiteSeg(num_classes, aux=aux)
 
 
@@ -280,7 +282,7 @@ def ppliteseg_t(*, num_classes: int = 19, aux: bool = False) -> PPLiteSeg:
     )
 )
 def ppliteseg_b(*, num_classes: int = 19, aux: bool = False) -> PPLiteSeg:
-    """PP-LiteSeg-B: STDC2."""
+    """Build PP-LiteSeg-B: STDC2."""
     return PPLiteSeg(num_classes, blocks=STDC2_BLOCKS, widths=_B_WIDTHS, inner=_B_INNER, aux=aux)
 
 
@@ -298,11 +300,11 @@ _SPEC_SG = _SPEC.but(
 
 @register(_SPEC_SG)
 def ppliteseg_sg_t(*, num_classes: int = 19) -> PPLiteSegSG:
-    """PP-LiteSeg-T of super-gradients."""
+    """Build PP-LiteSeg-T of super-gradients."""
     return PPLiteSegSG(num_classes)
 
 
 @register(_SPEC_SG.but(params=12_234_240))
 def ppliteseg_sg_b(*, num_classes: int = 19) -> PPLiteSegSG:
-    """PP-LiteSeg-B of super-gradients."""
+    """Build PP-LiteSeg-B of super-gradients."""
     return PPLiteSegSG(num_classes, blocks=STDC2_BLOCKS, widths=_B_WIDTHS, inner=_B_INNER[0])

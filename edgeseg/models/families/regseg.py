@@ -31,7 +31,7 @@ _DILATIONS: tuple[tuple[int, ...], ...] = ((1,), (1, 2), *((1, 4),) * 4, *((1, 1
 
 
 def grouped(channels: int, group_width: int, *, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """3x3 in groups of `group_width` channels, without bias."""
+    """Build 3x3 in groups of `group_width` channels, without bias."""
     groups = channels // group_width
     return nn.Conv2d(channels, channels, 3, stride, dilation, dilation, groups, bias=False)
 
@@ -53,8 +53,8 @@ class SplitConv(nn.Module):
 class HalvingShortcut(ConvBN):
     """2x2 average pool that rounds the size up (edge windows average what is inside), 1x1, BN."""
 
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__(cin, cout, 1, relu=False)
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         bottom, right = x.shape[-2] % 2, x.shape[-1] % 2
@@ -63,42 +63,48 @@ class HalvingShortcut(ConvBN):
         return super().forward(F.avg_pool2d(x, 2, 2))
 
 
-def _shortcut(cin: int, cout: int, stride: int) -> nn.Module:
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     if stride == 2:
-        return HalvingShortcut(cin, cout)
-    return nn.Identity() if cin == cout else ConvBN(cin, cout, 1, relu=False)
+        return HalvingShortcut(in_channels, out_channels)
+    return nn.Identity() if in_channels == out_channels else ConvBN(in_channels, out_channels, 1, relu=False)
 
 
 class DilatedBlock(nn.Module):
     """1x1, grouped 3x3, channel weights, 1x1, and a shortcut.
 
     Args:
-        cin: Input channels; a quarter of them lies inside the channel weights.
-        cout: Output channels.
+        in_channels: Input channels; a quarter of them lies inside the channel weights.
+        out_channels: Output channels.
         group_width: Channels per group of the 3x3.
         stride: Of the 3x3.
         dilations: One for the whole 3x3, or one for each half.
     """
 
     def __init__(
-        self, cin: int, cout: int, *, group_width: int, stride: int = 1, dilations: tuple[int, ...] = (1,)
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        group_width: int,
+        stride: int = 1,
+        dilations: tuple[int, ...] = (1,),
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(cin, cout, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(cout)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2: nn.Module
         if len(dilations) == 1:
-            self.conv2 = grouped(cout, group_width, stride=stride, dilation=dilations[0])
+            self.conv2 = grouped(out_channels, group_width, stride=stride, dilation=dilations[0])
         else:
-            self.conv2 = SplitConv(cout, group_width, stride=stride, dilations=dilations)
-        self.bn2: nn.Module = nn.BatchNorm2d(cout)
-        self.se = SqueezeExcite(cout, cin // 4, gate=torch.sigmoid, names=("conv1", "conv2"))
-        self.conv3 = nn.Conv2d(cout, cout, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(cout)
-        self.shortcut = _shortcut(cin, cout, stride)
+            self.conv2 = SplitConv(out_channels, group_width, stride=stride, dilations=dilations)
+        self.bn2: nn.Module = nn.BatchNorm2d(out_channels)
+        self.se = SqueezeExcite(out_channels, in_channels // 4, gate=torch.sigmoid, names=("conv1", "conv2"))
+        self.conv3 = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.shortcut = _shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y = torch.relu(self.bn1(self.conv1(x)))
         y = self.se(torch.relu(self.bn2(self.conv2(y))))
         return torch.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
@@ -155,9 +161,9 @@ class Body(nn.Module):
         self.stage16 = nn.Sequential(first, *middle, final)
 
     @staticmethod
-    def _stage(cin: int, cout: int, blocks: int, width: int) -> nn.Sequential:
-        rest = (DilatedBlock(cout, cout, group_width=width) for _ in range(blocks - 1))
-        return nn.Sequential(DilatedBlock(cin, cout, group_width=width, stride=2), *rest)
+    def _stage(in_channels: int, out_channels: int, blocks: int, width: int) -> nn.Sequential:
+        rest = (DilatedBlock(out_channels, out_channels, group_width=width) for _ in range(blocks - 1))
+        return nn.Sequential(DilatedBlock(in_channels, out_channels, group_width=width, stride=2), *rest)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         fourth = self.stage4(x)
@@ -208,12 +214,12 @@ class RegSeg(nn.Module):
         self.feature_info = (FeatureInfo(c4, 4), FeatureInfo(c8, 8), FeatureInfo(c16, 16))
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Three maps of an image (N, 3, H, W); see the class."""
+        """Compute three maps of an image (N, 3, H, W); see the class."""
         maps: list[Tensor] = self.body(self.stem(image))
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.decoder(self.features(image))
         return logits
 
@@ -237,11 +243,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def regseg(*, num_classes: int = 19) -> RegSeg:
-    """RegSeg: exp48 with decoder 26."""
+    """Build RegSeg: exp48 with decoder 26."""
     return RegSeg(num_classes)
 
 
 @register(_SPEC.but(params=6_131_579, accuracy="Cityscapes test mIoU 79.5 at 1024x2048"))
 def regseg_exp53_decoder29(*, num_classes: int = 19) -> RegSeg:
-    """The larger RegSeg: exp53 with decoder 29."""
+    """Build the larger RegSeg: exp53 with decoder 29."""
     return RegSeg(num_classes, plan=EXP53)

@@ -35,22 +35,22 @@ class ExternalAttention(nn.Module):
     """BN, and attention to learned keys: softmax over the places, then each place's weights divided by their sum.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         stride: Of the product with the keys.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(cin)
-        self.k = nn.Parameter(torch.empty(cout, cin, 1, 1))
-        self.v = nn.Parameter(torch.empty(cout, cout, 1, 1))
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.k = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        self.v = nn.Parameter(torch.empty(out_channels, out_channels, 1, 1))
         self.stride = stride
         for weight in (self.k, self.v):
             nn.init.normal_(weight, std=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         scores = F.conv2d(self.norm(x), self.k, stride=self.stride)
         n, c, h, w = scores.shape
         weights = scores.reshape(n, _HEADS, c // _HEADS, h * w).softmax(dim=3)
@@ -66,7 +66,7 @@ class CrossAttention(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, keys_values: Tensor) -> Tensor:
-        """Maps (N, C, H, W), and keys and values (N, 2 * C, bins, bins), to (N, C, H, W)."""
+        """Turn maps (N, C, H, W), and keys and values (N, 2 * C, bins, bins), into (N, C, H, W)."""
         n, c, h, w = x.shape
         keys, values = keys_values.flatten(2).chunk(2, dim=1)
         mixed = attend(self.norm(x).flatten(2), keys, values, heads=1, scale=1.0 / _BINS)
@@ -87,10 +87,10 @@ class ConvMLP(nn.Module):
         return y
 
 
-def injection(cin: int, inner: int, cout: int) -> nn.Sequential:
-    """BN, ReLU and a 3x3 with stride 2, twice."""
+def injection(in_channels: int, inner: int, out_channels: int) -> nn.Sequential:
+    """Build BN, ReLU and a 3x3 with stride 2, twice."""
     layers: list[nn.Module] = []
-    for a, b in ((cin, inner), (inner, cout)):
+    for a, b in ((in_channels, inner), (inner, out_channels)):
         layers += [nn.BatchNorm2d(a), nn.ReLU(), nn.Conv2d(a, b, 3, 2, 1, bias=False)]
     return nn.Sequential(*layers)
 
@@ -101,26 +101,26 @@ class AttentionBlock(nn.Module):
     Args:
         low: Channels of the coarse map.
         high: Channels of the fine map.
-        cout: Output channels of the coarse map; where more than `low`, its size is halved.
+        out_channels: Output channels of the coarse map; where more than `low`, its size is halved.
         inject: Add the fine map to the coarse one at the end.
     """
 
-    def __init__(self, low: int, high: int, cout: int, *, inject: bool) -> None:
+    def __init__(self, low: int, high: int, out_channels: int, *, inject: bool) -> None:
         super().__init__()
-        self.halves = low != cout
+        self.halves = low != out_channels
         if self.halves:
-            self.attn_shortcut_l = nn.Sequential(nn.BatchNorm2d(low), nn.Conv2d(low, cout, 1, 2, bias=False))
-        self.attn_l = ExternalAttention(low, cout, stride=2 if self.halves else 1)
-        self.mlp_l = ConvMLP(cout)
-        self.compression = nn.Sequential(*bn_relu_conv(cout, high, 1))
+            self.attn_shortcut_l = nn.Sequential(nn.BatchNorm2d(low), nn.Conv2d(low, out_channels, 1, 2, bias=False))
+        self.attn_l = ExternalAttention(low, out_channels, stride=2 if self.halves else 1)
+        self.mlp_l = ConvMLP(out_channels)
+        self.compression = nn.Sequential(*bn_relu_conv(out_channels, high, 1))
         self.attn_h = CrossAttention(high)
         self.mlp_h = ConvMLP(high)
-        project = nn.Conv2d(cout, 2 * high, 1, bias=False)
-        self.cross_kv = nn.Sequential(nn.BatchNorm2d(cout), AdaptiveMaxPool(_BINS), project)
-        self.down = injection(high, 2 * high, cout) if inject else None
+        project = nn.Conv2d(out_channels, 2 * high, 1, bias=False)
+        self.cross_kv = nn.Sequential(nn.BatchNorm2d(out_channels), AdaptiveMaxPool(_BINS), project)
+        self.down = injection(high, 2 * high, out_channels) if inject else None
 
     def forward(self, high: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """Fine and coarse map to fine and coarse map."""
+        """Turn a fine and a coarse map into a fine and a coarse map."""
         low = (self.attn_shortcut_l(low) if self.halves else low) + self.attn_l(low)
         low = low + self.mlp_l(low)
         high = high + resize_like(self.compression(low), high)
@@ -169,7 +169,7 @@ class RTFormer(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^seghead_extra\.",)
 
     def _compute(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, and the fine map before attention."""
+        """Compute logits, and the fine map before attention."""
         x2 = self.layer2(torch.relu(self.layer1(self.conv1(image))))
         x3 = self.layer3(torch.relu(x2))
         y = x2 + resize_like(self.compression3(x3), x2)
@@ -179,11 +179,11 @@ class RTFormer(nn.Module):
         return self.seghead(torch.cat((high, resize_like(self.spp(low), high)), dim=1)), y
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         return self._compute(image)[0]
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits, and with `aux` those of the training head, both at stride 8."""
+        """Compute logits, and with `aux` those of the training head, both at stride 8."""
         logits, y = self._compute(image)
         return (logits,) if self.seghead_extra is None else (logits, self.seghead_extra(y))
 
@@ -208,11 +208,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params=5_365_043, accuracy="Cityscapes val mIoU 76.31 at 1024x2048"))
 def rtformer_slim(*, num_classes: int = 19, aux: bool = False) -> RTFormer:
-    """RTFormer-Slim."""
+    """Build RTFormer-Slim."""
     return RTFormer(num_classes, planes=32, head=64, injects=(True, True), aux=aux)
 
 
 @register(_SPEC.but(accuracy="Cityscapes val mIoU 79.24 at 1024x2048"))
 def rtformer_base(*, num_classes: int = 19, aux: bool = False) -> RTFormer:
-    """RTFormer-Base."""
+    """Build RTFormer-Base."""
     return RTFormer(num_classes, aux=aux)

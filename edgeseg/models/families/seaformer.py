@@ -143,7 +143,7 @@ class SeaAttention(QueryKeyValue):
         self.pwconv = conv_bn(inner, channels)
 
     def _along(self, axis: str, projected: Tensor) -> Tensor:
-        """Attention within the averages over the other axis: broadcasts over that axis."""
+        """Compute attention within the averages over the other axis: broadcasts over that axis."""
         mean = projected.mean(dim=3 if axis == "row" else 2)
         q, k, v = torch.split(mean, list(self.widths), dim=1)
         q, k = self.get_submodule(f"pos_emb_{axis}q")(q), self.get_submodule(f"pos_emb_{axis}k")(k)
@@ -163,10 +163,10 @@ class SeaAttention(QueryKeyValue):
 class Stage(nn.Module):
     """Mobile blocks; the first stage strides once before them."""
 
-    def __init__(self, cin: int, rows: tuple[Row, ...], *, width: int | None = None) -> None:
+    def __init__(self, in_channels: int, rows: tuple[Row, ...], *, width: int | None = None) -> None:
         super().__init__()
         self.stem_block = nn.Identity() if width is None else stem(width)
-        self.names = add_blocks(self, cin if width is None else width, rows)
+        self.names = add_blocks(self, in_channels if width is None else width, rows)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem_block(x)
@@ -182,8 +182,8 @@ class Backbone(nn.Module):
         super().__init__()
         channels = [rows[-1][2] for rows in config.stages]
         self.smb1 = Stage(3, config.stages[0], width=config.stem)
-        for k, (cin, rows) in enumerate(zip(channels, config.stages[1:], strict=False)):
-            self.add_module(f"smb{k + 2}", Stage(cin, rows))
+        for k, (in_channels, rows) in enumerate(zip(channels, config.stages[1:], strict=False)):
+            self.add_module(f"smb{k + 2}", Stage(in_channels, rows))
         count = len(config.depths)
         for k, (width, key, depth, ratio) in enumerate(
             zip(channels[-count:], config.keys, config.depths, config.ratios, strict=True)
@@ -212,8 +212,8 @@ class Head(FuseHead):
         super().__init__(widths[-1], num_classes, depthwise=True)
         local = pairwise((channels[0], *widths))
         self.names = [f"fuse{k + 1}" for k in range(len(widths))]
-        for name, globe, (cin, cout) in zip(self.names, channels[1:], local, strict=True):
-            self.add_module(name, Inject(cin, globe, cout, add=False))
+        for name, globe, (in_channels, out_channels) in zip(self.names, channels[1:], local, strict=True):
+            self.add_module(name, Inject(in_channels, globe, out_channels, add=False))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = maps[0]
@@ -267,7 +267,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def seaformer_tiny(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Tiny."""
+    """Build SeaFormer-Tiny."""
     return SeaFormer(_TINY, num_classes)
 
 
@@ -278,17 +278,17 @@ def seaformer_tiny(*, num_classes: int = 19) -> SeaFormer:
     )
 )
 def seaformer_small(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Small."""
+    """Build SeaFormer-Small."""
     return SeaFormer(_SMALL, num_classes)
 
 
 @register(_SPEC.but(params=8_584_563, accuracy=""))
 def seaformer_base(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Base."""
+    """Build SeaFormer-Base."""
     return SeaFormer(_BASE, num_classes)
 
 
 @register(_SPEC.but(params=13_926_227, accuracy=""))
 def seaformer_large(*, num_classes: int = 19) -> SeaFormer:
-    """SeaFormer-Large."""
+    """Build SeaFormer-Large."""
     return SeaFormer(_LARGE, num_classes)

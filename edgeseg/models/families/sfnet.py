@@ -23,6 +23,7 @@ from edgeseg.models.layers.folding import fold_distant
 from edgeseg.models.layers.pyramid import BINS, pyramid_maps
 from edgeseg.models.layers.residual import BasicBlock
 from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.sequential import conv_bn_relu
 from edgeseg.models.layers.warp import flow_warp
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
@@ -34,37 +35,31 @@ __all__ = [
     "SFNet",
     "SFNetR18",
     "classifier",
-    "conv_bn_relu",
     "sfnet_df1",
     "sfnet_df2",
     "sfnet_r18",
 ]
 
 
-def conv_bn_relu(cin: int, cout: int, kernel: int, *, bias: bool = False) -> nn.Sequential:
-    """A "same" convolution, BN, ReLU."""
-    conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, bias=bias)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.ReLU())
-
-
-def classifier(cin: int, width: int, num_classes: int) -> nn.Sequential:
-    """3x3, BN, ReLU, then 1x1 to the classes."""
-    return nn.Sequential(conv_bn_relu(cin, width, 3), nn.Conv2d(width, num_classes, 1))
+def classifier(in_channels: int, width: int, num_classes: int) -> nn.Sequential:
+    """Build 3x3, BN, ReLU, then 1x1 to the classes."""
+    return nn.Sequential(conv_bn_relu(in_channels, width, 3), nn.Conv2d(width, num_classes, 1))
 
 
 class PyramidPooling(nn.Module):
     """Averages over 1, 2, 3 and 6 bins a side, each through a linear 1x1; joined with the map by a 1x1."""
 
-    def __init__(self, cin: int, width: int) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
         # published keys count the pool, which has no weights and runs in `pyramid_maps`
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Identity(), nn.Conv2d(cin, width, 1, bias=False), nn.BatchNorm2d(width)) for _ in BINS
+            nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width))
+            for _ in BINS
         )
-        self.bottleneck = nn.Sequential(*conv_bn_relu(cin + len(BINS) * width, width, 1), nn.Dropout2d(0.1))
+        self.bottleneck = nn.Sequential(*conv_bn_relu(in_channels + len(BINS) * width, width, 1), nn.Dropout2d(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, width, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, width, H, W)."""
         maps = pyramid_maps(x, self.stages, align_corners=True)
         y: Tensor = self.bottleneck(torch.cat((*maps, x), dim=1))
         return y
@@ -85,7 +80,7 @@ class FlowField(nn.Module):
         self.flow_make = nn.Conv2d(width, 2 * fields, 3, 1, 1, bias=False)
 
     def narrow(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Both levels at half the width and the size of `low`, the coarse one first."""
+        """Compute both levels at half the width and the size of `low`, the coarse one first."""
         fine = self.down_l(low)
         return resize_like(self.down_h(high), fine, align_corners=True), fine
 
@@ -107,13 +102,13 @@ class AlignHead(nn.Module):
         super().__init__()
         *finer, last = channels
         self.ppm = PyramidPooling(last, width)
-        self.fpn_in = nn.ModuleList(conv_bn_relu(cin, width, 1, bias=True) for cin in finer)
+        self.fpn_in = nn.ModuleList(conv_bn_relu(in_channels, width, 1, bias=True) for in_channels in finer)
         self.fpn_out = nn.ModuleList(nn.Sequential(conv_bn_relu(width, width, 3)) for _ in finer)
         self.fpn_out_align = nn.ModuleList(FlowField(width) for _ in finer)
         self.conv_last = classifier(len(channels) * width, width, num_classes)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Logits (N, num_classes, H, W) at the size of the finest map."""
+        """Compute logits (N, num_classes, H, W) at the size of the finest map."""
         x = self.ppm(maps[-1])
         levels = [x]
         for k in reversed(range(len(maps) - 1)):
@@ -144,16 +139,16 @@ class SFNetR18(nn.Module):
         super().__init__()
         *stem, norm, relu = deep_stem(64, 128)
         self.layer0 = nn.Sequential(nn.Sequential(*stem), norm, relu, nn.MaxPool2d(3, 2, 1))
-        cin = 128
+        in_channels = 128
         for k, blocks in enumerate(RESNET_BLOCKS[18]):
-            stage = resnet_stage(BasicBlock, cin, 64 * 2**k, blocks, stride=1 if k == 0 else 2)
+            stage = resnet_stage(BasicBlock, in_channels, 64 * 2**k, blocks, stride=1 if k == 0 else 2)
             _dilate_second(stage, (1, 1, 2, 4)[k])
             self.add_module(f"layer{k + 1}", stage)
-            cin = 64 * 2**k
+            in_channels = 64 * 2**k
         self.head = head
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four maps of an image (N, 3, H, W)."""
+        """Compute four maps of an image (N, 3, H, W)."""
         x, maps = self.layer0(image), []
         for k in range(1, 5):
             x = self.get_submodule(f"layer{k}")(x)
@@ -161,7 +156,7 @@ class SFNetR18(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.head(self.features(image))
         return logits
 
@@ -197,7 +192,7 @@ class SFNet(nn.Module):
         self.backbone, self.head = backbone, head
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits; see the class."""
+        """Compute logits; see the class."""
         logits: Tensor = self.head(self.backbone.features(image))
         return logits
 
@@ -222,7 +217,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def sfnet_r18(*, num_classes: int = 19) -> SFNetR18:
-    """SFNet on ResNet-18."""
+    """Build SFNet on ResNet-18."""
     return SFNetR18(AlignHead((64, 128, 256, 512), 128, num_classes))
 
 
@@ -234,7 +229,7 @@ def sfnet_r18(*, num_classes: int = 19) -> SFNetR18:
     )
 )
 def sfnet_df1(*, num_classes: int = 19) -> SFNet:
-    """SFNet on DF1."""
+    """Build SFNet on DF1."""
     return SFNet(DFNet(DF1), AlignHead((128, 256, 512), 64, num_classes))
 
 
@@ -246,5 +241,5 @@ def sfnet_df1(*, num_classes: int = 19) -> SFNet:
     )
 )
 def sfnet_df2(*, num_classes: int = 19) -> SFNet:
-    """SFNet on DF2."""
+    """Build SFNet on DF2."""
     return SFNet(DFNet(DF2), AlignHead((128, 256, 512), 64, num_classes))

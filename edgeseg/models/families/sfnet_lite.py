@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.backbones.stdc import STDC, STDC1_BLOCKS, STDC2_BLOCKS
-from edgeseg.models.families.sfnet import FlowField, PyramidPooling, SFNetR18, classifier, conv_bn_relu
+from edgeseg.models.families.sfnet import FlowField, PyramidPooling, SFNetR18, classifier
 from edgeseg.models.layers.resize import resize_like
+from edgeseg.models.layers.sequential import conv_bn_relu
 from edgeseg.models.layers.warp import flow_warp
 from edgeseg.models.registry import register
 from edgeseg.models.spec import ModelSpec
@@ -49,7 +50,7 @@ class GatedAlign(FlowField):
         self.flow_gate = nn.Sequential(nn.Conv2d(4 if attention else width, 1, 3, 1, 1, bias=False), nn.Sigmoid())
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        """Joins (N, width, H, W) and (N, width, h, w) to (N, width, H, W)."""
+        """Join (N, width, H, W) and (N, width, h, w) to (N, width, H, W)."""
         coarse, fine = self.narrow(low, high)
         joined = torch.cat((coarse, fine), dim=1)
         flow = self.flow_make(joined)
@@ -58,7 +59,7 @@ class GatedAlign(FlowField):
 
 
 def _statistics(coarse: Tensor, fine: Tensor) -> Tensor:
-    """Mean of both maps and maximum of both over channels, (N, 4, H, W)."""
+    """Compute mean of both maps and maximum of both over channels, (N, 4, H, W)."""
     means = [x.mean(dim=1, keepdim=True) for x in (coarse, fine)]
     return torch.cat((*means, *(x.amax(dim=1, keepdim=True) for x in (coarse, fine))), dim=1)
 
@@ -86,13 +87,13 @@ class LiteHead(nn.Module):
         super().__init__()
         self.ppm = PyramidPooling(channels[3], _WIDTH)
         laterals = (channels[0], channels[2], *(unused if aux else ()))
-        self.fpn_in = nn.ModuleList(conv_bn_relu(cin, _WIDTH, 1, bias=True) for cin in laterals)
+        self.fpn_in = nn.ModuleList(conv_bn_relu(in_channels, _WIDTH, 1, bias=True) for in_channels in laterals)
         self.flow_align_module = GatedAlign(_WIDTH, attention=attention)
         self.dsn = _dsn(num_classes) if aux else None
         self.conv_last = classifier(2 * _WIDTH, _WIDTH, num_classes)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Logits (N, num_classes, H, W) at the size of the finest of four maps."""
+        """Compute logits (N, num_classes, H, W) at the size of the finest of four maps."""
         fused = self.flow_align_module(self.fpn_in[0](maps[0]), self.ppm(maps[3]))
         middle = resize_like(self.fpn_in[1](maps[2]), fused, align_corners=True)
         logits: Tensor = self.conv_last(torch.cat((fused, middle), dim=1))
@@ -141,7 +142,7 @@ class SFNetLiteSTDC(nn.Module):
         self.checkpoint_ignores = () if aux else unused
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.head(self.backbone.feature_maps(image)[1:])
         return logits
 
@@ -169,7 +170,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def sfnet_lite_r18(*, num_classes: int = 19, aux: bool = False) -> SFNetLiteR18:
-    """SFNet-Lite on ResNet-18."""
+    """Build SFNet-Lite on ResNet-18."""
     return SFNetLiteR18(num_classes, aux=aux)
 
 
@@ -181,13 +182,13 @@ def sfnet_lite_r18(*, num_classes: int = 19, aux: bool = False) -> SFNetLiteR18:
     )
 )
 def sfnet_lite_stdc1(*, num_classes: int = 19, aux: bool = False) -> SFNetLiteSTDC:
-    """SFNet-Lite on STDC1."""
+    """Build SFNet-Lite on STDC1."""
     return SFNetLiteSTDC(num_classes, aux=aux)
 
 
 @register(_SPEC.but(params=10_464_087, params_note=_NOTE.format(13_739_626), accuracy=""))
 def sfnet_lite_stdc2(*, num_classes: int = 19, aux: bool = False) -> SFNetLiteSTDC:
-    """SFNet-Lite on STDC2."""
+    """Build SFNet-Lite on STDC2."""
     return SFNetLiteSTDC(num_classes, blocks=STDC2_BLOCKS, aux=aux)
 
 
@@ -200,5 +201,5 @@ def sfnet_lite_stdc2(*, num_classes: int = 19, aux: bool = False) -> SFNetLiteST
     )
 )
 def sfnet_lite_stdc1_spatial(*, num_classes: int = 19, aux: bool = False) -> SFNetLiteSTDC:
-    """SFNet-Lite on STDC1 with the gate that reads the levels themselves."""
+    """Build SFNet-Lite on STDC1 with the gate that reads the levels themselves."""
     return SFNetLiteSTDC(num_classes, attention=False, aux=aux)

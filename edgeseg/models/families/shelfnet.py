@@ -33,15 +33,12 @@ from edgeseg.specs import InputSpec, PostprocessSpec
 __all__ = ["ShelfNet", "ShelfNetLight", "shelfnet18_lw", "shelfnet34_lw", "shelfnet50", "shelfnet101"]
 
 _SLOPE = 0.01
+"""Of the leaky ReLUs; also the default of ``F.leaky_relu``."""
 
 
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, _SLOPE)
-
-
-def _conv(cin: int, cout: int, kernel: int) -> ConvBN:
-    """Convolution, normalisation and activation of the light-weight form."""
-    return ConvBN(cin, cout, kernel, norm=AbsBatchNorm, act=_leaky)
+def _conv(in_channels: int, out_channels: int, kernel: int) -> ConvBN:
+    """Build a convolution, normalisation and activation of the light-weight form."""
+    return ConvBN(in_channels, out_channels, kernel, norm=AbsBatchNorm, act=F.leaky_relu)
 
 
 class SBlock(nn.Module):
@@ -61,7 +58,7 @@ class SBlock(nn.Module):
         self.slope = _SLOPE if light else 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, width, H, W) to the same shape."""
+        """Turn maps (N, width, H, W) into maps of the same shape."""
         y = activate(self.bn1(self.conv1(x)), self.slope)
         again = self.conv1 if self.second is None else self.second
         return torch.relu(self.bn2(again(y)) + x)
@@ -90,13 +87,16 @@ class Column(nn.Module):
         self.inconv = SBlock(planes, light=light)
         self.bottom = SBlock(widths[-1], light=light)
         steps = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.up_conv_list = nn.ModuleList(_widen(cin, cout, light) for cin, cout in steps)
+        self.up_conv_list = nn.ModuleList(
+            _widen(in_channels, out_channels, light) for in_channels, out_channels in steps
+        )
         self.up_dense_list = nn.ModuleList(
-            _conv(cout, cout, 3) if light else SBlock(cout, light=False) for _, cout in steps
+            _conv(out_channels, out_channels, 3) if light else SBlock(out_channels, light=False)
+            for _, out_channels in steps
         )
 
     def up(self, x: Tensor, laterals: list[Tensor]) -> list[Tensor]:
-        """Maps from coarse to fine, the coarsest first.
+        """Compute maps from coarse to fine, the coarsest first.
 
         Args:
             x: The coarsest map.
@@ -111,14 +111,14 @@ class Column(nn.Module):
         return maps
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of all levels, fine to coarse, to maps of all levels, coarse to fine."""
+        """Compute maps of all levels, fine to coarse, to maps of all levels, coarse to fine."""
         return self.up(maps[-1], maps[:-1])
 
 
-def _widen(cin: int, cout: int, light: bool) -> nn.Module:
+def _widen(in_channels: int, out_channels: int, light: bool) -> nn.Module:
     if light:
-        return AttentionRefinement(cin, cout, norm=AbsBatchNorm, act=_leaky)
-    return nn.ConvTranspose2d(cin, cout, 3, 2, 1, output_padding=1)
+        return AttentionRefinement(in_channels, out_channels, norm=AbsBatchNorm, act=F.leaky_relu)
+    return nn.ConvTranspose2d(in_channels, out_channels, 3, 2, 1, output_padding=1)
 
 
 class Ladder(Column):
@@ -131,7 +131,7 @@ class Ladder(Column):
         self.down_conv_list = nn.ModuleList(nn.Conv2d(width, 2 * width, 3, 2, 1) for width in widths[:-1])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of all levels to maps of all levels, both coarse to fine."""
+        """Compute maps of all levels to maps of all levels, both coarse to fine."""
         x, laterals = self.inconv(maps[-1]), []
         for block, down, lateral in zip(self.down_module_list, self.down_conv_list, maps[:0:-1], strict=True):
             laterals.append(block(x + lateral))
@@ -167,7 +167,7 @@ class ShelfNetLight(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^conv_out(16|32)\.",)
 
     def decode(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 32, 16 and 8 of an image (N, 3, H, W)."""
+        """Compute maps at strides 32, 16 and 8 of an image (N, 3, H, W)."""
         maps = self.backbone.features(image)[1:]
         if self.reduces:
             maps = [self.get_submodule(f"trans{k + 1}")(x) for k, x in enumerate(maps)]
@@ -175,12 +175,12 @@ class ShelfNetLight(nn.Module):
         return ladder
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.conv_out(self.decode(image)[-1])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at strides 8, 16 and 32.
+        """Compute logits at strides 8, 16 and 32.
 
         Raises:
             UsageError: Built without `aux`.
@@ -191,8 +191,8 @@ class ShelfNetLight(nn.Module):
         return self.conv_out(fine), self.conv_out16(middle), self.conv_out32(coarse)
 
 
-def _head(cin: int, inner: int, num_classes: int) -> OutputHead:
-    return OutputHead(cin, inner, num_classes, kernel=3, norm=AbsBatchNorm, act=_leaky)
+def _head(in_channels: int, inner: int, num_classes: int) -> OutputHead:
+    return OutputHead(in_channels, inner, num_classes, kernel=3, norm=AbsBatchNorm, act=F.leaky_relu)
 
 
 class Shelf(nn.Module):
@@ -209,7 +209,7 @@ class Shelf(nn.Module):
         self.selayer = nn.Linear(512, num_classes) if aux else None
 
     def decode(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps at strides 32, 16, 8, 4 from the backbone's four, fine to coarse."""
+        """Compute maps at strides 32, 16, 8, 4 from the backbone's four, fine to coarse."""
         reduced = [
             torch.relu(self.get_submodule(f"bn{k + 1}")(self.get_submodule(f"conv{k + 1}")(x)))
             for k, x in enumerate(maps)
@@ -218,7 +218,7 @@ class Shelf(nn.Module):
         return ladder
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Logits at the stride of the finest map."""
+        """Compute logits at the stride of the finest map."""
         logits: Tensor = self.final(self.decode(maps)[-1])
         return logits
 
@@ -251,12 +251,12 @@ class ShelfNet(nn.Module):
         self.checkpoint_ignores = () if aux else (r"^auxlayer\.", r"^head\.selayer\.", r"^pretrained\.fc\.")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.head(self.pretrained.features(image))
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at strides 4 and 16. The published loss on image-level classes (``head.selayer``) is not computed.
+        """Compute logits at strides 4 and 16, without the published loss on image-level classes (``head.selayer``).
 
         Raises:
             UsageError: Built without `aux`.
@@ -267,9 +267,9 @@ class ShelfNet(nn.Module):
         return self.head(maps), self.auxlayer["conv5"](maps[2])
 
 
-def _fcn_head(cin: int, num_classes: int) -> nn.ModuleDict:
-    inner = cin // 4
-    conv, classify = nn.Conv2d(cin, inner, 3, 1, 1, bias=False), nn.Conv2d(inner, num_classes, 1)
+def _fcn_head(in_channels: int, num_classes: int) -> nn.ModuleDict:
+    inner = in_channels // 4
+    conv, classify = nn.Conv2d(in_channels, inner, 3, 1, 1, bias=False), nn.Conv2d(inner, num_classes, 1)
     row = nn.Sequential(conv, nn.BatchNorm2d(inner), nn.ReLU(), nn.Dropout2d(0.1), classify)
     return nn.ModuleDict({"conv5": row})
 
@@ -293,7 +293,7 @@ _SPEC = ModelSpec(
 
 @register(_SPEC.but(params_note="The published count, 14,600,768, includes conv_out16 and conv_out32, built with aux."))
 def shelfnet18_lw(*, num_classes: int = 19, aux: bool = False) -> ShelfNetLight:
-    """ShelfNet18, light-weight."""
+    """Build ShelfNet18, light-weight."""
     return ShelfNetLight(num_classes, aux=aux)
 
 
@@ -305,7 +305,7 @@ def shelfnet18_lw(*, num_classes: int = 19, aux: bool = False) -> ShelfNetLight:
     )
 )
 def shelfnet34_lw(*, num_classes: int = 19, aux: bool = False) -> ShelfNetLight:
-    """ShelfNet34, light-weight."""
+    """Build ShelfNet34, light-weight."""
     return ShelfNetLight(num_classes, depth=34, aux=aux)
 
 
@@ -322,7 +322,7 @@ _ORIGINAL = _SPEC.but(
 
 @register(_ORIGINAL)
 def shelfnet50(*, num_classes: int = 19, aux: bool = False) -> ShelfNet:
-    """ShelfNet on ResNet-50."""
+    """Build ShelfNet on ResNet-50."""
     return ShelfNet(num_classes, aux=aux)
 
 
@@ -335,5 +335,5 @@ def shelfnet50(*, num_classes: int = 19, aux: bool = False) -> ShelfNet:
     )
 )
 def shelfnet101(*, num_classes: int = 19, aux: bool = False) -> ShelfNet:
-    """ShelfNet on ResNet-101."""
+    """Build ShelfNet on ResNet-101."""
     return ShelfNet(num_classes, depth=101, aux=aux)

@@ -40,19 +40,19 @@ class ShuffleUnit(nn.Module):
     At stride 2 the shortcut is an average pool, joined by concatenation; the ReLU is then on the main part only.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         stride: 1 or 2.
         groups: Of the 1x1 convolutions and the shuffle.
         first_groups: Of the first 1x1.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int, groups: int, first_groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, groups: int, first_groups: int) -> None:
         super().__init__()
-        inner, made = cout // 4, cout if stride == 1 else cout - cin
+        inner, made = out_channels // 4, out_channels if stride == 1 else out_channels - in_channels
         self.stride, self.groups = stride, groups
         self.branch_main_1 = nn.Sequential(
-            nn.Conv2d(cin, inner, 1, groups=first_groups, bias=False),
+            nn.Conv2d(in_channels, inner, 1, groups=first_groups, bias=False),
             nn.BatchNorm2d(inner),
             nn.ReLU(),
             nn.Conv2d(inner, inner, 3, stride, 1, groups=inner, bias=False),
@@ -64,7 +64,7 @@ class ShuffleUnit(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self.branch_main_1(x)
         y = self.branch_main_2(channel_shuffle(y, y.shape[1] // self.groups))  # by C / g: the inverse shuffle
         if self.stride == 1:
@@ -86,13 +86,16 @@ class StagedNetwork(nn.Module):
         self.first_conv = nn.Sequential(nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         units: list[nn.Module] = []
-        for (cin, cout), blocks in zip(pairwise(channels), _BLOCKS, strict=True):
-            units += [unit(cin, cout, 2), *(unit(cout, cout, 1) for _ in range(blocks - 1))]
+        for (in_channels, out_channels), blocks in zip(pairwise(channels), _BLOCKS, strict=True):
+            units += [
+                unit(in_channels, out_channels, 2),
+                *(unit(out_channels, out_channels, 1) for _ in range(blocks - 1)),
+            ]
         self.features = nn.Sequential(*units)
         self.feature_info = tuple(FeatureInfo(c, 4 * 2**k) for k, c in enumerate(channels))
 
     def feature_maps(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
+        """Compute maps at strides 4, 8, 16, 32 of an image (N, 3, H, W)."""
         x = self.maxpool(self.first_conv(image))
         maps = [x]
         for k, unit in enumerate(self.features, start=1):
@@ -117,20 +120,26 @@ class ShuffleNetV1(StagedNetwork):
     """
 
     def __init__(self, num_classes: int = 1000, *, stem: int = 24, width: int = 240, groups: int = 3) -> None:
-        def unit(cin: int, cout: int, stride: int) -> ShuffleUnit:
-            return ShuffleUnit(cin, cout, stride=stride, groups=groups, first_groups=1 if cin == stem else groups)
+        def unit(in_channels: int, out_channels: int, stride: int) -> ShuffleUnit:
+            return ShuffleUnit(
+                in_channels,
+                out_channels,
+                stride=stride,
+                groups=groups,
+                first_groups=1 if in_channels == stem else groups,
+            )
 
         super().__init__((stem, width, 2 * width, 4 * width), unit)
         self.classifier = nn.Sequential(nn.Linear(4 * width, num_classes, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         logits: Tensor = self.classifier(self.feature_maps(image)[-1].mean((2, 3)))
         return logits
 
 
 def megvii_spec(system: str, paper: str, *, year: int, source: str, params: int, accuracy: str) -> ModelSpec:
-    """Conventions of the classification networks of megvii-model/ShuffleNet-Series."""
+    """Return the conventions of the classification networks of megvii-model/ShuffleNet-Series."""
     return ModelSpec(
         system=system,
         year=year,
@@ -164,23 +173,23 @@ def _spec(params: int, top1: float) -> ModelSpec:
 
 @register(_spec(717_324, 57.3))
 def shufflenet_v1_g3_0_5x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 0.5x."""
+    """Build ShuffleNet v1 0.5x."""
     return ShuffleNetV1(num_classes, stem=12, width=120)
 
 
 @register(_spec(1_864_728, 67.8))
 def shufflenet_v1_g3_1_0x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 1.0x."""
+    """Build ShuffleNet v1 1.0x."""
     return ShuffleNetV1(num_classes)
 
 
 @register(_spec(3_441_168, 0.0))
 def shufflenet_v1_g3_1_5x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 1.5x."""
+    """Build ShuffleNet v1 1.5x."""
     return ShuffleNetV1(num_classes, width=360)
 
 
 @register(_spec(5_449_776, 74.1))
 def shufflenet_v1_g3_2_0x(*, num_classes: int = 1000) -> ShuffleNetV1:
-    """ShuffleNet v1 2.0x."""
+    """Build ShuffleNet v1 2.0x."""
     return ShuffleNetV1(num_classes, stem=48, width=480)

@@ -25,16 +25,18 @@ def _depthwise(channels: int, stride: int) -> tuple[nn.Module, nn.Module]:
     return conv, nn.BatchNorm2d(channels)
 
 
-def _pointwise(cin: int, cout: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    return nn.Conv2d(cin, cout, 1, bias=False), nn.BatchNorm2d(cout), nn.ReLU()
+def _pointwise(in_channels: int, out_channels: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
 
 
 class _Unit(nn.Module):
     """The branch that every block has: 1x1, depthwise 3x3, 1x1; ReLU after the 1x1s."""
 
-    def __init__(self, cin: int, inner: int, made: int, stride: int) -> None:
+    def __init__(self, in_channels: int, inner: int, made: int, stride: int) -> None:
         super().__init__()
-        self.branch_main = nn.Sequential(*_pointwise(cin, inner), *_depthwise(inner, stride), *_pointwise(inner, made))
+        self.branch_main = nn.Sequential(
+            *_pointwise(in_channels, inner), *_depthwise(inner, stride), *_pointwise(inner, made)
+        )
 
 
 class SplitUnit(_Unit):
@@ -45,24 +47,24 @@ class SplitUnit(_Unit):
         super().__init__(half, half, half, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to the same shape."""
+        """Turn maps (N, C, H, W) into maps of the same shape."""
         return torch.cat((x[:, 0::2], self.branch_main(x[:, 1::2])), dim=1)
 
 
 class StridedUnit(_Unit):
-    """Both branches read the whole map at stride 2; the first keeps `cin` channels, the second makes the others."""
+    """Both branches read the whole map at stride 2: the first keeps `in_channels` channels, the second adds others."""
 
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__(cin, cout // 2, cout - cin, 2)
-        self.branch_proj = nn.Sequential(*_depthwise(cin, 2), *_pointwise(cin, cin))
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels // 2, out_channels - in_channels, 2)
+        self.branch_proj = nn.Sequential(*_depthwise(in_channels, 2), *_pointwise(in_channels, in_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         return torch.cat((self.branch_proj(x), self.branch_main(x)), dim=1)
 
 
-def _unit(cin: int, cout: int, stride: int) -> nn.Module:
-    return SplitUnit(cin) if stride == 1 else StridedUnit(cin, cout)
+def _unit(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    return SplitUnit(in_channels) if stride == 1 else StridedUnit(in_channels, out_channels)
 
 
 class ShuffleNetV2(StagedNetwork):
@@ -93,7 +95,7 @@ class ShuffleNetV2(StagedNetwork):
         self.classifier = nn.Sequential(nn.Linear(last, num_classes, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         x = self.conv_last(self.feature_maps(image)[-1])
         logits: Tensor = self.classifier(self.dropout(x.mean((2, 3))))
         return logits
@@ -112,23 +114,23 @@ def _spec(params: int, top1: float) -> ModelSpec:
 
 @register(_spec(1_365_792, 61.1))
 def shufflenet_v2_0_5x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 0.5x."""
+    """Build ShuffleNet v2 0.5x."""
     return ShuffleNetV2(num_classes, widths=(48, 96, 192))
 
 
 @register(_spec(2_278_760, 69.4))
 def shufflenet_v2_1_0x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 1.0x."""
+    """Build ShuffleNet v2 1.0x."""
     return ShuffleNetV2(num_classes)
 
 
 @register(_spec(3_506_720, 72.6))
 def shufflenet_v2_1_5x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 1.5x."""
+    """Build ShuffleNet v2 1.5x."""
     return ShuffleNetV2(num_classes, widths=(176, 352, 704))
 
 
 @register(_spec(7_402_600, 0.0))
 def shufflenet_v2_2_0x(*, num_classes: int = 1000) -> ShuffleNetV2:
-    """ShuffleNet v2 2.0x."""
+    """Build ShuffleNet v2 2.0x."""
     return ShuffleNetV2(num_classes, widths=(244, 488, 976), last=2048, dropout=0.2)

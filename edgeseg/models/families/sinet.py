@@ -67,7 +67,7 @@ class SpatialSqueeze(nn.Module):
         self.bn = nn.BatchNorm2d(channels, eps=EPS)
 
     def mix(self, x: Tensor) -> Tensor:
-        """The depthwise convolution and its BN."""
+        """Compute the depthwise convolution and its BN."""
         y: Tensor = self.conv(x)
         return y
 
@@ -92,14 +92,14 @@ Block = Callable[[int, int, int], SpatialSqueeze]
 class S2Module(nn.Module):
     """Grouped 1x1, shuffle, two S2-blocks on the whole map, concatenation, plus the input where widths agree."""
 
-    def __init__(self, cin: int, cout: int, plan: BlockPlan, block: Block = SpatialSqueeze) -> None:
+    def __init__(self, in_channels: int, out_channels: int, plan: BlockPlan, block: Block = SpatialSqueeze) -> None:
         super().__init__()
-        half = cout // 2
-        self.add = cin == cout
-        self.c1 = Conv(cin, half, 1, groups=2)
+        half = out_channels // 2
+        self.add = in_channels == out_channels
+        self.c1 = Conv(in_channels, half, 1, groups=2)
         self.d1 = block(half, *plan[0])
         self.d2 = block(half, *plan[1])
-        self.BR = BNPReLU(cout)
+        self.BR = BNPReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         reduced = channel_shuffle(self.c1(x), 2)
@@ -123,15 +123,15 @@ class S2Module(nn.Module):
 class SqueezeDown(nn.Module):
     """Strided depthwise 3x3, channel weights, 1x1, BN, PReLU."""
 
-    def __init__(self, cin: int, cout: int, *, divide: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, divide: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(cin, cin, 3, 2, 1, groups=cin, bias=False),
-            LinearSqueeze(cin, divide=divide),
-            nn.Conv2d(cin, cout, 1, bias=False),
+            nn.Conv2d(in_channels, in_channels, 3, 2, 1, groups=in_channels, bias=False),
+            LinearSqueeze(in_channels, divide=divide),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
         )
-        self.bn = nn.BatchNorm2d(cout, eps=EPS)
-        self.act = nn.PReLU(cout)
+        self.bn = nn.BatchNorm2d(out_channels, eps=EPS)
+        self.act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.act(self.bn(self.conv(x)))
@@ -142,13 +142,15 @@ class SqueezeDown(nn.Module):
         fold_distant(self, "conv.2", "bn")
 
 
-def s2_stage(cin: int, cout: int, plans: tuple[BlockPlan, ...], block: Block = SpatialSqueeze) -> Iterator[S2Module]:
-    """S2-modules in a row; the first widens."""
-    return (S2Module(cout if k else cin, cout, plan, block) for k, plan in enumerate(plans))
+def s2_stage(
+    in_channels: int, out_channels: int, plans: tuple[BlockPlan, ...], block: Block = SpatialSqueeze
+) -> Iterator[S2Module]:
+    """Build S2-modules in a row; the first widens."""
+    return (S2Module(out_channels if k else in_channels, out_channels, plan, block) for k, plan in enumerate(plans))
 
 
 def blocking_gate(logits: Tensor) -> Tensor:
-    """Information blocking: 1 - the largest class probability.
+    """Compute information blocking: 1 - the largest class probability.
 
     Args:
         logits: (N, classes, H, W). With two classes this is sigmoid(-|difference|), one class needs no gate.
@@ -201,7 +203,7 @@ class SINet(nn.Module):
         self.classifier = nn.Sequential(nn.Identity(), nn.Conv2d(num_classes, num_classes, 3, 1, 1, bias=False))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at input size; see the class."""
+        """Compute logits at input size; see the class."""
         level2, coarse = self.encoder(image)
         x = self.bn_3(upsample(coarse, 2, align_corners=True))
         if x.shape[1] > 1:
@@ -235,11 +237,11 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def sinet(*, num_classes: int = 2) -> SINet:
-    """SINet with two classes, as published."""
+    """Build SINet with two classes, as published."""
     return SINet(num_classes)
 
 
 @register(_SPEC.but(num_classes=1, params=86_684, accuracy="", weights_licence="", notes="No published weights."))
 def sinet_1class(*, num_classes: int = 1) -> SINet:
-    """SINet with one logit: person where it is above 0."""
+    """Build SINet with one logit: person where it is above 0."""
     return SINet(num_classes)

@@ -57,7 +57,7 @@ class CrossSqueeze(SpatialSqueeze):
         self.cross: nn.Conv2d | None = None
 
     def mix(self, x: Tensor) -> Tensor:
-        """Both convolutions and their BNs, or the one they were merged into."""
+        """Compute both convolutions and their BNs, or the one they were merged into."""
         y: Tensor
         y = self.B_v(self.vertical(x)) + self.B_h(self.horizontal(x)) if self.cross is None else self.cross(x)
         return y
@@ -73,7 +73,7 @@ class CrossSqueeze(SpatialSqueeze):
 
 
 def _cross_conv(vertical: nn.Conv2d, horizontal: nn.Conv2d) -> nn.Conv2d:
-    """The square depthwise convolution that equals the sum of a vertical and a horizontal one with bias."""
+    """Build the square depthwise convolution that equals the sum of a vertical and a horizontal one with bias."""
     n, _, k, _ = vertical.weight.shape
     cross = nn.Conv2d(n, n, k, 1, k // 2, groups=n).to(vertical.weight.device, vertical.weight.dtype)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def _cross_conv(vertical: nn.Conv2d, horizontal: nn.Conv2d) -> nn.Conv2d:
 
 
 def squeeze_block(channels: int, kernel: int, pooling: int) -> SpatialSqueeze:
-    """A square S2-block where `pooling` is 0, else a cross-shaped one."""
+    """Build a square S2-block where `pooling` is 0, else a cross-shaped one."""
     if pooling == 0:
         return SpatialSqueeze(channels, kernel, 1)
     return CrossSqueeze(channels, kernel, pooling)
@@ -108,7 +108,7 @@ class _Encoder(nn.Module):
         self.classifier = Conv(168, c, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps at stride 4 and 8, logits at stride 16."""
+        """Compute maps at stride 4 and 8, logits at stride 16."""
         quarter = self.level2_0(self.level1(image))
         down3 = self.level3_0(quarter)
         eighth = self.level3(down3)
@@ -136,7 +136,7 @@ class SINetCityscapes(nn.Module):
         self.classifier = nn.ConvTranspose2d(num_classes, num_classes, 2, 2, bias=False)
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits at stride 2, and the auxiliary ones at stride 16."""
+        """Compute logits at stride 2, and the auxiliary ones at stride 16."""
         quarter, eighth, coarse = self.encoder(image)
         x = self.bn_4(upsample(coarse, 2))
         x = self.level3_C(eighth) * blocking_gate(x) + x
@@ -144,7 +144,7 @@ class SINetCityscapes(nn.Module):
         return self.classifier(quarter * blocking_gate(x) + x), coarse
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 2; see the class."""
+        """Compute logits at stride 2; see the class."""
         return self.forward_train(image)[0]
 
     def fuse(self) -> None:
@@ -174,5 +174,5 @@ class SINetCityscapes(nn.Module):
     )
 )
 def sinet_cityscapes(*, num_classes: int = 19) -> SINetCityscapes:
-    """SINet for Cityscapes."""
+    """Build SINet for Cityscapes."""
     return SINetCityscapes(num_classes)

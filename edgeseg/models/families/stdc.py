@@ -39,7 +39,7 @@ _EPS = 1e-5
 
 
 def plain_bn_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of `STDCSeg` from one trained with in-place activated BN outside the backbone (the authors')."""
+    """Convert a state dict trained with in-place activated BN outside the backbone (the authors') for `STDCSeg`."""
     head_bn = {key.removesuffix("running_mean") + "weight" for key in state if key.endswith(".running_mean")}
     head_bn = {key for key in head_bn if not key.startswith("cp.backbone.")}
     return {key: value.abs() + _EPS if key in head_bn else value for key, value in state.items()}
@@ -53,7 +53,7 @@ class ContextPath(ContextRefinement):
         self.backbone = STDC(blocks, style=style, aliases=style is OFFICIAL, imagenet_classes=imagenet_classes)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Image to the backbone's five maps, and the context at strides 8 and 16."""
+        """Compute the backbone's five maps of an image, and the context at strides 8 and 16."""
         maps = self.backbone.feature_maps(image)
         return maps, *self.refine(*maps[2:])
 
@@ -61,11 +61,11 @@ class ContextPath(ContextRefinement):
 class FeatureFusion(nn.Module):
     """Joins two maps by a 1x1 and raises each channel by a weight from its average."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.convblk = ConvBN(cin, cout, 1)
-        self.conv1 = nn.Conv2d(cout, cout // 4, 1, bias=False)
-        self.conv2 = nn.Conv2d(cout // 4, cout, 1, bias=False)
+        self.convblk = ConvBN(in_channels, out_channels, 1)
+        self.conv1 = nn.Conv2d(out_channels, out_channels // 4, 1, bias=False)
+        self.conv2 = nn.Conv2d(out_channels // 4, out_channels, 1, bias=False)
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         x: Tensor = self.convblk(torch.cat((detail, context), dim=1))
@@ -105,7 +105,7 @@ class STDCTrunk(nn.Module):
         self.ffm = FeatureFusion(384, 256)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Four maps of an image; see the class."""
+        """Compute four maps of an image; see the class."""
         maps, fine, coarse = self.cp(image)
         return [maps[2], coarse, fine, self.ffm(maps[2], fine)]
 
@@ -141,12 +141,12 @@ class STDCSeg(STDCTrunk):
             self.add_module(f"conv_out_sp{info.reduction}", OutputHead(info.channels, 64, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.conv_out(self.features(image)[-1])
         return logits
 
     def forward_train(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Logits, those of the heads at strides 8 and 16, and the detail logit (1 channel, stride 8); needs `aux`."""
+        """Compute logits, those of the heads at strides 8 and 16, and the detail logit at stride 8; needs `aux`."""
         eighth, coarse, fine, fused = self.features(image)
         detail = self.get_submodule("conv_out_sp8")(eighth)
         return self.conv_out(fused), self.conv_out16(fine), self.conv_out32(coarse), detail
@@ -170,7 +170,7 @@ class STDCClassifier(STDC):
         self.dropout = nn.Dropout(0.2)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         x = self.conv_last(self.feature_maps(image)[-1])
         x = torch.relu(self.fc((x * x).mean((2, 3))))
         logits: Tensor = self.linear(self.dropout(x))
@@ -203,13 +203,13 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def stdc1_seg(*, num_classes: int = 19, aux: bool = False) -> STDCSeg:
-    """STDC1-Seg."""
+    """Build STDC1-Seg."""
     return STDCSeg(num_classes, aux=aux)
 
 
 @register(_SPEC.but(params=12_305_568, accuracy="Cityscapes val mIoU 74.2 at 512x1024, 77.0 at 768x1536"))
 def stdc2_seg(*, num_classes: int = 19, aux: bool = False) -> STDCSeg:
-    """STDC2-Seg."""
+    """Build STDC2-Seg."""
     return STDCSeg(num_classes, blocks=STDC2_BLOCKS, aux=aux)
 
 
@@ -233,11 +233,11 @@ _CLASSIFIER = ModelSpec(
 
 @register(_CLASSIFIER)
 def stdc1_cls(*, num_classes: int = 1000) -> STDCClassifier:
-    """STDC1 (STDCNet813) on ImageNet."""
+    """Build STDC1 (STDCNet813) on ImageNet."""
     return STDCClassifier(num_classes)
 
 
 @register(_CLASSIFIER.but(params=12_474_016, accuracy=""))
 def stdc2_cls(*, num_classes: int = 1000) -> STDCClassifier:
-    """STDC2 (STDCNet1446) on ImageNet."""
+    """Build STDC2 (STDCNet1446) on ImageNet."""
     return STDCClassifier(num_classes, blocks=STDC2_BLOCKS)

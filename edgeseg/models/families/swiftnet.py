@@ -38,13 +38,13 @@ _LEVELS = 3
 class PreConv(nn.Module):
     """BN, ReLU and a "same" convolution."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, *, bias: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(cin)
-        self.conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2, bias=bias)
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         y: Tensor = self.conv(torch.relu(self.norm(x)))
         return y
 
@@ -52,23 +52,23 @@ class PreConv(nn.Module):
 def _difference(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and shift from the spec's normalisation to that of `mean` and `std`, (1, 3, 1, 1) each."""
     first = torch.tensor(_MEAN, device=mean.device).to(mean.dtype).view(1, 3, 1, 1)
-    spread = torch.tensor(_STD, device=mean.device).to(mean.dtype).view(1, 3, 1, 1)
-    return spread / std, (first - mean) / std
+    deviation = torch.tensor(_STD, device=mean.device).to(mean.dtype).view(1, 3, 1, 1)
+    return deviation / std, (first - mean) / std
 
 
 class SpatialPyramid(nn.Module):
     """Pools the map on three grids as wide as its aspect ratio asks for, and joins them with the map."""
 
-    def __init__(self, cin: int, width: int) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
         level = width // len(_GRIDS)
-        self.spp = nn.ModuleDict({"spp_bn": PreConv(cin, width, 1)})
+        self.spp = nn.ModuleDict({"spp_bn": PreConv(in_channels, width, 1)})
         for k in range(len(_GRIDS)):
             self.spp[f"spp{k}"] = PreConv(width, level, 1)
         self.spp["spp_fuse"] = PreConv(width + level * len(_GRIDS), width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, width, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, width, H, W)."""
         x = self.spp["spp_bn"](x)
         ratio = int(x.shape[-1]) / int(x.shape[-2])
         maps = [x]
@@ -93,7 +93,7 @@ class Upsample(nn.Module):
         self.blend_conv = PreConv(width, width, 3)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Joins (N, width, h, w) and the skip (N, C, H, W) to (N, width, H, W)."""
+        """Join (N, width, h, w) and the skip (N, C, H, W) to (N, width, H, W)."""
         lateral = skip if self.bottleneck is None else self.bottleneck(skip)
         y: Tensor = self.blend_conv(resize_like(x, skip) + lateral)
         return y
@@ -111,13 +111,15 @@ class Trunk(nn.Module):
         self.register_buffer("img_std", torch.tensor(_STD).view(1, 3, 1, 1))
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        cin = 64
+        in_channels = 64
         for k, blocks in enumerate(RESNET_BLOCKS[depth]):
-            self.add_module(f"layer{k + 1}", resnet_stage(block, cin, 64 * 2**k, blocks, stride=1 if k == 0 else 2))
-            cin = 64 * 2**k
+            self.add_module(
+                f"layer{k + 1}", resnet_stage(block, in_channels, 64 * 2**k, blocks, stride=1 if k == 0 else 2)
+            )
+            in_channels = 64 * 2**k
 
     def own_input(self, image: Tensor) -> Tensor:
-        """The image (N, 3, H, W), normalised with ``img_mean`` and ``img_std`` in place of the spec's values."""
+        """Normalise the image (N, 3, H, W) with ``img_mean`` and ``img_std`` in place of the spec's values."""
         if self.img_mean is None or self.img_std is None:
             return image
         scale, shift = _difference(self.img_mean, self.img_std)
@@ -143,7 +145,7 @@ class SingleScale(Trunk):
         self.upsample = nn.ModuleList(Upsample(skip, width) for skip in (256, 128, 64))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps (N, 3, H, W) to (N, width, H / 4, W / 4)."""
+        """Turn maps (N, 3, H, W) into (N, width, H / 4, W / 4)."""
         x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(self.own_input(image)))))
         skips: list[Tensor] = []
         for k in range(1, 5):
@@ -166,12 +168,12 @@ class LevelBlock(BasicBlock):
     bn1: nn.ModuleList
     bn2: nn.ModuleList
 
-    def __init__(self, cin: int, width: int, **options: Any) -> None:
-        super().__init__(cin, width, **options)
+    def __init__(self, in_channels: int, width: int, **options: Any) -> None:
+        super().__init__(in_channels, width, **options)
         self.bn1, self.bn2 = _level_norms(width), _level_norms(width)
 
     def forward(self, x: Tensor, level: int = 0) -> Tensor:
-        """Maps (N, cin, H, W) to (N, width, H / stride, W / stride), with the BNs of `level`."""
+        """Turn maps (N, in_channels, H, W) into (N, width, H / stride, W / stride), with the BNs of `level`."""
         y = torch.relu(self.bn1[level](self.conv1(x)))
         out: Tensor = self.bn2[level](self.conv2(y)) + (x if self.downsample is None else self.downsample(x))
         return out
@@ -194,7 +196,7 @@ class Pyramid(Trunk):
         self.upsample_blends = nn.ModuleList(Upsample(None, width) for _ in range(5))
 
     def _level(self, image: Tensor, level: int) -> list[Tensor]:
-        """The four skips of one level, reduced to the decoder's width, fine to coarse."""
+        """Compute the four skips of one level, reduced to the decoder's width, fine to coarse."""
         x, skips = (
             self.maxpool(self.bn1[level](self.conv1(image))),
             [],
@@ -206,7 +208,7 @@ class Pyramid(Trunk):
         return skips
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps (N, 3, H, W) to (N, width, H / 4, W / 4)."""
+        """Turn maps (N, 3, H, W) into (N, width, H / 4, W / 4)."""
         image = self.own_input(image)
         buckets: list[list[Tensor]] = [[] for _ in range(_LEVELS + 3)]
         for level in range(_LEVELS):
@@ -220,7 +222,7 @@ class Pyramid(Trunk):
 
 
 def _shrink(image: Tensor, factor: int) -> Tensor:
-    """Bicubic (a = -0.75, no antialias) to a fraction of the size."""
+    """Resize to a fraction of the size, bicubic (a = -0.75, no antialias)."""
     if factor == 1:
         return image
     size = (image.shape[-2] // factor, image.shape[-1] // factor)
@@ -248,7 +250,7 @@ class SwiftNet(nn.Module):
         self.logits = PreConv(128, num_classes, 1, bias=True)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 4; see the class."""
+        """Compute logits at stride 4; see the class."""
         logits: Tensor = self.logits(self.backbone(image))
         return logits
 
@@ -275,13 +277,13 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def swiftnet_rn18(*, num_classes: int = 19) -> SwiftNet:
-    """SwiftNet on ResNet-18, single scale."""
+    """Build SwiftNet on ResNet-18, single scale."""
     return SwiftNet(num_classes)
 
 
 @register(_SPEC.but(params=21_905_231, accuracy=""))
 def swiftnet_rn34(*, num_classes: int = 19) -> SwiftNet:
-    """SwiftNet on ResNet-34, single scale."""
+    """Build SwiftNet on ResNet-34, single scale."""
     return SwiftNet(num_classes, depth=34)
 
 
@@ -295,5 +297,5 @@ def swiftnet_rn34(*, num_classes: int = 19) -> SwiftNet:
     )
 )
 def swiftnet_rn18_pyramid(*, num_classes: int = 19) -> SwiftNet:
-    """SwiftNet on ResNet-18 over an image pyramid."""
+    """Build SwiftNet on ResNet-18 over an image pyramid."""
     return SwiftNet(num_classes, pyramid=True)

@@ -72,7 +72,7 @@ _TINY = _Config(
 
 
 def _wider(a: int, b: int, c: int, d: int) -> tuple[Row, ...]:
-    """The rows of TopFormer-Small and -Base."""
+    """Return the rows of TopFormer-Small and -Base."""
     return (
         (3, 1, 16, 1),
         (3, 4, a, 2),
@@ -189,17 +189,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def topformer_tiny(*, num_classes: int = 19) -> TopFormer:
-    """TopFormer-Tiny."""
+    """Build TopFormer-Tiny."""
     return TopFormer(_TINY, num_classes)
 
 
 @register(_SPEC.but(params=3_009_379, accuracy=""))
 def topformer_small(*, num_classes: int = 19) -> TopFormer:
-    """TopFormer-Small."""
+    """Build TopFormer-Small."""
     return TopFormer(_SMALL, num_classes)
 
 
 @register(_SPEC.but(params=5_028_979, accuracy="ADE20K val mIoU 38.3 at 512x512 (39.2 with batch 32)"))
 def topformer_base(*, num_classes: int = 19) -> TopFormer:
-    """TopFormer-Base."""
+    """Build TopFormer-Base."""
     return TopFormer(_BASE, num_classes)

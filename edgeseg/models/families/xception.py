@@ -34,39 +34,50 @@ _MAPS = {1: 4, 2: 8, 3: 16, 11: 16, 12: 32}
 """Blocks whose outputs are maps of the backbone, and their strides."""
 
 
-def _separable(cin: int, cout: int) -> SeparableConv:
-    """Depthwise 3x3 directly followed by 1x1, without bias."""
-    depthwise = nn.Conv2d(cin, cin, 3, 1, 1, groups=cin, bias=False)
-    return SeparableConv(depthwise, nn.Conv2d(cin, cout, 1, bias=False), names=("conv1", "pointwise"))
+def _separable(in_channels: int, out_channels: int) -> SeparableConv:
+    """Build a depthwise 3x3 directly followed by 1x1, without bias."""
+    depthwise = nn.Conv2d(in_channels, in_channels, 3, 1, 1, groups=in_channels, bias=False)
+    return SeparableConv(depthwise, nn.Conv2d(in_channels, out_channels, 1, bias=False), names=("conv1", "pointwise"))
 
 
 class Block(nn.Module):
     """Separable convolutions, each behind a ReLU and before a BN, a max pool where it strides, and a shortcut.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         convs: Number of separable convolutions.
         stride: 1 or 2, by max pool 3x3.
         relu_first: Start with a ReLU.
-        widen_first: The first convolution makes `cout` channels; else the last does.
+        widen_first: The first convolution makes `out_channels` channels; else the last does.
     """
 
     def __init__(
-        self, cin: int, cout: int, convs: int, *, stride: int = 1, relu_first: bool = True, widen_first: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        convs: int,
+        *,
+        stride: int = 1,
+        relu_first: bool = True,
+        widen_first: bool = True,
     ) -> None:
         super().__init__()
-        widths = [cin, *([cout if widen_first else cin] * (convs - 1)), cout]
+        widths = [in_channels, *([out_channels if widen_first else in_channels] * (convs - 1)), out_channels]
         layers: list[nn.Module] = []
         for k in range(convs):
             layers += [nn.ReLU(), _separable(widths[k], widths[k + 1]), nn.BatchNorm2d(widths[k + 1])]
         layers = layers if relu_first else layers[1:]
         self.rep = nn.Sequential(*layers, *([nn.MaxPool2d(3, stride, 1)] if stride > 1 else []))
-        self.skip = nn.Conv2d(cin, cout, 1, stride, bias=False) if stride > 1 or cin != cout else None
-        self.skipbn = nn.BatchNorm2d(cout) if self.skip is not None else None
+        self.skip = (
+            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            if stride > 1 or in_channels != out_channels
+            else None
+        )
+        self.skipbn = nn.BatchNorm2d(out_channels) if self.skip is not None else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self.rep(x)
         if self.skip is not None and self.skipbn is not None:
             x = self.skipbn(self.skip(x))
@@ -104,8 +115,10 @@ class Xception(nn.Module):
         self.bn1 = nn.BatchNorm2d(32)
         self.conv2 = nn.Conv2d(32, 64, 3, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
-        for k, (cin, cout, convs, stride, relu_first, widen_first) in enumerate(_BLOCKS, start=1):
-            block = Block(cin, cout, convs, stride=stride, relu_first=relu_first, widen_first=widen_first)
+        for k, (in_channels, out_channels, convs, stride, relu_first, widen_first) in enumerate(_BLOCKS, start=1):
+            block = Block(
+                in_channels, out_channels, convs, stride=stride, relu_first=relu_first, widen_first=widen_first
+            )
             self.add_module(f"block{k}", block)
         self.conv3 = _separable(1024, 1536)
         self.bn3 = nn.BatchNorm2d(1536)
@@ -114,7 +127,7 @@ class Xception(nn.Module):
         self.fc = nn.Linear(2048, num_classes)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Seven maps of an image (N, 3, H, W); see the class."""
+        """Compute seven maps of an image (N, 3, H, W); see the class."""
         x = torch.relu(self.bn1(self.conv1(image)))
         x = torch.relu(self.bn2(self.conv2(x)))
         maps = [x]
@@ -126,7 +139,7 @@ class Xception(nn.Module):
         return [*maps, self.bn4(self.conv4(x))]
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         logits: Tensor = self.fc(torch.relu(self.features(image)[-1]).mean((2, 3)))
         return logits
 
@@ -156,5 +169,5 @@ class Xception(nn.Module):
     )
 )
 def xception(*, num_classes: int = 1000) -> Xception:
-    """Xception."""
+    """Build Xception."""
     return Xception(num_classes)

@@ -27,16 +27,20 @@ _EPS = 1e-3
 class SeparableConvBN(nn.Module):
     """Depthwise 3x3, BN, 1x1, BN; ReLU after both BNs where `relu`."""
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1, dilation: int = 1, relu: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, dilation: int = 1, relu: bool = False
+    ) -> None:
         super().__init__()
-        self.conv_dw = nn.Conv2d(cin, cin, 3, stride, dilation, dilation, groups=cin, bias=False)
-        self.bn_dw = nn.BatchNorm2d(cin, eps=_EPS)
-        self.conv_pw = nn.Conv2d(cin, cout, 1, bias=False)
-        self.bn_pw = nn.BatchNorm2d(cout, eps=_EPS)
+        self.conv_dw = nn.Conv2d(
+            in_channels, in_channels, 3, stride, dilation, dilation, groups=in_channels, bias=False
+        )
+        self.bn_dw = nn.BatchNorm2d(in_channels, eps=_EPS)
+        self.conv_pw = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.bn_pw = nn.BatchNorm2d(out_channels, eps=_EPS)
         self.act: nn.Module = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         x = self.act(self.bn_dw(self.conv_dw(x)))
         y: Tensor = self.act(self.bn_pw(self.conv_pw(x)))
         return y
@@ -51,19 +55,19 @@ class AlignedBlock(nn.Module):
     """Three separable convolutions, the third strides, and a shortcut.
 
     Args:
-        cin: Input channels.
-        couts: Output channels of the three.
+        in_channels: Input channels.
+        widths: Output channels of the three.
         stride: Of the third and the shortcut.
         dilation: Of all three.
         last: The network's last block: ReLU after every BN in place of before every separable convolution, no shortcut.
     """
 
     def __init__(
-        self, cin: int, couts: tuple[int, int, int], *, stride: int = 1, dilation: int = 1, last: bool = False
+        self, in_channels: int, widths: tuple[int, int, int], *, stride: int = 1, dilation: int = 1, last: bool = False
     ) -> None:
         super().__init__()
         layers: dict[str, nn.Module] = {}
-        for k, (a, b) in enumerate(pairwise((cin, *couts)), start=1):
+        for k, (a, b) in enumerate(pairwise((in_channels, *widths)), start=1):
             if not last:
                 layers[f"act{k}"] = nn.ReLU()
             layers[f"conv{k}"] = SeparableConvBN(a, b, stride=stride if k == 3 else 1, dilation=dilation, relu=last)
@@ -72,11 +76,11 @@ class AlignedBlock(nn.Module):
             self.stack.add_module(name, layer)
         self.skips = not last
         self.shortcut = None
-        if self.skips and (stride > 1 or cin != couts[-1]):
-            self.shortcut = ConvBN(cin, couts[-1], 1, stride=stride, relu=False, eps=_EPS)
+        if self.skips and (stride > 1 or in_channels != widths[-1]):
+            self.shortcut = ConvBN(in_channels, widths[-1], 1, stride=stride, relu=False, eps=_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, couts[2], H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, widths[2], H / stride, W / stride)."""
         y: Tensor = self.stack(x)
         if not self.skips:
             return y
@@ -124,7 +128,7 @@ class AlignedXception(nn.Module):
         self.feature_info = tuple(FeatureInfo(c, stride) for c, stride in channels)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Five maps of an image (N, 3, H, W); see the class."""
+        """Compute five maps of an image (N, 3, H, W); see the class."""
         x = self.stem(image)
         maps = [x]
         for k, block in enumerate(self.blocks):
@@ -134,7 +138,7 @@ class AlignedXception(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, num_classes); see the class."""
+        """Compute logits (N, num_classes); see the class."""
         logits: Tensor = self.head(self.blocks(self.stem(image)))
         return logits
 
@@ -159,17 +163,17 @@ _SPEC = ModelSpec(
 
 @register(_SPEC)
 def xception41(*, num_classes: int = 1000) -> AlignedXception:
-    """Aligned Xception-41."""
+    """Build Aligned Xception-41."""
     return AlignedXception(num_classes)
 
 
 @register(_SPEC.but(params=39_916_312))
 def xception65(*, num_classes: int = 1000) -> AlignedXception:
-    """Aligned Xception-65."""
+    """Build Aligned Xception-65."""
     return AlignedXception(num_classes, middle=16)
 
 
 @register(_SPEC.but(params=39_916_312))
 def xception65_os16(*, num_classes: int = 1000) -> AlignedXception:
-    """Aligned Xception-65 at output stride 16, as segmentation heads use it."""
+    """Build Aligned Xception-65 at output stride 16, as segmentation heads use it."""
     return AlignedXception(num_classes, middle=16, output_stride=16)

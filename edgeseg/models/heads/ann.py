@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import UsageError
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.heads.attention import SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -39,21 +39,13 @@ class AsymmetricBlock(nn.Module):
     def __init__(self, low: int | None, high: int, *, inner: int, stages: int, scales: Sequence[int]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            SelfAttentionBlock(
-                key_in_channels=low or high,
-                query_in_channels=high,
-                channels=inner,
-                out_channels=high,
-                share_key_query=low is None,
-                key_pool_scales=scales,
-                value_out_norm=False,
-            )
+            SelfAttentionBlock(high, low, inner, key_pool_scales=scales, value_out=Projection(norm=False))
             for _ in range(stages)
         )
         self.bottleneck = ConvBN(2 * high, high, 1, relu=low is None)
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
-        """Maps (N, high, H, W) and (N, low, h, w) to (N, high, H, W)."""
+        """Turn maps (N, high, H, W) and (N, low, h, w) into (N, high, H, W)."""
         first, *rest = self.stages
         context = first(high, low)
         for stage in rest:
@@ -90,14 +82,14 @@ class ANNHead(DecodeHead):
                 "query scales are 1"
             )
         low, high = self.widths
-        told = {"inner": project_channels, "stages": len(query_scales)}
-        self.fusion = AsymmetricBlock(low, high, scales=key_pool_scales, **told)
+        widths = {"inner": project_channels, "stages": len(query_scales)}
+        self.fusion = AsymmetricBlock(low, high, scales=key_pool_scales, **widths)
         self.bottleneck = ConvBN(high, self.channels, 3)
-        self.context = AsymmetricBlock(None, self.channels, scales=key_pool_scales, **told)
+        self.context = AsymmetricBlock(None, self.channels, scales=key_pool_scales, **widths)
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps: it reads the last two."""
+        """Return the options that follow from a backbone's maps: it reads the last two."""
         widths = [each.channels for each in info[-2:]]
         last = len(info) - 1
         width = widths[-1] // 4
@@ -109,7 +101,7 @@ class ANNHead(DecodeHead):
         }
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         low, high = self.select_all(features)
         y = self.bottleneck(self.fusion(high, low))
         z: Tensor = self.context(y, y)

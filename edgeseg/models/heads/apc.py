@@ -29,23 +29,23 @@ class AdaptiveContext(nn.Module):
 
     Args:
         bins: Regions per side.
-        cin: Input channels.
+        in_channels: Input channels.
         channels: Output channels.
         fusion: A 1x1 block at the end.
     """
 
-    def __init__(self, bins: int, cin: int, channels: int, *, fusion: bool) -> None:
+    def __init__(self, bins: int, in_channels: int, channels: int, *, fusion: bool) -> None:
         super().__init__()
         self.bins = bins
-        self.pooled_redu_conv = ConvBN(cin, channels, 1)
-        self.input_redu_conv = ConvBN(cin, channels, 1)
+        self.pooled_redu_conv = ConvBN(in_channels, channels, 1)
+        self.input_redu_conv = ConvBN(in_channels, channels, 1)
         self.global_info = ConvBN(channels, channels, 1)
         self.gla = nn.Conv2d(channels, bins**2, 1)
         self.residual_conv = ConvBN(channels, channels, 1)
         self.fusion_conv = ConvBN(channels, channels, 1) if fusion else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, channels, H, W)."""
         regions = self.pooled_redu_conv(adaptive_avg_pool(x, (self.bins, self.bins)))
         z = self.input_redu_conv(x)
         affinity = torch.sigmoid(self.gla(z + self.global_info(z.mean((2, 3), keepdim=True))))
@@ -68,12 +68,14 @@ class APCHead(DecodeHead):
         self, *, pool_scales: Sequence[int] = BINS, fusion: bool = True, **options: Unpack[HeadOptions]
     ) -> None:
         super().__init__(**options)
-        cin, width = self.in_channels, self.channels
-        self.acm_modules = nn.ModuleList(AdaptiveContext(bins, cin, width, fusion=fusion) for bins in pool_scales)
-        self.bottleneck = ConvBN(cin + len(pool_scales) * width, width, 3)
+        in_channels, width = self.in_channels, self.channels
+        self.acm_modules = nn.ModuleList(
+            AdaptiveContext(bins, in_channels, width, fusion=fusion) for bins in pool_scales
+        )
+        self.bottleneck = ConvBN(in_channels + len(pool_scales) * width, width, 3)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         y: Tensor = self.bottleneck(torch.cat((x, *(module(x) for module in self.acm_modules)), dim=1))
         return y

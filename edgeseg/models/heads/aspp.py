@@ -50,20 +50,23 @@ class ASPPHead(DecodeHead):
         self, *, dilations: Sequence[int] = (1, 6, 12, 18), unit: Unit = ConvBN, **options: Unpack[HeadOptions]
     ) -> None:
         super().__init__(**options)
-        cin, width = self.in_channels, self.channels
-        self.image_pool = nn.Sequential(GlobalAvgPool(), ConvBN(cin, width, 1))
-        branches = (ConvBN(cin, width, 1) if rate == 1 else unit(cin, width, 3, dilation=rate) for rate in dilations)
+        in_channels, width = self.in_channels, self.channels
+        self.image_pool = nn.Sequential(GlobalAvgPool(), ConvBN(in_channels, width, 1))
+        branches = (
+            ConvBN(in_channels, width, 1) if rate == 1 else unit(in_channels, width, 3, dilation=rate)
+            for rate in dilations
+        )
         self.aspp_modules = nn.ModuleList(branches)
         self.bottleneck = ConvBN((len(dilations) + 1) * width, width, 3)
 
     def pyramid(self, x: Tensor) -> Tensor:
-        """Maps (N, in_channels, H, W) to (N, channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, channels, H, W)."""
         branches = (branch(x) for branch in self.aspp_modules)
         y: Tensor = self.bottleneck(torch.cat((expand_like(self.image_pool(x), x), *branches), dim=1))
         return y
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         return self.pyramid(self.select(features))
 
 
@@ -87,12 +90,12 @@ class DepthwiseSeparableASPPHead(ASPPHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps."""
+        """Return the options that follow from a backbone's maps."""
         first = info[0].channels
         return {**super().options_for(info), "c1_in_channels": first, "c1_channels": 12 if first <= 64 else 48}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified; the first map is the backbone's, whatever `in_index` says."""
+        """Compute the map that is classified; the first map is the backbone's, whatever `in_index` says."""
         y = self.pyramid(self.select(features))
         if self.joined:
             first = self.c1_bottleneck(features[0])

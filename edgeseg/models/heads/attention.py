@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from edgeseg.models.layers.attention import attend
 from edgeseg.models.layers.conv_bn import ConvBN
 from edgeseg.models.layers.pooling import adaptive_avg_pool
 
-__all__ = ["Scale", "SelfAttentionBlock", "pooled_places"]
+__all__ = ["Projection", "Scale", "SelfAttentionBlock", "pooled_places"]
 
 
 class Scale(nn.Module):
@@ -33,61 +34,67 @@ def pooled_places(x: Tensor, scales: Sequence[int]) -> Tensor:
     return torch.cat(pooled, dim=2)[..., None]
 
 
-def _project(cin: int, cout: int, count: int, norm: bool) -> nn.Module:
-    """`count` 1x1 convolutions with BN and ReLU, or one with bias; a single one has no index in its key."""
-    if not norm:
-        return nn.Conv2d(cin, cout, 1)
-    return ConvBN(cin, cout, 1) if count == 1 else units(cin, cout, 1, count)
+class Projection(NamedTuple):
+    """1x1 convolutions from a map to queries, keys or values.
+
+    Attributes:
+        convs: How many in a row, where they have BN and ReLU.
+        norm: BN and ReLU after each; without, one convolution with bias.
+    """
+
+    convs: int = 1
+    norm: bool = True
+
+    def build(self, in_channels: int, out_channels: int) -> nn.Module:
+        """Build it; a single convolution has no index in its key."""
+        if not self.norm:
+            return nn.Conv2d(in_channels, out_channels, 1)
+        if self.convs == 1:
+            return ConvBN(in_channels, out_channels, 1)
+        return units(in_channels, out_channels, 1, self.convs)
+
+
+_NORMED = Projection()
 
 
 class SelfAttentionBlock(nn.Module):
     """Softmax attention of every place of one map to every place of another.
 
     Args:
-        key_in_channels: Channels of the map that keys and values come from.
-        query_in_channels: Channels of the map that queries come from.
-        channels: Of queries and keys, and of the values where `with_out`.
-        out_channels: Output channels.
-        share_key_query: One projection makes both; its published keys are those of both.
+        in_channels: Channels of the map that queries come from, and of the result.
+        key_channels: Channels of the map that keys and values come from. None: it is the first map, and one projection
+            makes queries and keys, under the published keys of both.
+        inner: Channels of queries and keys, and of the values where `with_out`.
         key_pool_scales: Keys and values are averaged over these numbers of bins per side; empty keeps all places.
-        key_query_num_convs: Convolutions of the projection of keys, and of queries.
-        value_out_num_convs: Of the projection of values, and of the last one.
-        key_query_norm: Those of keys and queries have BN and ReLU, else a bias.
-        value_out_norm: The same for values and the last one.
-        matmul_norm: Divide the products by the root of `channels`.
+        key_query: Projections of keys and of queries.
+        value_out: Projection of values, and the last one.
+        matmul_norm: Divide the products by the root of `inner`.
         with_out: Project what was attended.
 
     Shape:
-        (N, query_in_channels, H, W), (N, key_in_channels, h, w) -> (N, out_channels, H, W).
+        (N, in_channels, H, W), (N, key_channels, h, w) -> (N, in_channels, H, W).
     """
 
     def __init__(
         self,
+        in_channels: int,
+        key_channels: int | None,
+        inner: int,
         *,
-        key_in_channels: int,
-        query_in_channels: int,
-        channels: int,
-        out_channels: int,
-        share_key_query: bool = False,
         key_pool_scales: Sequence[int] = (),
-        key_query_num_convs: int = 1,
-        value_out_num_convs: int = 1,
-        key_query_norm: bool = True,
-        value_out_norm: bool = True,
+        key_query: Projection = _NORMED,
+        value_out: Projection = _NORMED,
         matmul_norm: bool = True,
         with_out: bool = True,
     ) -> None:
         super().__init__()
         self.key_pool_scales = tuple(key_pool_scales)
-        self.scale = channels**-0.5 if matmul_norm else 1.0
-        inner = channels if with_out else out_channels
-        self.key_project = _project(key_in_channels, channels, key_query_num_convs, key_query_norm)
-        if share_key_query:
-            self.query_project = self.key_project
-        else:
-            self.query_project = _project(query_in_channels, channels, key_query_num_convs, key_query_norm)
-        self.value_project = _project(key_in_channels, inner, value_out_num_convs, value_out_norm)
-        self.out_project = _project(inner, out_channels, value_out_num_convs, value_out_norm) if with_out else None
+        self.scale = inner**-0.5 if matmul_norm else 1.0
+        source = in_channels if key_channels is None else key_channels
+        self.key_project = key_query.build(source, inner)
+        self.query_project = self.key_project if key_channels is None else key_query.build(in_channels, inner)
+        self.value_project = value_out.build(source, inner if with_out else in_channels)
+        self.out_project = value_out.build(inner, in_channels) if with_out else None
 
     def forward(self, query_map: Tensor, key_map: Tensor) -> Tensor:
         """Attend; see the class."""

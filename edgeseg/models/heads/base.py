@@ -24,27 +24,29 @@ class ConvBias(nn.Module):
     """A convolution with bias under the key ``conv``, and ReLU where `relu`: mmcv's ConvModule without norm.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Kernel size; zeros keep the size of the map.
         relu: Activate.
     """
 
-    def __init__(self, cin: int, cout: int, kernel: int, *, relu: bool = False) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, relu: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(cin, cout, kernel, 1, kernel // 2)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, 1, kernel // 2)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         y: Tensor = self.conv(x)
         return torch.relu(y) if self.relu else y
 
 
-def units(cin: int, cout: int, kernel: int, count: int, *, unit: Unit = ConvBN, **options: Any) -> nn.Sequential:
-    """`count` convolution blocks in a row, the first from `cin` channels."""
-    widths = [cin, *[cout] * count]
-    return nn.Sequential(*(unit(widths[k], cout, kernel, **options) for k in range(count)))
+def units(
+    in_channels: int, out_channels: int, kernel: int, count: int, *, unit: Unit = ConvBN, **options: Any
+) -> nn.Sequential:
+    """Build `count` convolution blocks in a row, the first from `in_channels` channels."""
+    widths = [in_channels, *[out_channels] * count]
+    return nn.Sequential(*(unit(widths[k], out_channels, kernel, **options) for k in range(count)))
 
 
 def concat_resized(maps: Sequence[Tensor], *, align_corners: bool) -> Tensor:
@@ -132,7 +134,7 @@ class DecodeHead(nn.Module):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps; the width is a quarter of its map's, as published."""
+        """Return the options that follow from a backbone's maps; the width is a quarter of its map's, as published."""
         widths = [each.channels for each in info]
         main = next((k for k, each in enumerate(info) if each.main), len(info) - 1)
         options: dict[str, Any] = {"in_channels": widths[main], "in_index": main, "channels": widths[main] // 4}
@@ -141,11 +143,11 @@ class DecodeHead(nn.Module):
         return options
 
     def select_all(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """The maps that the head reads, in the order of `in_index`."""
+        """Compute the maps that the head reads, in the order of `in_index`."""
         return [features[k] for k in self.in_index]
 
     def select(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that the head reads; several are resized and concatenated."""
+        """Compute the map that the head reads; several are resized and concatenated."""
         return concat_resized(self.select_all(features), align_corners=self.align_corners)
 
     def resize(self, x: Tensor, other: Tensor) -> Tensor:
@@ -154,19 +156,19 @@ class DecodeHead(nn.Module):
 
     @abstractmethod
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map (N, channels, H, W) that is classified."""
+        """Compute the map (N, channels, H, W) that is classified."""
 
     def classify(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
+        """Compute logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
         logits: Tensor = self.conv_seg(self.dropout(x))
         return logits
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Logits; see the class."""
+        """Compute logits; see the class."""
         return self.classify(self.feature_map(features))
 
     def training_logits(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Outputs that serve training only, of a head that builds them on request (``aux``)."""
+        """Compute outputs that serve training only, of a head that builds them on request (``aux``)."""
         return []
 
 

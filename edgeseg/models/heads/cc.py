@@ -43,14 +43,14 @@ class CrissCrossAttention(nn.Module):
         self.gamma = Scale()
 
     def _weights(self, query: Tensor, key: Tensor) -> Tensor:
-        """(N, H, W, H + W): per place, of its column and then its row."""
+        """Compute (N, H, W, H + W): per place, of its column and then its row."""
         rows = query.permute(0, 2, 3, 1) @ key.permute(0, 2, 1, 3)
         columns = query.permute(0, 3, 2, 1) @ key.permute(0, 3, 1, 2)
         columns = columns + _NEVER * torch.eye(query.shape[2], dtype=query.dtype, device=query.device)
         return torch.cat((columns.transpose(1, 2), rows), dim=-1).softmax(dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         weights, value, h = self._weights(self.query_conv(x), self.key_conv(x)), self.value_conv(x), x.shape[2]
         columns = weights[..., :h].transpose(1, 2) @ value.permute(0, 3, 2, 1)  # N, W, H, C
         rows = weights[..., h:] @ value.permute(0, 2, 3, 1)  # N, H, W, C

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from edgeseg.models.heads.attention import Scale, SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, Scale, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -33,19 +33,18 @@ class PositionAttention(SelfAttentionBlock):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__(
-            key_in_channels=channels,
-            query_in_channels=channels,
-            channels=inner,
-            out_channels=channels,
-            key_query_norm=False,
-            value_out_norm=False,
+            channels,
+            channels,
+            inner,
+            key_query=Projection(norm=False),
+            value_out=Projection(norm=False),
             matmul_norm=False,
             with_out=False,
         )
         self.gamma = Scale()
 
     def refine(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.gamma(self(x, x)) + x
         return y
 
@@ -58,7 +57,7 @@ class ChannelAttention(nn.Module):
         self.gamma = Scale()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to the same shape."""
+        """Turn maps (N, C, H, W) into maps of the same shape."""
         rows = x.flatten(2)
         weights = (-(rows @ rows.transpose(1, 2))).softmax(dim=-1)
         y: Tensor = self.gamma((weights @ rows).reshape(x.shape)) + x
@@ -87,7 +86,7 @@ class DAHead(DecodeHead):
         self.cam_conv_seg = nn.Conv2d(width, self.num_classes, 1)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         places = self.pam_out_conv(self.pam.refine(self.pam_in_conv(x)))
         y: Tensor = places + self.cam_out_conv(self.cam(self.cam_in_conv(x)))

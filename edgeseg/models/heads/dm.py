@@ -25,7 +25,7 @@ __all__ = ["DMHead", "DynamicFilter", "dynamic_depthwise"]
 
 
 def dynamic_depthwise(x: Tensor, filters: Tensor) -> Tensor:
-    """Depthwise correlation with filters that differ from image to image, as a sum over their taps.
+    """Compute a depthwise correlation with filters that differ from image to image, as a sum over their taps.
 
     Engines take run-time weights of convolutions unevenly; shifts, products and sums all of them take.
 
@@ -51,21 +51,21 @@ class DynamicFilter(nn.Module):
 
     Args:
         size: Of the filters.
-        cin: Input channels.
+        in_channels: Input channels.
         channels: Output channels.
         fusion: A 1x1 block at the end.
     """
 
-    def __init__(self, size: int, cin: int, channels: int, *, fusion: bool) -> None:
+    def __init__(self, size: int, in_channels: int, channels: int, *, fusion: bool) -> None:
         super().__init__()
         self.size = size
-        self.filter_gen_conv = nn.Conv2d(cin, channels, 1)
-        self.input_redu_conv = ConvBN(cin, channels, 1)
+        self.filter_gen_conv = nn.Conv2d(in_channels, channels, 1)
+        self.input_redu_conv = ConvBN(in_channels, channels, 1)
         self.norm = nn.BatchNorm2d(channels)
         self.fusion_conv = ConvBN(channels, channels, 1) if fusion else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, channels, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, channels, H, W)."""
         filters = self.filter_gen_conv(adaptive_avg_pool(x, (self.size, self.size)))
         y = torch.relu(self.norm(dynamic_depthwise(self.input_redu_conv(x), filters)))
         return y if self.fusion_conv is None else self.fusion_conv(y)
@@ -85,12 +85,14 @@ class DMHead(DecodeHead):
         self, *, filter_sizes: Sequence[int] = (1, 3, 5, 7), fusion: bool = False, **options: Unpack[HeadOptions]
     ) -> None:
         super().__init__(**options)
-        cin, width = self.in_channels, self.channels
-        self.dcm_modules = nn.ModuleList(DynamicFilter(size, cin, width, fusion=fusion) for size in filter_sizes)
-        self.bottleneck = ConvBN(cin + len(filter_sizes) * width, width, 3)
+        in_channels, width = self.in_channels, self.channels
+        self.dcm_modules = nn.ModuleList(
+            DynamicFilter(size, in_channels, width, fusion=fusion) for size in filter_sizes
+        )
+        self.bottleneck = ConvBN(in_channels + len(filter_sizes) * width, width, 3)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         y: Tensor = self.bottleneck(torch.cat((x, *(module(x) for module in self.dcm_modules)), dim=1))
         return y

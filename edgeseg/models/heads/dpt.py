@@ -52,7 +52,7 @@ class _Reassemble(nn.Module):
             )
 
     def _join(self, index: int, x: Tensor, token: Tensor) -> Tensor:
-        """A map (N, C, H, W) with its class token (N, C, 1, 1)."""
+        """Compute a map (N, C, H, W) with its class token (N, C, 1, 1)."""
         if self.readout == "add":
             return x + token
         tokens = map_to_tokens(x)
@@ -151,15 +151,15 @@ class DPTHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps: they keep their width, and class tokens are not read."""
+        """Return the options that follow from a backbone's maps; they keep their width, class tokens are not read."""
         width = info[-1].channels
         return {**super().options_for(info), "embed_dims": width, "patch_size": info[-1].reduction}
 
-    def _plain_conv(self, cin: int) -> nn.Sequential:
-        return nn.Sequential(OrderedDict(conv=nn.Conv2d(cin, self.channels, 3, 1, 1, bias=False)))
+    def _plain_conv(self, in_channels: int) -> nn.Sequential:
+        return nn.Sequential(OrderedDict(conv=nn.Conv2d(in_channels, self.channels, 3, 1, 1, bias=False)))
 
     def _tokens(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """The class tokens that belong to the maps read: the second half of what the backbone puts out."""
+        """Compute the class tokens that belong to the maps read: the second half of what the backbone puts out."""
         half = len(features) // 2
         if self.reassemble_blocks.readout == "ignore":
             return []
@@ -171,7 +171,7 @@ class DPTHead(DecodeHead):
         return self.select_all(features[half:])
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         levels = self.reassemble_blocks(self.select_all(features), self._tokens(features))
         deepest, *finer = reversed([conv(x) for conv, x in zip(self.convs, levels, strict=True)])
         first, *blocks = self.fusion_blocks

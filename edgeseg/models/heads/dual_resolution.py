@@ -27,8 +27,8 @@ _DDR_KEYS: tuple[Rule, ...] = ((r"^bn1\.", "0.bn."), (r"^conv1\.", "0.conv."), (
 _PID_KEYS: tuple[Rule, ...] = ((r"^bn1\.", "conv.bn."), (r"^conv1\.", "conv.conv."), (r"^bn2\.", "norm."))
 
 
-def _segment_map(cin: int, cout: int, keys: tuple[Rule, ...]) -> SegmentMap:
-    module = SegmentMap(cin, cout)
+def _segment_map(in_channels: int, out_channels: int, keys: tuple[Rule, ...]) -> SegmentMap:
+    module = SegmentMap(in_channels, out_channels)
     publish_keys(module, keys)
     return module
 
@@ -52,12 +52,12 @@ class DDRHead(DecodeHead):
             self.aux_cls_seg = nn.Conv2d(self.channels, self.num_classes, 1)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         y: Tensor = self.head(self.select(features))
         return y
 
     def training_logits(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """With `aux`, logits of the first map."""
+        """Compute, with `aux`, the logits of the first map."""
         return [self.aux_cls_seg(self.aux_head(features[0]))] if self.aux else []
 
 
@@ -77,17 +77,17 @@ class PIDHead(DecodeHead):
         self.aux = aux
         if aux:
             half, edge = self.in_channels // 2, self.in_channels // 4
-            self.p_head, self.d_head = (_segment_map(half, cout, _PID_KEYS) for cout in (self.channels, edge))
+            self.p_head, self.d_head = (_segment_map(half, width, _PID_KEYS) for width in (self.channels, edge))
             self.p_cls_seg = nn.Conv2d(self.channels, self.num_classes, 1)
             self.d_cls_seg = nn.Conv2d(edge, 1, 1)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         y: Tensor = self.i_head(self.select(features))
         return y
 
     def training_logits(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """With `aux`, logits of the detail branch, and one of the boundary."""
+        """Compute, with `aux`, the logits of the detail branch, and one of the boundary."""
         if not self.aux:
             return []
         return [self.p_cls_seg(self.p_head(features[0])), self.d_cls_seg(self.d_head(features[1]))]

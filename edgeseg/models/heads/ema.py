@@ -42,7 +42,7 @@ class EMAModule(nn.Module):
         self.register_buffer("bases", F.normalize(torch.randn(1, channels, bases), dim=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         rows = x.flatten(2)
         bases = self.bases
         weights = rows
@@ -83,12 +83,12 @@ class EMAHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps; the attention is as wide as the head."""
+        """Return the options that follow from a backbone's maps; the attention is as wide as the head."""
         options = super().options_for(info)
         return {**options, "ema_channels": options["channels"]}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         first = self.ema_in_conv(x)
         rebuilt = torch.relu(self.ema_module(self.ema_mid_conv(first)))

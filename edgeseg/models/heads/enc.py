@@ -37,7 +37,7 @@ class Encoding(nn.Module):
         self.scale = nn.Parameter(-torch.rand(num_codes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to (N, num_codes, channels)."""
+        """Turn maps (N, channels, H, W) into (N, num_codes, channels)."""
         rows = x.flatten(2)
         squares = (rows * rows).sum(dim=1, keepdim=True)
         lengths = (self.codewords * self.codewords).sum(dim=1)[:, None]
@@ -61,7 +61,7 @@ class EncModule(nn.Module):
         self.fc = nn.Sequential(nn.Linear(channels, channels), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         gate = self.fc(self.encoding(self.encoding_project(x)).mean(dim=1))
         return torch.relu(x + x * gate[..., None, None])
 
@@ -93,14 +93,14 @@ class EncHead(DecodeHead):
         self.add_lateral = add_lateral
         self.bottleneck = ConvBN(self.widths[-1], width, 3)
         if add_lateral:
-            self.lateral_convs = nn.ModuleList(ConvBN(cin, width, 1) for cin in self.widths[:-1])
+            self.lateral_convs = nn.ModuleList(ConvBN(in_channels, width, 1) for in_channels in self.widths[:-1])
             self.fusion = ConvBN(len(self.widths) * width, width, 3)
         self.enc_module = EncModule(width, num_codes)
         if use_se_loss:
             self.se_layer = nn.Linear(width, self.num_classes)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified, at the size of the last map."""
+        """Compute the map that is classified, at the size of the last map."""
         *lower, last = self.select_all(features)
         x = self.bottleneck(last)
         if self.add_lateral:

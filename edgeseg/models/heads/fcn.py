@@ -64,11 +64,11 @@ class FCNHead(DecodeHead):
             self.conv_cat = unit(self.in_channels + self.channels, self.channels, kernel_size)
 
     def between(self, x: Tensor) -> Tensor:
-        """What happens after the first block; subclasses put their attention here."""
+        """Compute what happens after the first block; subclasses put their attention here."""
         return x
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = y = self.select(features)
         if len(self.convs):
             y = self.convs[1:](self.between(self.convs[0](x)))

@@ -42,11 +42,11 @@ class FPN(Neck):
         super().__init__(out_channels)
         if num_outs not in (None, len(in_channels)):
             raise UsageError(f"num_outs is {num_outs} for {len(in_channels)} levels; extra levels are not built")
-        self.lateral_convs = nn.ModuleList(ConvBias(cin, out_channels, 1) for cin in in_channels)
+        self.lateral_convs = nn.ModuleList(ConvBias(width, out_channels, 1) for width in in_channels)
         self.fpn_convs = nn.ModuleList(ConvBias(out_channels, out_channels, 3) for _ in in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Levels in the order of the input; see the class."""
+        """Compute levels in the order of the input; see the class."""
         levels: list[Tensor] = [lateral(x) for lateral, x in zip(self.lateral_convs, maps, strict=True)]
         for k in reversed(range(len(levels) - 1)):
             levels[k] = levels[k] + repeat_like(levels[k + 1], levels[k])
@@ -71,24 +71,24 @@ class FPNHead(DecodeHead):
         if len(feature_strides) != len(self.widths):
             raise UsageError(f"feature_strides {list(feature_strides)} do not fit {len(self.widths)} levels")
         doublings = [int(log2(stride) - log2(feature_strides[0])) for stride in feature_strides]
-        rows = (self._row(cin, count) for cin, count in zip(self.widths, doublings, strict=True))
+        rows = (self._row(in_channels, count) for in_channels, count in zip(self.widths, doublings, strict=True))
         self.scale_heads = nn.ModuleList(rows)
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps."""
+        """Return the options that follow from a backbone's maps."""
         return {**super().options_for(info), "feature_strides": [each.reduction for each in info]}
 
-    def _row(self, cin: int, doublings: int) -> nn.Sequential:
+    def _row(self, in_channels: int, doublings: int) -> nn.Sequential:
         layers: list[nn.Module] = []
         for k in range(max(1, doublings)):
-            layers.append(ConvBN(self.channels if k else cin, self.channels, 3))
+            layers.append(ConvBN(self.channels if k else in_channels, self.channels, 3))
             if doublings:
                 layers.append(Upsample(2, align_corners=self.align_corners))
         return nn.Sequential(*layers)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified; levels of odd size are resized once more."""
+        """Compute the map that is classified; levels of odd size are resized once more."""
         levels = [row(x) for row, x in zip(self.scale_heads, self.select_all(features), strict=True)]
         total: Tensor = levels[0]
         for level in levels[1:]:

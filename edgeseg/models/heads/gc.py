@@ -29,9 +29,9 @@ class _VectorNorm(nn.LayerNorm):
     def __init__(self, channels: int) -> None:
         super().__init__([channels, 1, 1])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         weight, bias = self.weight.flatten(), self.bias.flatten()
-        return F.layer_norm(x.flatten(1), (x.shape[1],), weight, bias, self.eps)[..., None, None]
+        return F.layer_norm(input.flatten(1), (input.shape[1],), weight, bias, self.eps)[..., None, None]
 
 
 def _transform(channels: int, inner: int) -> nn.Sequential:
@@ -62,7 +62,7 @@ class ContextBlock(nn.Module):
         self.channel_mul_conv = _transform(channels, inner) if "channel_mul" in fusion_types else None
 
     def context(self, x: Tensor) -> Tensor:
-        """Context vector (N, channels, 1, 1) of a map."""
+        """Compute the context vector (N, channels, 1, 1) of a map."""
         if self.conv_mask is None:
             return x.mean((2, 3), keepdim=True)
         weights = self.conv_mask(x).flatten(2).softmax(dim=2)
@@ -70,7 +70,7 @@ class ContextBlock(nn.Module):
         return vector[..., None]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         context = self.context(x)
         y = x if self.channel_mul_conv is None else x * torch.sigmoid(self.channel_mul_conv(context))
         return y if self.channel_add_conv is None else y + self.channel_add_conv(context)

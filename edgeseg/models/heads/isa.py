@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.heads.attention import SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -30,18 +30,17 @@ class _Relation(SelfAttentionBlock):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__(
-            key_in_channels=channels,
-            query_in_channels=channels,
-            channels=inner,
-            out_channels=channels,
-            key_query_num_convs=2,
-            value_out_norm=False,
+            channels,
+            channels,
+            inner,
+            key_query=Projection(convs=2),
+            value_out=Projection(norm=False),
             with_out=False,
         )
         self.output_project = ConvBN(channels, channels, 1)
 
     def relate(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.output_project(self(x, x))
         return y
 
@@ -68,12 +67,12 @@ class ISAHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps."""
+        """Return the options that follow from a backbone's maps."""
         options = super().options_for(info)
         return {**options, "isa_channels": max(options["channels"] // 2, 1)}
 
     def _related(self, x: Tensor) -> Tensor:
-        """Both attentions on a map of whole cells."""
+        """Compute both attentions on a map of whole cells."""
         n, c, h, w = x.shape
         down, across = self.cell
         rows, columns = h // down, w // across
@@ -84,7 +83,7 @@ class ISAHead(DecodeHead):
         return near.reshape(rows, columns, n * c, down, across).permute(2, 0, 3, 1, 4).reshape(n, c, h, w)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.in_conv(self.select(features))
         h, w = x.shape[2:]
         below, right = -h % self.cell[0], -w % self.cell[1]

@@ -11,6 +11,7 @@ Exact rewrites: the dynamic 1x1 convolutions are products of matrices; and each 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from edgeseg.models.heads.base import ConvBias, DecodeHead
 from edgeseg.models.heads.registry import build_from_config, register_head
 from edgeseg.models.layers.transformer import FFN, MultiheadAttention
 
-__all__ = ["IterativeDecodeHead", "KernelUpdateHead", "KernelUpdator"]
+__all__ = ["IterativeDecodeHead", "KernelUpdateHead", "KernelUpdator", "StageOptions"]
 
 _DROPPED = {"type", "num_classes", "dropout", "act_cfg", "ffn_act_cfg", "norm_cfg", "kernel_init"}
 """Published options of a stage and its updater that change nothing in inference, or have one value everywhere."""
@@ -35,7 +36,7 @@ _FIXED = {
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a published configuration that our constructors take."""
+    """Return the options of a published configuration that our constructors take."""
     for key, value in _FIXED.items():
         if config.get(key, value) != value:
             raise UsageError(f"K-Net got {key} {config[key]}; only {value} is built")
@@ -67,7 +68,7 @@ class KernelUpdator(nn.Module):
         self.fc_norm = nn.LayerNorm(out)
 
     def forward(self, gathered: Tensor, kernels: Tensor) -> Tensor:
-        """Two tensors (N, K, C) to the new kernels (N, K, C)."""
+        """Turn two tensors (N, K, C) into the new kernels (N, K, C)."""
         n, count, _ = kernels.shape
         param_in, param_out = self.dynamic_layer(gathered.reshape(n, -1, self.in_channels)).chunk(2, dim=-1)
         input_in, input_out = self.input_layer(kernels.reshape(n, -1, self.in_channels)).chunk(2, dim=-1)
@@ -78,64 +79,77 @@ class KernelUpdator(nn.Module):
         return torch.relu(self.fc_norm(self.fc_layer(mixed))).reshape(n, count, -1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class StageOptions:
+    """Options of a stage, named as in mmsegmentation.
+
+    Attributes:
+        in_channels: Of the map.
+        kernel_updator_cfg: Options of `KernelUpdator`.
+        out_channels: Of the kernels; those of the map.
+        num_heads: Of the attention between the kernels.
+        num_ffn_fcs: Linear layers of the feed-forward network.
+        num_mask_fcs: Layers from a kernel to the weights that predict with it.
+        feedforward_channels: Inside the feed-forward network.
+        with_ffn: Build the feed-forward network.
+        feat_transform_cfg: None, or options of a 1x1 convolution of the map with neither norm nor activation.
+
+    Raises:
+        UsageError: An option has a value that no published configuration has.
+    """
+
+    in_channels: int
+    kernel_updator_cfg: Mapping[str, Any]
+    out_channels: int | None = None
+    num_heads: int = 8
+    num_ffn_fcs: int = 2
+    num_mask_fcs: int = 3
+    feedforward_channels: int = 2048
+    with_ffn: bool = True
+    feat_transform_cfg: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        width, out, transform = self.in_channels, self.out_channels, self.feat_transform_cfg
+        if out not in (None, width):
+            raise UsageError(f"out_channels is {out} for kernels of {width} channels; they are the same")
+        plain = {"conv_cfg": {"type": "Conv2d"}, "act_cfg": None}
+        if transform is not None and {**plain, **transform} != plain:
+            raise UsageError(f"feat_transform_cfg is {dict(transform)}; only {plain} is built")
+
+
 class KernelUpdateHead(nn.Module):
     """One stage: kernels gather, are updated, attend to each other, and predict again.
 
     Args:
-        num_ffn_fcs: Linear layers of the feed-forward network.
-        num_heads: Of the attention between the kernels.
-        num_mask_fcs: Layers from a kernel to the weights that predict with it.
-        feedforward_channels: Inside the feed-forward network.
-        in_channels: Of the map.
-        out_channels: Of the kernels; those of the map.
-        with_ffn: Build the feed-forward network.
-        feat_transform_cfg: None, or options of a 1x1 convolution of the map with neither norm nor activation.
-        kernel_updator_cfg: Options of `KernelUpdator`.
+        options: Of the stage.
 
     Shape:
         map (N, C, H, W), kernels (N, K, C), logits (N, K, H, W) -> new kernels and logits of the same shapes.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        kernel_updator_cfg: Mapping[str, Any],
-        out_channels: int | None = None,
-        num_heads: int = 8,
-        num_ffn_fcs: int = 2,
-        num_mask_fcs: int = 3,
-        feedforward_channels: int = 2048,
-        with_ffn: bool = True,
-        feat_transform_cfg: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, options: StageOptions) -> None:
         super().__init__()
-        if out_channels not in (None, in_channels):
-            raise UsageError(f"out_channels is {out_channels} for kernels of {in_channels} channels; they are the same")
-        plain = {"conv_cfg": {"type": "Conv2d"}, "act_cfg": None}
-        if feat_transform_cfg is not None and {**plain, **feat_transform_cfg} != plain:
-            raise UsageError(f"feat_transform_cfg is {dict(feat_transform_cfg)}; only {plain} is built")
-        width = in_channels
-        self.attention = MultiheadAttention(width, num_heads)
+        width, inner = options.in_channels, options.feedforward_channels
+        self.attention = MultiheadAttention(width, options.num_heads)
         self.attention_norm = nn.LayerNorm(width)
-        self.kernel_update_conv = KernelUpdator(**_options(kernel_updator_cfg))
-        self.feat_transform = None if feat_transform_cfg is None else ConvBias(width, width, 1)
-        self.ffn = FFN(width, feedforward_channels, num_fcs=num_ffn_fcs, act=nn.ReLU) if with_ffn else None
-        if with_ffn:
+        self.kernel_update_conv = KernelUpdator(**_options(options.kernel_updator_cfg))
+        self.feat_transform = None if options.feat_transform_cfg is None else ConvBias(width, width, 1)
+        self.ffn = FFN(width, inner, num_fcs=options.num_ffn_fcs, act=nn.ReLU) if options.with_ffn else None
+        if options.with_ffn:
             self.ffn_norm = nn.LayerNorm(width)
         layers: list[nn.Module] = []
-        for _ in range(num_mask_fcs):
+        for _ in range(options.num_mask_fcs):
             layers += [nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU()]
         self.mask_fcs = nn.Sequential(*layers)
         self.fc_mask = nn.Linear(width, width)
 
     def _transform(self) -> tuple[Tensor, Tensor] | None:
-        """Weight (C, C) and bias (C,) of the map's 1x1 convolution."""
+        """Compute weight (C, C) and bias (C,) of the map's 1x1 convolution."""
         conv = self.feat_transform
         return None if conv is None else (conv.conv.weight.flatten(1), conv.get_parameter("conv.bias"))
 
     def _gather(self, places: Tensor, logits: Tensor) -> Tensor:
-        """What the softmax of the logits (N, K, L) over the classes gathers (N, K, C) of the map (N, C, L)."""
+        """Compute what the softmax of the logits (N, K, L) over the classes gathers (N, K, C) of the map (N, C, L)."""
         weights, transform = logits.softmax(dim=1), self._transform()
         gathered = weights @ places.transpose(1, 2)
         if transform is None:
@@ -143,14 +157,14 @@ class KernelUpdateHead(nn.Module):
         return F.linear(gathered, transform[0]) + weights.sum(dim=2, keepdim=True) * transform[1]
 
     def _predict(self, places: Tensor, weights: Tensor) -> Tensor:
-        """Logits (N, K, L) of the map (N, C, L) by the weights (N, K, C) of a 1x1 convolution."""
+        """Compute logits (N, K, L) of the map (N, C, L) by the weights (N, K, C) of a 1x1 convolution."""
         transform = self._transform()
         if transform is None:
             return weights @ places
         return (weights @ transform[0]) @ places + F.linear(weights, transform[1][None])
 
     def forward(self, x: Tensor, kernels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """One stage; see the class."""
+        """Compute one stage; see the class."""
         places = x.flatten(2)
         kernels = self.kernel_update_conv(self._gather(places, logits.flatten(2)), kernels)
         kernels = self.attention_norm(kernels + self.attention(kernels))
@@ -160,7 +174,7 @@ class KernelUpdateHead(nn.Module):
 
 
 def _published(channels: int) -> dict[str, Any]:
-    """Options of a stage as all published configurations have them, in proportion to the channels (512 there)."""
+    """Return the published options of a stage, in proportion to the channels (512 in all configurations)."""
     half = channels // 2
     return {
         "in_channels": channels,
@@ -206,19 +220,19 @@ class IterativeDecodeHead(DecodeHead):
         if len(stages) != num_stages:
             raise UsageError(f"K-Net got {len(stages)} configurations for {num_stages} stages; give one per stage")
         self.kernel_generate_head = first
-        self.kernel_update_head = nn.ModuleList(KernelUpdateHead(**_options(stage)) for stage in stages)
+        self.kernel_update_head = nn.ModuleList(KernelUpdateHead(StageOptions(**_options(stage))) for stage in stages)
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """None: the first head has them all."""
+        """Return no options: the first head has them all."""
         return {}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that the first head classifies, and all stages read."""
+        """Compute the map that the first head classifies, and all stages read."""
         return self.kernel_generate_head.feature_map(features)
 
     def classify(self, x: Tensor) -> Tensor:
-        """The last stage's logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
+        """Compute the last stage's logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
         first = self.kernel_generate_head
         logits: Tensor = first.classify(x)
         kernels = first.conv_seg.weight.flatten(1)[None].expand(x.shape[0], -1, -1)
@@ -228,7 +242,7 @@ class IterativeDecodeHead(DecodeHead):
 
 
 def _built(head: DecodeHead | Mapping[str, Any], num_classes: int | None) -> DecodeHead:
-    """The first head, of `num_classes` where they are told."""
+    """Build the first head, of `num_classes` where they are given."""
     module = head
     if isinstance(head, Mapping):
         built = build_from_config(head, **({} if num_classes is None else {"num_classes": num_classes}))

@@ -56,8 +56,8 @@ class LRASPPHead(DecodeHead):
                 f"{len(branch_channels)} branch_channels; give multiple_select and one number per map but the last"
             )
         width = self.channels
-        for k, (cin, branch) in enumerate(zip(self.widths, branch_channels, strict=False)):
-            put_module(self, f"convs.conv{k}", nn.Conv2d(cin, branch, 1, bias=False))
+        for k, (in_channels, branch) in enumerate(zip(self.widths, branch_channels, strict=False)):
+            put_module(self, f"convs.conv{k}", nn.Conv2d(in_channels, branch, 1, bias=False))
             put_module(self, f"conv_ups.conv_up{k}", ConvBN(width + branch, width, 1, eps=eps))
         self.conv_up_input = nn.Conv2d(width, width, 1)
         self.aspp_conv = ConvBN(self.widths[-1], width, 1, eps=eps)
@@ -66,12 +66,12 @@ class LRASPPHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps: it reads two early ones and the last."""
+        """Return the options that follow from a backbone's maps: it reads two early ones and the last."""
         chosen = (0, min(1, len(info) - 2), len(info) - 1)
         return {"in_channels": [info[k].channels for k in chosen], "in_index": list(chosen), "channels": 128}
 
     def _gated(self, x: Tensor) -> Tensor:
-        """The last map, reduced and weighed."""
+        """Compute the last map, reduced and weighed."""
         h, w = x.shape[2:]
         if min(h, w) < WINDOW:
             raise SizeError(
@@ -82,7 +82,7 @@ class LRASPPHead(DecodeHead):
         return y * self.resize(self.image_pool(x), y)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         *early, last = self.select_all(features)
         y: Tensor = self.conv_up_input(self._gated(last))
         for k in reversed(range(self.steps)):

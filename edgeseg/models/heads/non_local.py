@@ -50,18 +50,18 @@ class NonLocal(nn.Module):
         self.conv_out = ConvBN(inner, channels, 1, relu=False)
 
     def attended(self, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        """Values (N, inner, L) that the queries `theta` (N, inner, L) take from the places of `phi` and `g`."""
+        """Compute values (N, inner, L) that the queries `theta` (N, inner, L) take from the places of `phi` and `g`."""
         if self.mode == "dot_product":
             return g @ phi.transpose(1, 2) @ theta * (1.0 / phi.shape[2])
         return attend(theta, phi, g, heads=1, scale=self.scale)
 
     def context(self, x: Tensor) -> Tensor:
-        """What is projected and added to a map (N, channels, H, W): (N, inner, L)."""
+        """Compute what is projected and added to a map (N, channels, H, W): (N, inner, L)."""
         theta, phi, g = (conv(x).flatten(2) for conv in (self.theta, self.phi, self.g))
         return self.attended(theta, phi, g)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y = self.context(x)
         z: Tensor = x + self.conv_out(y.reshape(y.shape[0], y.shape[1], x.shape[2], x.shape[3]))
         return z
@@ -86,7 +86,7 @@ class DisentangledNonLocal(NonLocal):
         self.conv_mask = nn.Conv2d(channels, 1, 1)
 
     def context(self, x: Tensor) -> Tensor:
-        """What is projected and added to a map (N, channels, H, W): (N, inner, L)."""
+        """Compute what is projected and added to a map (N, channels, H, W): (N, inner, L)."""
         theta, phi, g = (conv(x).flatten(2) for conv in (self.theta, self.phi, self.g))
         pairwise = self.attended(theta - theta.mean(dim=2, keepdim=True), phi, g)
         mask = self.conv_mask(x).flatten(2).softmax(dim=2)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgeseg.errors import UsageError
 from edgeseg.models.features import FeatureInfo
-from edgeseg.models.heads.attention import SelfAttentionBlock
+from edgeseg.models.heads.attention import Projection, SelfAttentionBlock
 from edgeseg.models.heads.base import DecodeHead, HeadOptions
 from edgeseg.models.heads.registry import register_head
 from edgeseg.models.layers.conv_bn import ConvBN
@@ -26,7 +26,7 @@ __all__ = ["OCRHead", "ObjectAttentionBlock", "region_features"]
 
 
 def region_features(x: Tensor, logits: Tensor) -> Tensor:
-    """Features of the classes' regions: averages of a map, weighted by the softmax of the logits over the places.
+    """Average a map over the regions of the classes, weighted by the softmax of the logits over the places.
 
     Args:
         x: Maps (N, C, H, W).
@@ -48,17 +48,11 @@ class ObjectAttentionBlock(SelfAttentionBlock):
     """
 
     def __init__(self, width: int, inner: int) -> None:
-        super().__init__(
-            key_in_channels=width,
-            query_in_channels=width,
-            channels=inner,
-            out_channels=width,
-            key_query_num_convs=2,
-        )
+        super().__init__(width, width, inner, key_query=Projection(convs=2))
         self.bottleneck = ConvBN(2 * width, width, 1)
 
     def forward(self, query_map: Tensor, key_map: Tensor) -> Tensor:
-        """Places (N, width, H, W) and regions (N, width, K, 1) to (N, width, H, W)."""
+        """Turn places (N, width, H, W) and regions (N, width, K, 1) into (N, width, H, W)."""
         context = super().forward(query_map, key_map)
         y: Tensor = self.bottleneck(torch.cat((context, query_map), dim=1))
         return y
@@ -88,12 +82,12 @@ class OCRHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps."""
+        """Return the options that follow from a backbone's maps."""
         options = super().options_for(info)
         return {**options, "ocr_channels": max(options["channels"] // 2, 1)}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         *maps, coarse = features
         x = self.bottleneck(self.select(maps))
         y: Tensor = self.object_context_block(x, region_features(x, coarse))

@@ -35,7 +35,7 @@ _STRUCK = -6e4
 
 
 def largest_places(values: Tensor, count: int) -> Tensor:
-    """Indices (N, count) of the largest of `values` (N, L), in no order; all of them where `count` is L."""
+    """Compute indices (N, count) of the largest of `values` (N, L), in no order; all of them where `count` is L."""
     n, length = values.shape
     if count == length:
         return torch.arange(length, device=values.device).expand(n, length)
@@ -55,9 +55,9 @@ def sample_points(x: Tensor, grid: Tensor) -> Tensor:
 class _PointUnit(nn.Module):
     """Convolution of points with bias, and ReLU."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(cin, cout, 1)
+        self.conv = nn.Conv1d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.conv(x))
@@ -107,11 +107,11 @@ class PointHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps: it reads the first."""
+        """Return the options that follow from a backbone's maps: it reads the first."""
         return {"in_channels": [info[0].channels], "in_index": [0], "channels": 256}
 
     def point_logits(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Logits (N, num_classes, K) of points from their features (N, C, K) and coarse logits (N, num_classes, K)."""
+        """Compute logits (N, num_classes, K) of points from features (N, C, K) and coarse logits of that shape."""
         x = torch.cat((fine, coarse), dim=1)
         for layer in self.fcs:
             x = layer(x)
@@ -120,7 +120,7 @@ class PointHead(DecodeHead):
         return logits
 
     def _uncertain(self, logits: Tensor) -> Tensor:
-        """Indices (N, K) of the pixels whose best two logits are nearest to each other."""
+        """Compute indices (N, K) of the pixels whose best two logits are nearest to each other."""
         best = logits.flatten(2).topk(2, dim=1).values
         return largest_places(best[:, 1] - best[:, 0], min(self.points, best.shape[2]))
 
@@ -133,11 +133,11 @@ class PointHead(DecodeHead):
         grid = torch.stack((columns, rows), dim=-1)[:, :, None]
         fine = torch.cat([sample_points(x, grid) for x in maps], dim=1)
         points = self.point_logits(fine, sample_points(coarse, grid))
-        spread = places[:, None].expand(n, classes, places.shape[1])
-        return logits.flatten(2).scatter(2, spread, points).reshape(n, classes, h, w)
+        indices = places[:, None].expand(n, classes, places.shape[1])
+        return logits.flatten(2).scatter(2, indices, points).reshape(n, classes, h, w)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The coarse logits, refined; nothing classifies them again."""
+        """Compute the coarse logits, refined; nothing classifies them again."""
         *maps, coarse = features
         logits, read = coarse, self.select_all(maps)
         for _ in range(self.steps):
@@ -146,5 +146,5 @@ class PointHead(DecodeHead):
         return logits
 
     def classify(self, x: Tensor) -> Tensor:
-        """The refined logits themselves."""
+        """Compute the refined logits themselves."""
         return x

@@ -40,7 +40,7 @@ def _reach(masks: Tensor, axis: int, length: int) -> Tensor:
 
 
 def _skew(x: Tensor, length: int) -> Tensor:
-    """From offsets to places: (A, length, 2 * length - 1, B) to (A, length, length, B), [p, q] from [p, q - p].
+    """Turn offsets into places: (A, length, 2 * length - 1, B) to (A, length, length, B), [p, q] from [p, q - p].
 
     Row p is shifted by one less than the row before. Read as one long row and cut into rows one shorter, that is
     aligned.
@@ -54,7 +54,7 @@ def _skew(x: Tensor, length: int) -> Tensor:
 
 
 def around_to_absolute(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """What each place says of all places, from what it says of those around it; PSAMask of mmcv.
+    """Compute what each place says of all places, from what it says of those around it; PSAMask of mmcv.
 
     Args:
         masks: (N, mh * mw, H, W): at (y, x), channel (i, j) is about (y + i - (mh - 1) // 2, x + j - (mw - 1) // 2).
@@ -111,13 +111,13 @@ class PSAHead(DecodeHead):
         self.bottleneck = ConvBN(2 * self.in_channels, self.channels, 3)
 
     def _branch(self) -> tuple[nn.Module, nn.Module]:
-        """The reduction of the map, and what makes the masks of it."""
+        """Build the reduction of the map, and what makes the masks of it."""
         width, count = self.channels, self.mask_size[0] * self.mask_size[1]
         masks = nn.Sequential(ConvBN(width, width, 1), nn.Conv2d(width, count, 1, bias=False))
         return ConvBN(self.in_channels, width, 1), masks
 
     def _shrunk(self, h: int, w: int) -> tuple[tuple[int, int], bool]:
-        """Size of the smaller map, and `align_corners` of the resizes to it and back."""
+        """Return the size of the smaller map, and `align_corners` of the resizes to it and back."""
         if self.shrink == 1:
             return (h, w), self.align_corners
         if h % self.shrink and w % self.shrink:
@@ -125,7 +125,7 @@ class PSAHead(DecodeHead):
         return (h // self.shrink, w // self.shrink), False
 
     def _of_all(self, masks: Tensor) -> Tensor:
-        """Masks (N, H * W, H, W) about all places, as [what is told of, who tells]."""
+        """Compute masks (N, H * W, H, W) about all places, as [of which place, by which place]."""
         n, count, h, w = masks.shape
         if count != h * w:
             raise UsageError(
@@ -135,18 +135,18 @@ class PSAHead(DecodeHead):
         return masks.reshape(n, count, count)
 
     def _weights(self, masks: Tensor, direction: Direction) -> Tensor:
-        """Weights (N, H * W, H * W) as [who takes, who gives]."""
+        """Compute weights (N, H * W, H * W) as [who takes, who gives]."""
         if self.compact:
-            told = self._of_all(masks)  # [a, b]; as published, a gives to b but where transposed
+            absolute = self._of_all(masks)  # [a, b]; as published, a gives to b but where transposed
             transposed = direction == ("distribute" if self.psa_type == "bi-direction" else "collect")
-            weights = told if transposed else told.transpose(1, 2)
+            weights = absolute if transposed else absolute.transpose(1, 2)
         else:
-            told = around_to_absolute(masks, self.mask_size)
-            weights = told if direction == "collect" else told.transpose(1, 2)
+            absolute = around_to_absolute(masks, self.mask_size)
+            weights = absolute if direction == "collect" else absolute.transpose(1, 2)
         return weights.softmax(dim=-1) if self.psa_softmax else weights
 
     def _attended(self, x: Tensor, reduce: nn.Module, attention: nn.Module, direction: Direction) -> Tensor:
-        """One direction: (N, in_channels, H, W) to (N, channels, h, w) of the smaller size."""
+        """Attend in one direction: (N, in_channels, H, W) to (N, channels, h, w) of the smaller size."""
         y: Tensor = reduce(x)
         if self.shrink != 1:
             size, align_corners = self._shrunk(x.shape[2], x.shape[3])
@@ -155,7 +155,7 @@ class PSAHead(DecodeHead):
         return (y.flatten(2) @ weights.transpose(1, 2) * self.factor).reshape(y.shape)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         x = self.select(features)
         if self.psa_type == "bi-direction":
             collected = self._attended(x, self.reduce, self.attention, "collect")

@@ -29,14 +29,14 @@ class _PyramidHead(DecodeHead):
     def __init__(self, *, pool_scales: Sequence[int] = BINS, **options: Unpack[HeadOptions]) -> None:
         super().__init__(**options)
         self.pool_scales = tuple(pool_scales)
-        cin, width = self.widths[-1], self.channels
+        in_channels, width = self.widths[-1], self.channels
         # Index 0 of the published Sequentials is the pool, which has no weights.
-        levels = (nn.Sequential(nn.Identity(), ConvBN(cin, width, 1)) for _ in self.pool_scales)
+        levels = (nn.Sequential(nn.Identity(), ConvBN(in_channels, width, 1)) for _ in self.pool_scales)
         self.psp_modules = nn.ModuleList(levels)
-        self.bottleneck = ConvBN(cin + len(self.pool_scales) * width, width, 3)
+        self.bottleneck = ConvBN(in_channels + len(self.pool_scales) * width, width, 3)
 
     def pyramid(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, channels, H, W)."""
+        """Turn maps (N, C, H, W) into (N, channels, H, W)."""
         maps = pyramid_maps(x, self.psp_modules, align_corners=self.align_corners, bins=self.pool_scales)
         y: Tensor = self.bottleneck(torch.cat((x, *maps), dim=1))
         return y
@@ -52,7 +52,7 @@ class PSPHead(_PyramidHead):
     """
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         return self.pyramid(self.select(features))
 
 
@@ -72,12 +72,12 @@ class UPerHead(_PyramidHead):
     def __init__(self, *, pool_scales: Sequence[int] = BINS, **options: Unpack[HeadOptions]) -> None:
         super().__init__(pool_scales=pool_scales, **options)
         width = self.channels
-        self.lateral_convs = nn.ModuleList(ConvBN(cin, width, 1) for cin in self.widths[:-1])
+        self.lateral_convs = nn.ModuleList(ConvBN(in_channels, width, 1) for in_channels in self.widths[:-1])
         self.fpn_convs = nn.ModuleList(ConvBN(width, width, 3) for _ in self.widths[:-1])
         self.fpn_bottleneck = ConvBN(len(self.widths) * width, width, 3)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         *lower, last = self.select_all(features)
         above = self.pyramid(last)
         levels = [above]

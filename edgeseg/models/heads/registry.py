@@ -63,26 +63,40 @@ def register_neck(name: str) -> Callable[[type[_K]], type[_K]]:
 
 
 def list_heads() -> list[str]:
-    """Names of the heads, in order."""
+    """List the names of the heads, in order.
+
+    Example:
+        >>> "psp" in list_heads()
+        True
+    """
     return HEADS.names()
 
 
 def list_necks() -> list[str]:
-    """Names of the necks, in order."""
+    """List the names of the necks, in order.
+
+    Example:
+        >>> list_necks()
+        ['fpn', 'mla']
+    """
     return NECKS.names()
 
 
 def head_class(name: str) -> type[DecodeHead]:
-    """The head of a short name (``"psp"``) or of its published class name (``"PSPHead"``).
+    """Look up the head of a short name (``"psp"``) or of its published class name (``"PSPHead"``).
 
     Raises:
         UnknownNameError: No such head; suggests the nearest.
+
+    Example:
+        >>> head_class("psp") is head_class("PSPHead")
+        True
     """
     return _by_class(HEADS).get(name) or HEADS.find(name)
 
 
 def neck_class(name: str) -> type[Neck]:
-    """The neck of a short name (``"fpn"``) or of its published class name (``"FPN"``).
+    """Look up the neck of a short name (``"fpn"``) or of its published class name (``"FPN"``).
 
     Raises:
         UnknownNameError: No such neck; suggests the nearest.
@@ -95,7 +109,7 @@ def _by_class(classes: Iterable[type[_M]]) -> dict[str, type[_M]]:
 
 
 def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What our constructors take: nested configurations stay, ``*_act_cfg`` become flags, an eps its own option."""
+    """Return what constructors here take; nested configurations stay, ``*_act_cfg`` become flags, an eps an option."""
     kept = {key: value for key, value in config.items() if key not in _DROPPED}
     if "dw_act_cfg" in kept:
         kept["dw_act"] = kept.pop("dw_act_cfg") is not None
@@ -104,7 +118,7 @@ def _options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _norm_eps(norm: Mapping[str, Any] | None) -> dict[str, float]:
-    """The eps of a layer norm's configuration, where it tells one."""
+    """Return the eps of a layer norm's configuration, where it has one."""
     return {"norm_eps": norm["eps"]} if norm and norm.get("type") == "LN" and "eps" in norm else {}
 
 
@@ -120,6 +134,13 @@ def build_from_config(config: Mapping[str, Any], **changes: Any) -> nn.Module:
 
     Raises:
         UnknownNameError: No such class.
+
+    Example:
+        >>> import torch
+        >>> config = {"type": "FCNHead", "in_channels": 16, "channels": 8, "norm_cfg": {"type": "BN"}}
+        >>> head = build_from_config(config, num_classes=3)
+        >>> head([torch.zeros(2, 16, 8, 16)]).shape
+        torch.Size([2, 3, 8, 16])
     """
     known: dict[str, type[nn.Module]] = {**_by_class(HEADS), **_by_class(NECKS)}
     name = str(config["type"])

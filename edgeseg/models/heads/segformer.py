@@ -37,16 +37,16 @@ class SegformerHead(DecodeHead):
 
     def __init__(self, **options: Unpack[HeadOptions]) -> None:
         super().__init__(**options)
-        self.convs = nn.ModuleList(ConvBN(cin, self.channels, 1) for cin in self.widths)
+        self.convs = nn.ModuleList(ConvBN(in_channels, self.channels, 1) for in_channels in self.widths)
         self.fusion_conv = ConvBN(len(self.widths) * self.channels, self.channels, 1)
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps; published 256 wide on every backbone."""
+        """Return the options that follow from a backbone's maps; published 256 wide on every backbone."""
         return {**super().options_for(info), "channels": 256}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map that is classified."""
+        """Compute the map that is classified."""
         levels = [conv(x) for conv, x in zip(self.convs, self.select_all(features), strict=True)]
         y: Tensor = self.fusion_conv(concat_resized(levels, align_corners=self.align_corners))
         return y

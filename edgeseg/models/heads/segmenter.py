@@ -70,13 +70,13 @@ class SegmenterMaskTransformerHead(DecodeHead):
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps: it keeps their width, in heads of 64 channels where they fit."""
+        """Return the options that follow from a backbone's maps; it keeps their width, in heads of 64 channels."""
         options = super().options_for(info)
         width = options["in_channels"]
         return {**options, "channels": width, "embed_dims": width, "num_heads": width // 64 if width % 64 == 0 else 1}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The logits."""
+        """Compute the logits."""
         x = self.select(features)
         tokens = torch.cat((self.dec_proj(map_to_tokens(x)), self.cls_emb.expand(x.shape[0], -1, -1)), dim=1)
         for layer in self.layers:
@@ -88,5 +88,5 @@ class SegmenterMaskTransformerHead(DecodeHead):
         return tokens_to_map(masks, (x.shape[2], x.shape[3]))
 
     def classify(self, x: Tensor) -> Tensor:
-        """The logits themselves."""
+        """Compute the logits themselves."""
         return x

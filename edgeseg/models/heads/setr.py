@@ -64,7 +64,7 @@ class SETRUPHead(DecodeHead):
         self.up_convs = nn.ModuleList(nn.Sequential(*row) for row in rows)
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map (N, channels, H, W) times `up_scale` per block."""
+        """Compute the map (N, channels, H, W) times `up_scale` per block."""
         x = self.norm(self.select(features))
         for block in self.up_convs:
             x = block(x)
@@ -93,19 +93,19 @@ class SETRMLAHead(DecodeHead):
                 f"channels is {self.channels}; {len(self.widths)} maps of mla_channels {mla_channels} have "
                 f"{mla_channels * len(self.widths)}"
             )
-        rows = (units(cin, mla_channels, 3, 2) for cin in self.widths)
+        rows = (units(in_channels, mla_channels, 3, 2) for in_channels in self.widths)
         self.up_convs = nn.ModuleList(
             nn.Sequential(*row, Upsample(up_scale, align_corners=self.align_corners)) for row in rows
         )
 
     @classmethod
     def options_for(cls, info: tuple[FeatureInfo, ...]) -> dict[str, Any]:
-        """Options that follow from a backbone's maps; half their width is kept."""
+        """Return the options that follow from a backbone's maps; half their width is kept."""
         each = info[-1].channels // 2
         return {**super().options_for(info), "mla_channels": each, "channels": each * len(info)}
 
     def feature_map(self, features: Sequence[Tensor]) -> Tensor:
-        """The map (N, channels, up_scale * H, up_scale * W)."""
+        """Compute the map (N, channels, up_scale * H, up_scale * W)."""
         maps = self.select_all(features)
         return torch.cat([row(x) for row, x in zip(self.up_convs, maps, strict=True)], dim=1)
 
@@ -115,7 +115,7 @@ class _Aggregation(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
-        self.channel_proj = nn.ModuleList(ConvBN(cin, out_channels, 1) for cin in in_channels)
+        self.channel_proj = nn.ModuleList(ConvBN(width, out_channels, 1) for width in in_channels)
         self.feat_extract = nn.ModuleList(ConvBN(out_channels, out_channels, 3) for _ in in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -139,10 +139,10 @@ class MLANeck(Neck):
 
     def __init__(self, *, in_channels: Sequence[int], out_channels: int = 256, norm_eps: float = 1e-6) -> None:
         super().__init__(out_channels)
-        self.norm = nn.ModuleList(ChannelNorm(cin, eps=norm_eps) for cin in in_channels)
+        self.norm = nn.ModuleList(ChannelNorm(width, eps=norm_eps) for width in in_channels)
         self.mla = _Aggregation(in_channels, out_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps from the deepest on; see the class."""
+        """Compute maps from the deepest on; see the class."""
         levels: list[Tensor] = self.mla([norm(x) for norm, x in zip(self.norm, maps, strict=True)])
         return levels

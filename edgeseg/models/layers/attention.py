@@ -15,13 +15,13 @@ from edgeseg.models.layers.folding import merge_convs
 __all__ = ["ConvMLP", "QueryKeyValue", "attend", "conv_bn"]
 
 
-def conv_bn(cin: int, cout: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> ConvBN:
-    """Convolution without bias, and BN, under the keys ``c`` and ``bn``."""
-    return ConvBN(cin, cout, kernel, stride=stride, groups=groups, relu=False, names=("c", "bn"))
+def conv_bn(in_channels: int, out_channels: int, kernel: int = 1, *, stride: int = 1, groups: int = 1) -> ConvBN:
+    """Build a convolution without bias, and BN, under the keys ``c`` and ``bn``."""
+    return ConvBN(in_channels, out_channels, kernel, stride=stride, groups=groups, relu=False, names=("c", "bn"))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, heads: int, scale: float = 1.0) -> Tensor:
-    """Softmax attention of every place to every place; Vaswani et al., NeurIPS 2017, arXiv 1706.03762.
+    """Compute softmax attention of every place to every place; Vaswani et al., NeurIPS 2017, arXiv 1706.03762.
 
     Args:
         q: Queries (N, heads * d, L); the channels of a head lie together.
@@ -57,7 +57,7 @@ class QueryKeyValue(nn.Module):
         self.merged: nn.Module | None = None
 
     def project(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of a map (N, C, H, W), concatenated along the channels."""
+        """Compute queries, keys and values of a map (N, C, H, W), concatenated along the channels."""
         if self.merged is not None:
             y: Tensor = self.merged(x)
             return y
@@ -89,6 +89,6 @@ class ConvMLP(nn.Module):
         self.fc2 = conv_bn(inner, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.fc2(F.relu6(self.dwconv(self.fc1(x))))
         return y

@@ -21,27 +21,27 @@ class AttentionRefinement(nn.Module):
     """3x3, BN, activation; each channel is weighed by the sigmoid of a 1x1 with BN on its average.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         norm: Makes the normalisations.
         act: Activation of the 3x3.
     """
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         *,
         norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
         act: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
-        self.conv = ConvBN(cin, cout, 3, norm=norm, act=act)
-        self.conv_atten = nn.Conv2d(cout, cout, 1, bias=False)
-        self.bn_atten = norm(cout)
+        self.conv = ConvBN(in_channels, out_channels, 3, norm=norm, act=act)
+        self.conv_atten = nn.Conv2d(out_channels, out_channels, 1, bias=False)
+        self.bn_atten = norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         x = self.conv(x)
         return x * torch.sigmoid(self.bn_atten(self.conv_atten(x.mean((2, 3), keepdim=True))))
 
@@ -67,7 +67,7 @@ class ContextRefinement(nn.Module):
         self.conv_avg = ConvBN(deep, 128, 1)
 
     def refine(self, eighth: Tensor, sixteenth: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        """Context (N, 128, ...) at strides 8 and 16, of the backbone's maps at strides 8, 16 and 32."""
+        """Compute context (N, 128, ...) at strides 8 and 16, of the backbone's maps at strides 8, 16 and 32."""
         x = self.arm32(last) + self.conv_avg(last.mean((2, 3), keepdim=True))
         coarse: Tensor = self.conv_head32(repeat_like(x, sixteenth))
         fine: Tensor = self.conv_head16(repeat_like(self.arm16(sixteenth) + coarse, eighth))
@@ -78,7 +78,7 @@ class OutputHead(nn.Module):
     """3x3, BN, activation, then the classifier.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         inner: Channels between.
         num_classes: Output channels.
         kernel: Of the classifier.
@@ -89,7 +89,7 @@ class OutputHead(nn.Module):
 
     def __init__(
         self,
-        cin: int,
+        in_channels: int,
         inner: int,
         num_classes: int,
         *,
@@ -99,10 +99,10 @@ class OutputHead(nn.Module):
         act: Callable[[Tensor], Tensor] = torch.relu,
     ) -> None:
         super().__init__()
-        self.conv = ConvBN(cin, inner, 3, norm=norm, act=act)
+        self.conv = ConvBN(in_channels, inner, 3, norm=norm, act=act)
         self.conv_out = nn.Conv2d(inner, num_classes, kernel, 1, kernel // 2, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to logits (N, num_classes, H, W)."""
+        """Turn maps (N, in_channels, H, W) into logits (N, num_classes, H, W)."""
         logits: Tensor = self.conv_out(self.conv(x))
         return logits

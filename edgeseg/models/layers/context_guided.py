@@ -60,7 +60,7 @@ class ContextGuided(_Context):
         self.F_glo = LinearExcite(channels, reduction=reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.F_glo(self.context(self.conv1x1(x)))
         return x + y
 
@@ -69,19 +69,19 @@ class ContextGuidedDown(_Context):
     """Strided CG block: 3x3 with stride 2, context, 1x1, global weights.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         dilation: Of the surrounding context.
         reduction: Of the global weights.
     """
 
-    def __init__(self, cin: int, cout: int, dilation: int, reduction: int) -> None:
-        super().__init__(cout, dilation)
-        self.conv1x1 = ConvBNPReLU(cin, cout, 3, stride=2)
-        self.reduce = Conv(2 * cout, cout, 1)
-        self.F_glo = LinearExcite(cout, reduction=reduction)
+    def __init__(self, in_channels: int, out_channels: int, dilation: int, reduction: int) -> None:
+        super().__init__(out_channels, dilation)
+        self.conv1x1 = ConvBNPReLU(in_channels, out_channels, 3, stride=2)
+        self.reduce = Conv(2 * out_channels, out_channels, 1)
+        self.F_glo = LinearExcite(out_channels, reduction=reduction)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         y: Tensor = self.F_glo(self.reduce(self.context(self.conv1x1(x))))
         return y

@@ -9,23 +9,29 @@ the cost of a map nine times the size for a 3x3 kernel.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgeseg.errors import UsageError
+from edgeseg.models.layers.conv_bn import Geometry, PaddedGeometry, same_padded
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["DeformConv", "deform_conv2d"]
 
 
-def _tap_rows(count: int, stride: int, padding: int, dilation: int, kernel: int, like: Tensor) -> Tensor:
-    """Undisplaced sampling places of one axis in input pixels, (kernel, count)."""
-    taps = torch.arange(kernel, device=like.device, dtype=like.dtype) * dilation - padding
-    return taps[:, None] + torch.arange(count, device=like.device, dtype=like.dtype) * stride
+def _tap_rows(count: int, kernel: int, geometry: PaddedGeometry, like: Tensor) -> Tensor:
+    """Compute the undisplaced sampling places of one axis in input pixels, (kernel, count)."""
+    taps = torch.arange(kernel, device=like.device, dtype=like.dtype) * geometry["dilation"] - geometry["padding"]
+    return taps[:, None] + torch.arange(count, device=like.device, dtype=like.dtype) * geometry["stride"]
 
 
 def _grid(offset: Tensor, rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
-    """Sampling grid of one deform group for ``align_corners=False``, where pixel p of n lies at (2 p + 1) / n - 1.
+    """Compute the sampling grid of one deform group: without aligned corners, pixel p of n lies at (2 p + 1) / n - 1.
 
     Args:
         offset: (N, 2 k k, h, w), dy before dx for every tap.
@@ -51,35 +57,29 @@ def deform_conv2d(
     *,
     mask: Tensor | None = None,
     bias: Tensor | None = None,
-    stride: int = 1,
-    padding: int = 1,
-    dilation: int = 1,
-    groups: int = 1,
     deform_groups: int = 1,
+    **geometry: Unpack[Geometry],
 ) -> Tensor:
     """Convolve with a square kernel whose taps are displaced pixel by pixel; bilinear, zero outside the map.
 
     Args:
-        x: Map (N, cin, H, W).
+        x: Map (N, in_channels, H, W).
         offset: (N, 2 * deform_groups * k * k, h, w) in pixels; channel 2 (d k k + t) is dy of tap t, the next one dx.
-        weight: (cout, cin / groups, k, k).
+        weight: (out_channels, in_channels / groups, k, k).
         mask: (N, deform_groups * k * k, h, w), a factor per tap (v2); None is v1.
-        bias: (cout,).
-        stride: Of both axes.
-        padding: Zeros on each side.
-        dilation: Distance of the undisplaced taps.
-        groups: Of the convolution.
+        bias: (out_channels,).
         deform_groups: Groups of input channels with offsets of their own.
+        geometry: Stride, padding, dilation and groups of the convolution.
 
     Returns:
-        (N, cout, h, w).
+        (N, out_channels, h, w).
     """
-    n, cin, height, width = x.shape
-    cout, _, k, _ = weight.shape
+    n, in_channels, height, width = x.shape
+    out_channels, _, k, _ = weight.shape
     h, w = offset.shape[-2], offset.shape[-1]
-    taps, per_group = k * k, cin // deform_groups
-    rows = _tap_rows(h, stride, padding, dilation, k, x)
-    columns = _tap_rows(w, stride, padding, dilation, k, x)
+    taps, per_group = k * k, in_channels // deform_groups
+    full = same_padded(k, geometry)
+    rows, columns = _tap_rows(h, k, full, x), _tap_rows(w, k, full, x)
     sampled = []
     for d in range(deform_groups):
         grid = _grid(offset[:, 2 * d * taps : 2 * (d + 1) * taps], rows, columns, (height, width))
@@ -87,8 +87,10 @@ def deform_conv2d(
         part = F.grid_sample(part, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         part = part.reshape(n, per_group, taps, h, w)
         sampled.append(part if mask is None else part * mask[:, d * taps : (d + 1) * taps].unsqueeze(1))
-    columns_of_taps = (sampled[0] if deform_groups == 1 else torch.cat(sampled, dim=1)).reshape(n, cin * taps, h, w)
-    return F.conv2d(columns_of_taps, weight.reshape(cout, cin // groups * taps, 1, 1), bias, groups=groups)
+    joined = sampled[0] if deform_groups == 1 else torch.cat(sampled, dim=1)
+    columns_of_taps = joined.reshape(n, in_channels * taps, h, w)
+    kernel = weight.reshape(out_channels, in_channels // full["groups"] * taps, 1, 1)
+    return F.conv2d(columns_of_taps, kernel, bias, groups=full["groups"])
 
 
 class DeformConv(nn.Conv2d):
@@ -97,62 +99,47 @@ class DeformConv(nn.Conv2d):
     Being a ``nn.Conv2d``, a BN after it folds into it. The offsets start at zero, so v2 starts as half a convolution.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Odd kernel size.
-        stride: Of both axes.
-        padding: Zeros on each side; None keeps the size at stride 1.
-        dilation: Of both axes.
-        groups: Of the convolution; the predicting one has one group.
         deform_groups: Groups of input channels with offsets of their own.
         modulated: v2: a sigmoid mask per tap, and a bias.
+        geometry: Stride, padding, dilation and groups; the convolution that predicts has one group.
 
     Raises:
-        UsageError: `deform_groups` does not divide `cin`.
+        UsageError: `deform_groups` does not divide `in_channels`.
     """
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int = 3,
         *,
-        stride: int = 1,
-        padding: int | None = None,
-        dilation: int = 1,
-        groups: int = 1,
         deform_groups: int = 1,
         modulated: bool = True,
+        **geometry: Unpack[Geometry],
     ) -> None:
-        if cin % deform_groups:
-            raise UsageError(f"{deform_groups} deform groups do not divide {cin} input channels; choose a divisor")
-        pad = dilation * (kernel // 2) if padding is None else padding
-        super().__init__(cin, cout, kernel, stride, pad, dilation, groups, bias=modulated)
+        if in_channels % deform_groups:
+            raise UsageError(
+                f"{deform_groups} deform groups do not divide {in_channels} input channels; choose a divisor"
+            )
+        super().__init__(in_channels, out_channels, kernel, bias=modulated, **same_padded(kernel, geometry))
+        self.geometry = same_padded(kernel, geometry)
         self.modulated, self.deform_groups = modulated, deform_groups
-        self.geometry = (stride, pad, dilation)
         predicted = (3 if modulated else 2) * deform_groups * kernel * kernel
-        self.conv_offset = nn.Conv2d(cin, predicted, kernel, stride, pad, dilation)
+        self.conv_offset = nn.Conv2d(in_channels, predicted, kernel, **same_padded(kernel, {**geometry, "groups": 1}))
         nn.init.zeros_(self.conv_offset.weight)
         if self.conv_offset.bias is not None:
             nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, h, w)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, h, w)."""
         offset: Tensor = self.conv_offset(input)
         mask = None
         if self.modulated:
             coordinates = offset.shape[1] // 3 * 2
             offset, mask = offset[:, :coordinates], torch.sigmoid(offset[:, coordinates:])
-        stride, padding, dilation = self.geometry
         return deform_conv2d(
-            input,
-            offset,
-            self.weight,
-            mask=mask,
-            bias=self.bias,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=self.groups,
-            deform_groups=self.deform_groups,
+            input, offset, self.weight, mask=mask, bias=self.bias, deform_groups=self.deform_groups, **self.geometry
         )

@@ -41,16 +41,16 @@ class ConvBNReLU(_Row):
     """Convolution, BN, ReLU.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Kernel size.
         stride: Of both axes.
         padding: Zeros on each side.
     """
 
-    def __init__(self, cin: int, cout: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
-        conv = nn.Conv2d(cin, cout, kernel, stride, padding, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(cout), nn.ReLU())
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, padding: int = 0) -> None:
+        conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
 class DepthwiseBNReLU(_Row):
@@ -64,13 +64,13 @@ class DepthwiseBNReLU(_Row):
 class SeparableConvReLU(_Row):
     """Depthwise 3x3, BN, ReLU, 1x1, BN, ReLU."""
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(cin, cin, 3, stride, 1, groups=cin, bias=False),
-            nn.BatchNorm2d(cin),
+            nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=False),
+            nn.BatchNorm2d(in_channels),
             nn.ReLU(),
-            nn.Conv2d(cin, cout, 1, bias=False),
-            nn.BatchNorm2d(cout),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
             nn.ReLU(),
         )
 
@@ -90,27 +90,29 @@ class ResidualRow(nn.Module):
         self.add_module(key, nn.Sequential(*layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self.get_submodule(self.row)(x)
         return x + y if self.add else y
 
 
 def inverted_residual(
-    key: str, conv: Callable[..., nn.Module], cin: int, cout: int, *, stride: int = 1, expand: int = 6
+    key: str, conv: Callable[..., nn.Module], in_channels: int, out_channels: int, *, stride: int = 1, expand: int = 6
 ) -> ResidualRow:
-    """An inverted residual of three blocks of a family's own.
+    """Build an inverted residual of three blocks of a family's own.
 
     Args:
         key: Name of the Sequential.
-        conv: Builds convolution, BN and ReLU from cin, cout, kernel, and keywords stride, groups and relu.
-        cin: Input channels.
-        cout: Output channels.
+        conv: Builds convolution, BN and ReLU from in_channels, out_channels, kernel and keywords stride, groups, relu.
+        in_channels: Input channels.
+        out_channels: Output channels.
         stride: Of the depthwise convolution.
         expand: Factor of the inner width.
     """
-    inner = cin * expand
-    widen, deepen = conv(cin, inner, 1), conv(inner, inner, 3, stride=stride, groups=inner)
-    return ResidualRow(key, (widen, deepen, conv(inner, cout, 1, relu=False)), add=stride == 1 and cin == cout)
+    inner = in_channels * expand
+    widen, deepen = conv(in_channels, inner, 1), conv(inner, inner, 3, stride=stride, groups=inner)
+    return ResidualRow(
+        key, (widen, deepen, conv(inner, out_channels, 1, relu=False)), add=stride == 1 and in_channels == out_channels
+    )
 
 
 class InvertedResidual(ResidualRow):
@@ -119,27 +121,29 @@ class InvertedResidual(ResidualRow):
     Sandler et al., "MobileNetV2", CVPR 2018, arXiv 1801.04381. The expansion is present for `expand` 1 too.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         stride: Of the depthwise convolution.
         expand: Factor of the inner width.
         flat: All eight layers stand in one Sequential ``conv`` in place of a nested one, ``block``.
     """
 
-    def __init__(self, cin: int, cout: int, *, stride: int = 1, expand: int = 6, flat: bool = False) -> None:
-        inner = cin * expand
-        widen, deepen = ConvBNReLU(cin, inner, 1), DepthwiseBNReLU(inner, stride=stride)
+    def __init__(
+        self, in_channels: int, out_channels: int, *, stride: int = 1, expand: int = 6, flat: bool = False
+    ) -> None:
+        inner = in_channels * expand
+        widen, deepen = ConvBNReLU(in_channels, inner, 1), DepthwiseBNReLU(inner, stride=stride)
         first = (*widen.conv, *deepen.conv) if flat else (widen, deepen)
-        row = (*first, nn.Conv2d(inner, cout, 1, bias=False), nn.BatchNorm2d(cout))
-        super().__init__("conv" if flat else "block", row, add=stride == 1 and cin == cout)
+        row = (*first, nn.Conv2d(inner, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        super().__init__("conv" if flat else "block", row, add=stride == 1 and in_channels == out_channels)
 
 
 def inverted_residuals(
-    cin: int, cout: int, blocks: int, *, stride: int, expand: int = 6, flat: bool = False
+    in_channels: int, out_channels: int, blocks: int, *, stride: int, expand: int = 6, flat: bool = False
 ) -> nn.Sequential:
-    """`blocks` inverted residuals in a row; the first widens and strides."""
-    first = InvertedResidual(cin, cout, stride=stride, expand=expand, flat=flat)
-    rest = (InvertedResidual(cout, cout, expand=expand, flat=flat) for _ in range(blocks - 1))
+    """Build `blocks` inverted residuals in a row; the first widens and strides."""
+    first = InvertedResidual(in_channels, out_channels, stride=stride, expand=expand, flat=flat)
+    rest = (InvertedResidual(out_channels, out_channels, expand=expand, flat=flat) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
 
 
@@ -157,7 +161,7 @@ class FeatureFusion(nn.Module):
         self.conv_higher_res = nn.Sequential(nn.Conv2d(high, 128, 1), nn.BatchNorm2d(128))
 
     def forward(self, high: Tensor, low: Tensor) -> Tensor:
-        """Detail map (N, high, H, W) and context map (N, 128, h, w) to (N, 128, H, W)."""
+        """Join a detail map (N, high, H, W) and a context map (N, 128, h, w) into (N, 128, H, W)."""
         low = self.conv_lower_res(self.dwconv(resize_like(low, high, align_corners=True)))
         return torch.relu(self.conv_higher_res(high) + low)
 
@@ -172,6 +176,6 @@ class SeparableClassifier(nn.Module):
         self.conv = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(128, num_classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, 128, H, W) to logits (N, num_classes, H, W)."""
+        """Turn maps (N, 128, H, W) into logits (N, num_classes, H, W)."""
         y: Tensor = self.conv(self.dsconv2(self.dsconv1(x)))
         return y

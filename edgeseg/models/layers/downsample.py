@@ -18,8 +18,8 @@ class ConvPool(nn.Module):
     """Strided 3x3 convolution and max pool side by side, BN, activation.
 
     Args:
-        cin: Input channels.
-        cout: Output channels, `cin` of them from the pool.
+        in_channels: Input channels.
+        out_channels: Output channels, `in_channels` of them from the pool.
         names: Keys of the convolution and of the BN; like that of the activation they may be dotted.
         pool: Kernel of the pool, 2 or 3.
         bias: Of the convolution.
@@ -29,8 +29,8 @@ class ConvPool(nn.Module):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         *,
         names: tuple[str, str] = ("conv", "bn"),
         pool: int = 2,
@@ -41,14 +41,14 @@ class ConvPool(nn.Module):
         super().__init__()
         self.names = names
         self.act_name, activation = act or ("relu", nn.ReLU())
-        put_module(self, names[0], nn.Conv2d(cin, cout - cin, 3, 2, 1, bias=bias))
+        put_module(self, names[0], nn.Conv2d(in_channels, out_channels - in_channels, 3, 2, 1, bias=bias))
         self.pooling = nn.MaxPool2d(pool, 2, pool // 2 if pool == 3 else 0)
         self.rescale: nn.Module = nn.Identity()
-        put_module(self, names[1], nn.BatchNorm2d(cout, eps=eps))
+        put_module(self, names[1], nn.BatchNorm2d(out_channels, eps=eps))
         put_module(self, self.act_name, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         conv, bn = (self.get_submodule(name) for name in self.names)
         y = torch.cat((conv(x), self.rescale(self.pooling(x))), dim=1)
         out: Tensor = self.get_submodule(self.act_name)(bn(y))

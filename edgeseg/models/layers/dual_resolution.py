@@ -11,19 +11,14 @@ from torch import Tensor, nn
 
 from edgeseg.models.layers.folding import fold_bn_pair
 
-__all__ = ["SegmentHead", "SegmentMap", "conv_bn", "stem"]
-
-
-def conv_bn(cin: int, cout: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, and BN."""
-    return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout))
+__all__ = ["SegmentHead", "SegmentMap", "stem"]
 
 
 def stem(planes: int, *, bias: bool = True) -> nn.Sequential:
-    """Two 3x3 convolutions with stride 2, and with bias as the authors have them, each with BN and ReLU."""
+    """Build two 3x3 convolutions with stride 2, and with bias as the authors have them, each with BN and ReLU."""
     layers: list[nn.Module] = []
-    for cin in (3, planes):
-        layers += [nn.Conv2d(cin, planes, 3, 2, 1, bias=bias), nn.BatchNorm2d(planes), nn.ReLU()]
+    for in_channels in (3, planes):
+        layers += [nn.Conv2d(in_channels, planes, 3, 2, 1, bias=bias), nn.BatchNorm2d(planes), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
@@ -31,18 +26,18 @@ class SegmentMap(nn.Module):
     """BN, ReLU, 3x3, BN, ReLU: what the head classifies.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
     """
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(cin)
-        self.conv1 = nn.Conv2d(cin, cout, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(cout)
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         x = self.conv1(torch.relu(self.bn1(x)))
         return torch.relu(self.bn2(x))
 
@@ -55,16 +50,16 @@ class SegmentHead(SegmentMap):
     """`SegmentMap`, and a 1x1 with bias.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         inner: Channels between.
         num_classes: Output channels.
     """
 
-    def __init__(self, cin: int, inner: int, num_classes: int) -> None:
-        super().__init__(cin, inner)
+    def __init__(self, in_channels: int, inner: int, num_classes: int) -> None:
+        super().__init__(in_channels, inner)
         self.conv2 = nn.Conv2d(inner, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to logits (N, num_classes, H, W)."""
+        """Turn maps (N, in_channels, H, W) into logits (N, num_classes, H, W)."""
         y: Tensor = self.conv2(super().forward(x))
         return y

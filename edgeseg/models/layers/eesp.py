@@ -30,7 +30,7 @@ class PaddedDepthwise(nn.Conv2d):
         super().__init__(channels, channels, 3, 2, groups=channels, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        """Turn maps (N, C, H, W) into (N, C, ceil(H / 2), ceil(W / 2))."""
         return super().forward(pad_same(input))
 
 
@@ -58,39 +58,41 @@ class EESPStyle:
     down_act: str = "act"
     paddle: bool = False
 
-    def conv_act(self, cin: int, cout: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Module:
-        """Convolution, BN, PReLU ("CBR")."""
+    def conv_act(
+        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1
+    ) -> nn.Module:
+        """Build a convolution, BN, PReLU ("CBR")."""
         if self.paddle:
-            return PaddleConv(cin, cout, kernel, stride=stride, groups=groups, bias=False)
-        return ConvBNPReLU(cin, cout, kernel, stride=stride, groups=groups, eps=EPS)
+            return PaddleConv(in_channels, out_channels, kernel, stride=stride, groups=groups, bias=False)
+        return ConvBNPReLU(in_channels, out_channels, kernel, stride=stride, groups=groups, eps=EPS)
 
-    def conv_norm(self, cin: int, cout: int, *, groups: int = 1) -> nn.Module:
-        """1x1, BN ("CB")."""
+    def conv_norm(self, in_channels: int, out_channels: int, *, groups: int = 1) -> nn.Module:
+        """Build 1x1, BN ("CB")."""
         if self.paddle:
-            return PaddleConv(cin, cout, 1, groups=groups, bias=False, act="none")
-        return ConvBN(cin, cout, 1, groups=groups, eps=EPS)
+            return PaddleConv(in_channels, out_channels, 1, groups=groups, bias=False, act="none")
+        return ConvBN(in_channels, out_channels, 1, groups=groups, eps=EPS)
 
     def norm_act(self, channels: int) -> nn.Module:
-        """BN, PReLU ("BR")."""
+        """Build BN, PReLU ("BR")."""
         return PaddleBNPReLU(channels) if self.paddle else BNPReLU(channels, eps=EPS)
 
     def prelu(self, channels: int) -> nn.Module:
-        """PReLU, of one slope in PaddleSeg."""
+        """Build PReLU, of one slope in PaddleSeg."""
         return nn.PReLU(1 if self.paddle else channels)
 
-    def conv(self, cin: int, cout: int, kernel: int, *, groups: int = 1) -> nn.Module:
-        """Convolution without bias or BN, padded to keep the size."""
-        plain = Conv(cin, cout, kernel, groups=groups)
+    def conv(self, in_channels: int, out_channels: int, kernel: int, *, groups: int = 1) -> nn.Module:
+        """Build a convolution without bias or BN, padded to keep the size."""
+        plain = Conv(in_channels, out_channels, kernel, groups=groups)
         return plain.conv if self.paddle else plain
 
     def depthwise(self, channels: int, *, stride: int, dilation: int) -> nn.Module:
-        """Depthwise 3x3."""
+        """Build a depthwise 3x3."""
         if not self.paddle:
             return Conv(channels, channels, 3, stride=stride, dilation=dilation, groups=channels)
         return PaddedDepthwise(channels) if stride == 2 else self.conv(channels, channels, 3, groups=channels)
 
     def pool(self, x: Tensor) -> Tensor:
-        """3x3 average pool with stride 2."""
+        """Average 3x3 places with stride 2."""
         return F.avg_pool2d(x, 3, 2, 1, count_include_pad=not self.paddle)
 
 
@@ -111,29 +113,35 @@ class EESP(nn.Module):
     """EESP unit: pyramid, plus the input where shapes agree, then PReLU. Strided, it ends after the expansion.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         dilations: Of the four branches.
         stride: 1 or 2.
         style: Key names and conventions.
     """
 
     def __init__(
-        self, cin: int, cout: int, dilations: tuple[int, ...], *, stride: int = 1, style: EESPStyle = OFFICIAL
+        self,
+        in_channels: int,
+        out_channels: int,
+        dilations: tuple[int, ...],
+        *,
+        stride: int = 1,
+        style: EESPStyle = OFFICIAL,
     ) -> None:
         super().__init__()
         k = len(dilations)
-        n = cout // k
-        self.style, self.add, self.strided = style, stride == 1 and cin == cout, stride > 1
-        self.add_module(style.reduce, style.conv_act(cin, n, 1, groups=k))
+        n = out_channels // k
+        self.style, self.add, self.strided = style, stride == 1 and in_channels == out_channels, stride > 1
+        self.add_module(style.reduce, style.conv_act(in_channels, n, 1, groups=k))
         branches = nn.ModuleList(style.depthwise(n, stride=stride, dilation=d) for d in dilations)
         self.add_module(style.branches, branches)
-        self.add_module(style.merge, style.norm_act(cout))
-        self.add_module(style.expand, style.conv_norm(cout, cout, groups=k))
-        self.add_module(style.act, style.prelu(cout))
+        self.add_module(style.merge, style.norm_act(out_channels))
+        self.add_module(style.expand, style.conv_norm(out_channels, out_channels, groups=k))
+        self.add_module(style.act, style.prelu(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         style = self.style
         reduced = self.get_submodule(style.reduce)(x)
         sums = hierarchical_sums(reduced, list(self.get_submodule(style.branches).children()), first=0)
@@ -148,21 +156,23 @@ class DownEESP(nn.Module):
     """Average pool and strided EESP side by side, plus the pooled image through two convolutions, then PReLU.
 
     Args:
-        cin: Input channels, which the pool passes on.
-        cout: Output channels.
+        in_channels: Input channels, which the pool passes on.
+        out_channels: Output channels.
         dilations: Of the EESP.
         style: Key names and conventions.
     """
 
-    def __init__(self, cin: int, cout: int, dilations: tuple[int, ...], *, style: EESPStyle = OFFICIAL) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, dilations: tuple[int, ...], *, style: EESPStyle = OFFICIAL
+    ) -> None:
         super().__init__()
         self.style = style
-        self.eesp = EESP(cin, cout - cin, dilations, stride=2, style=style)
-        self.add_module(style.image, nn.Sequential(style.conv_act(3, 3, 3), style.conv_norm(3, cout)))
-        self.add_module(style.down_act, style.prelu(cout))
+        self.eesp = EESP(in_channels, out_channels - in_channels, dilations, stride=2, style=style)
+        self.add_module(style.image, nn.Sequential(style.conv_act(3, 3, 3), style.conv_norm(3, out_channels)))
+        self.add_module(style.down_act, style.prelu(out_channels))
 
     def forward(self, x: Tensor, image: Tensor | None = None) -> Tensor:
-        """Maps (N, cin, H, W), and the image pooled to half that size, to (N, cout, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W), and the image at half of it, into (N, out_channels, H / 2, W / 2)."""
         y = torch.cat((self.style.pool(x), self.eesp(x)), dim=1)
         if image is not None:
             y = y + self.get_submodule(self.style.image)(image)

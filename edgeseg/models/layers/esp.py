@@ -36,9 +36,11 @@ class ESPStyle:
     bare: bool = False
     eps: float = EPS
 
-    def conv(self, cin: int, cout: int, kernel: int, *, stride: int = 1, dilation: int = 1) -> nn.Module:
-        """A "same" convolution without bias."""
-        wrapped = Conv(cin, cout, kernel, stride=stride, dilation=dilation)
+    def conv(
+        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, dilation: int = 1
+    ) -> nn.Module:
+        """Build a "same" convolution without bias."""
+        wrapped = Conv(in_channels, out_channels, kernel, stride=stride, dilation=dilation)
         return wrapped.conv if self.bare else wrapped
 
 
@@ -65,14 +67,14 @@ def hierarchical_sums(x: Tensor, branches: Sequence[nn.Module], *, first: int = 
 class _Pyramid(nn.Module):
     """Reduction and dilated convolutions; the undilated one takes the channels that division by five leaves."""
 
-    def __init__(self, cin: int, cout: int, kernel: int, stride: int, style: ESPStyle) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, style: ESPStyle) -> None:
         super().__init__()
-        n = cout // len(DILATIONS)
+        n = out_channels // len(DILATIONS)
         if n < 1:
-            raise UsageError(f"an ESP block of {cout} channels is too narrow for five branches; use 5 or more")
-        n1 = cout - n * (len(DILATIONS) - 1)
+            raise UsageError(f"an ESP block of {out_channels} channels is too narrow for five branches; use 5 or more")
+        n1 = out_channels - n * (len(DILATIONS) - 1)
         self.style = style
-        self.add_module(style.reduce, style.conv(cin, n, kernel, stride=stride))
+        self.add_module(style.reduce, style.conv(in_channels, n, kernel, stride=stride))
         for dilation in DILATIONS:
             branch = style.conv(n, n1 if dilation == 1 else n, 3, dilation=dilation)
             self.add_module(style.branch.format(dilation), branch)
@@ -86,18 +88,18 @@ class DownSampler(_Pyramid):
     """Pyramid behind a strided 3x3 reduction, then BN and PReLU.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         style: Key names.
     """
 
-    def __init__(self, cin: int, cout: int, *, style: ESPStyle = OFFICIAL) -> None:
-        super().__init__(cin, cout, 3, 2, style)
-        self.bn = nn.BatchNorm2d(cout, eps=style.eps)
-        self.act = nn.PReLU(cout)
+    def __init__(self, in_channels: int, out_channels: int, *, style: ESPStyle = OFFICIAL) -> None:
+        super().__init__(in_channels, out_channels, 3, 2, style)
+        self.bn = nn.BatchNorm2d(out_channels, eps=style.eps)
+        self.act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / 2, W / 2)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / 2, W / 2)."""
         y: Tensor = self.act(self.bn(self.pyramid(x)))
         return y
 
@@ -106,19 +108,21 @@ class ESPBlock(_Pyramid):
     """Pyramid behind a 1x1 reduction, plus the input where `residual`, then BN and PReLU.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
-        residual: Needs cin == cout.
+        in_channels: Input channels.
+        out_channels: Output channels.
+        residual: Needs in_channels == out_channels.
         style: Key names.
     """
 
-    def __init__(self, cin: int, cout: int, *, residual: bool = True, style: ESPStyle = OFFICIAL) -> None:
-        super().__init__(cin, cout, 1, 1, style)
+    def __init__(
+        self, in_channels: int, out_channels: int, *, residual: bool = True, style: ESPStyle = OFFICIAL
+    ) -> None:
+        super().__init__(in_channels, out_channels, 1, 1, style)
         self.residual = residual
-        self.bn = BNPReLU(cout, eps=style.eps)
+        self.bn = BNPReLU(out_channels, eps=style.eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H, W)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H, W)."""
         y = self.pyramid(x)
         out: Tensor = self.bn(x + y if self.residual else y)
         return out

@@ -40,7 +40,7 @@ class _Factorized(nn.Module):
             self.rows.append((wide, tall, bn) if wide_first else (tall, wide, bn))
 
     def half_row(self, x: Tensor, row: int) -> Tensor:
-        """One half of a row: convolution, ReLU, convolution, BN."""
+        """Compute one half of a row: convolution, ReLU, convolution, BN."""
         first, second, bn = (self.get_submodule(name) for name in self.rows[row])
         y: Tensor = bn(second(torch.relu(first(x))))
         return y
@@ -64,7 +64,7 @@ class NonBottleneck1d(_Factorized):
         self.add_row(channels, dilation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         return torch.relu(self.half_row(torch.relu(self.half_row(x, 0)), 1) + x)
 
 
@@ -82,7 +82,7 @@ class SplitShuffle1d(_Factorized):
         self.add_row(channels // 2, dilation, "_r", wide_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         left, right = torch.split(x, x.shape[1] // 2, dim=1)
         left = self.half_row(torch.relu(self.half_row(left, 0)), 1)
         right = self.half_row(torch.relu(self.half_row(right, 2)), 3)
@@ -106,12 +106,12 @@ class FactorizedEncoder(nn.Module):
             self.output_conv = nn.Conv2d(128, num_classes, 1)
 
     def maps(self, image: Tensor) -> list[Tensor]:
-        """Maps at strides 4 (64 channels) and 8 (128 channels)."""
+        """Compute maps at strides 4 (64 channels) and 8 (128 channels)."""
         quarter = self.layers[:6](self.initial_block(image))
         return [quarter, self.layers[6:](quarter)]
 
     def forward(self, image: Tensor) -> Tensor:
-        """The map at stride 8."""
+        """Compute the map at stride 8."""
         return self.maps(image)[-1]
 
 
@@ -145,7 +145,7 @@ class EncoderClassifier(nn.Module):
         self.classifier = nn.Sequential(OrderedDict(linear=nn.Linear(128, num_classes)))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits; see the class."""
+        """Compute logits; see the class."""
         pooled = F.max_pool2d(self.features(image)[-1], 2, 2)
         logits: Tensor = self.classifier(pooled.mean((2, 3)))
         return logits

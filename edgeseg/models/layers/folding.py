@@ -14,7 +14,7 @@ __all__ = ["fold_backwards", "fold_bn", "fold_bn_pair", "fold_distant", "linear_
 
 
 def fold_bn(conv: nn.Conv2d | nn.ConvTranspose2d, bn: nn.BatchNorm2d) -> nn.Conv2d | nn.ConvTranspose2d:
-    """The convolution that equals `conv` followed by `bn` in eval mode; computed in float64.
+    """Return the convolution that equals `conv` followed by `bn` in eval mode; computed in float64.
 
     Raises:
         ExportError: The BN keeps no running statistics, so it has no fixed inference form.
@@ -34,7 +34,7 @@ def fold_bn(conv: nn.Conv2d | nn.ConvTranspose2d, bn: nn.BatchNorm2d) -> nn.Conv
 
 
 def _per_output(scale: Tensor, conv: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    """`scale` per output channel, shaped to multiply the convolution's weight."""
+    """Shape `scale`, a number per output channel, to multiply the convolution's weight."""
     if isinstance(conv, nn.Conv2d):
         return scale.view(-1, 1, 1, 1)
     per_group = scale.view(conv.groups, -1)  # transposed weight: (in, out / groups, kh, kw)
@@ -107,7 +107,7 @@ def split_bn(bn: nn.BatchNorm2d, sizes: tuple[int, ...]) -> list[nn.BatchNorm2d]
 
 
 def linear_to_conv(linear: nn.Linear) -> nn.Conv2d:
-    """The 1x1 convolution that equals a Linear on maps (N, C, 1, 1)."""
+    """Build the 1x1 convolution that equals a Linear on maps (N, C, 1, 1)."""
     conv = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None)
     conv = conv.to(linear.weight.device, linear.weight.dtype)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def linear_to_conv(linear: nn.Linear) -> nn.Conv2d:
 
 
 def merge_convs(convs: Sequence[nn.Conv2d]) -> nn.Conv2d:
-    """The 1x1 convolution whose output is the concatenated outputs of several on the same input, all with a bias."""
+    """Build the 1x1 convolution that equals several with bias on the same input, their outputs concatenated."""
     first = convs[0]
     merged = nn.Conv2d(first.in_channels, sum(conv.out_channels for conv in convs), 1)
     merged = merged.to(first.weight.device, first.weight.dtype)

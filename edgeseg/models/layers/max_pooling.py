@@ -15,14 +15,14 @@ __all__ = ["AdaptiveMaxPool", "adaptive_max_pool"]
 
 
 def _rows_of_bins(length: int, bins: int) -> tuple[list[int], int]:
-    """The rows of every bin, one bin after the other, all of one width; and that width."""
+    """Return the rows of every bin, one bin after the other, all of one width; and that width."""
     spans = [(i * length // bins, -((i + 1) * length // -bins)) for i in range(bins)]
     width = max(end - start for start, end in spans)
     return [min(start + j, end - 1) for start, end in spans for j in range(width)], width
 
 
 def _pool_axis(x: Tensor, dim: int, bins: int) -> Tensor:
-    """Maxima over `bins` bins of axis 2 or 3."""
+    """Compute maxima over `bins` bins of axis 2 or 3."""
     rows, width = _rows_of_bins(int(x.shape[dim]), bins)
     gathered = x.index_select(dim, torch.tensor(rows, device=x.device))
     kernel = (width, 1) if dim == 2 else (1, width)
@@ -30,7 +30,7 @@ def _pool_axis(x: Tensor, dim: int, bins: int) -> Tensor:
 
 
 def adaptive_max_pool(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maxima of maps (N, C, h, w) over `size` = (H, W) bins, as ``torch.nn.functional.adaptive_max_pool2d``."""
+    """Compute maxima of maps (N, C, h, w) over `size` = (H, W) bins, as ``torch.nn.functional.adaptive_max_pool2d``."""
     h, w = int(x.shape[-2]), int(x.shape[-1])
     if h % size[0] == 0 and w % size[1] == 0:
         kernel = (h // size[0], w // size[1])
@@ -46,5 +46,5 @@ class AdaptiveMaxPool(nn.Module):
         self.size = (bins, bins)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, h, w) to (N, C, bins, bins)."""
+        """Turn maps (N, C, h, w) into (N, C, bins, bins)."""
         return adaptive_max_pool(x, self.size)

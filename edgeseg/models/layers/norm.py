@@ -20,11 +20,12 @@ class AbsBatchNorm(nn.BatchNorm2d):
         super().__init__(channels)
         self.plain = False  # whether the weight holds the scale itself, as it does after `fuse`
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise maps (N, C, H, W)."""
         scale = self.weight if self.plain else self.weight.abs() + self.eps
         momentum = 0.0 if self.momentum is None else self.momentum
-        return F.batch_norm(x, self.running_mean, self.running_var, scale, self.bias, self.training, momentum, self.eps)
+        mean, variance = self.running_mean, self.running_var
+        return F.batch_norm(input, mean, variance, scale, self.bias, self.training, momentum, self.eps)
 
     def fuse(self) -> None:
         """Become an ordinary BN, so that the convolution before can take it up."""

@@ -22,7 +22,7 @@ EPS = 1e-5
 
 
 def pad_same(x: Tensor, kernel: int = 3, stride: int = 2) -> Tensor:
-    """Zeros around maps (N, C, H, W) so that a convolution gives the sizes rounded up; the odd zero lies after."""
+    """Pad maps (N, C, H, W) with zeros so that a convolution gives the sizes rounded up; the odd zero lies after."""
     pads: list[int] = []
     for n in (x.shape[-1], x.shape[-2]):
         total = max((-(n // -stride) - 1) * stride + kernel - n, 0)
@@ -31,7 +31,7 @@ def pad_same(x: Tensor, kernel: int = 3, stride: int = 2) -> Tensor:
 
 
 def same_avg_pool(x: Tensor) -> Tensor:
-    """3x3 average pool with stride 2 and "same" padding; the padding does not count.
+    """Average 3x3 places with stride 2 and "same" padding; the padding does not count.
 
     Args:
         x: Maps (N, C, H, W).
@@ -74,8 +74,8 @@ class PaddleConv(nn.Module):
     """Convolution, BN, activation.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Odd kernel size.
         stride: Of both axes.
         groups: As in ``nn.Conv2d``.
@@ -86,8 +86,8 @@ class PaddleConv(nn.Module):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int,
         *,
         stride: int = 1,
@@ -98,14 +98,16 @@ class PaddleConv(nn.Module):
     ) -> None:
         super().__init__()
         self.kernel, self.stride, self.same = kernel, stride, same and stride > 1
-        self._conv = nn.Conv2d(cin, cout, kernel, stride, 0 if self.same else kernel // 2, groups=groups, bias=bias)
-        self._batch_norm = nn.BatchNorm2d(cout, eps=EPS)
+        self._conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, 0 if self.same else kernel // 2, groups=groups, bias=bias
+        )
+        self._batch_norm = nn.BatchNorm2d(out_channels, eps=EPS)
         self.act = act
         if act == "prelu":
             self._prelu = SharedPReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         y: Tensor = self._batch_norm(self._conv(pad_same(x, self.kernel, self.stride) if self.same else x))
         if self.act == "prelu":
             y = self._prelu(y)
@@ -120,8 +122,8 @@ class PaddleSeparable(SeparableConv):
     """Depthwise 3x3 and BN, then 1x1, BN, and ReLU where `relu`. ``piontwise`` is the published spelling.
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         stride: Of the depthwise convolution.
         bias: Of the 1x1, and of the depthwise convolution too unless `depthwise_bias` says otherwise.
         depthwise_bias: Of the depthwise convolution; None is as `bias`.
@@ -131,8 +133,8 @@ class PaddleSeparable(SeparableConv):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         *,
         stride: int = 1,
         bias: bool = True,
@@ -141,6 +143,8 @@ class PaddleSeparable(SeparableConv):
         same: bool = True,
     ) -> None:
         first = bias if depthwise_bias is None else depthwise_bias
-        depthwise = PaddleConv(cin, cin, 3, stride=stride, groups=cin, bias=first, act="none", same=same)
-        pointwise = PaddleConv(cin, cout, 1, bias=bias, act="relu" if relu else "none")
+        depthwise = PaddleConv(
+            in_channels, in_channels, 3, stride=stride, groups=in_channels, bias=first, act="none", same=same
+        )
+        pointwise = PaddleConv(in_channels, out_channels, 1, bias=bias, act="relu" if relu else "none")
         super().__init__(depthwise, pointwise, names=("depthwise_conv", "piontwise_conv"))

@@ -18,7 +18,7 @@ class PixelLinear(nn.Linear):
     """A linear layer at every pixel."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, H, W)."""
+        """Turn maps (N, in, H, W) into (N, out, H, W)."""
         return F.conv2d(input, self.weight[:, :, None, None], self.bias)
 
 
@@ -48,7 +48,7 @@ class ResidualDepthwise(nn.Module):
         self.add_module(name, nn.Conv2d(channels, channels, 3, 1, 1, groups=channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         y: Tensor = self.get_submodule(self.name)(x)
         return x + y if self.add else y
 

@@ -15,7 +15,7 @@ __all__ = ["AdaptiveAvgPool", "GlobalAvgPool", "adaptive_avg_pool", "averaging_r
 
 
 def averaging_rows(length: int, bins: int) -> list[list[float]]:
-    """The averaging matrix of one axis.
+    """Return the averaging matrix of one axis.
 
     Args:
         length: Rows of the map.
@@ -62,7 +62,7 @@ class AdaptiveAvgPool(nn.Module):
         self.size = (bins, bins)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, h, w) to (N, C, bins, bins)."""
+        """Turn maps (N, C, h, w) into (N, C, bins, bins)."""
         return adaptive_avg_pool(x, self.size)
 
 
@@ -70,5 +70,5 @@ class GlobalAvgPool(nn.Module):
     """Average over the whole map."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, h, w) to (N, C, 1, 1)."""
+        """Turn maps (N, C, h, w) into (N, C, 1, 1)."""
         return x.mean((2, 3), keepdim=True)

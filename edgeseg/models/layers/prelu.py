@@ -21,7 +21,7 @@ EPS = 1e-3
 
 
 def as_pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a kernel given as one number or two."""
+    """Return (height, width) of a kernel given as one number or two."""
     return (value, value) if isinstance(value, int) else value
 
 
@@ -43,8 +43,8 @@ class Conv(nn.Module):
     """Convolution with "same" zero padding and no bias ("C").
 
     Args:
-        cin: Input channels.
-        cout: Output channels.
+        in_channels: Input channels.
+        out_channels: Output channels.
         kernel: Odd kernel size, or (height, width).
         stride: Of both axes.
         dilation: Of both axes; the padding grows with it.
@@ -53,8 +53,8 @@ class Conv(nn.Module):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int | tuple[int, int],
         *,
         stride: int = 1,
@@ -64,10 +64,10 @@ class Conv(nn.Module):
         super().__init__()
         height, width = as_pair(kernel)
         pad = (dilation * (height // 2), dilation * (width // 2))
-        self.conv = nn.Conv2d(cin, cout, (height, width), stride, pad, dilation, groups, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, (height, width), stride, pad, dilation, groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve maps (N, cin, H, W)."""
+        """Convolve maps (N, in_channels, H, W)."""
         y: Tensor = self.conv(x)
         return y
 
@@ -91,18 +91,18 @@ class ConvBN(Conv):
 
     def __init__(
         self,
-        cin: int,
-        cout: int,
+        in_channels: int,
+        out_channels: int,
         kernel: int | tuple[int, int],
         *,
         eps: float = EPS,
         **options: Unpack[ConvOptions],
     ) -> None:
-        super().__init__(cin, cout, kernel, **options)
-        self.bn = nn.BatchNorm2d(cout, eps=eps)
+        super().__init__(in_channels, out_channels, kernel, **options)
+        self.bn = nn.BatchNorm2d(out_channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve and normalise maps (N, cin, H, W)."""
+        """Convolve and normalise maps (N, in_channels, H, W)."""
         y: Tensor = self.bn(self.conv(x))
         return y
 
@@ -114,11 +114,13 @@ class ConvBN(Conv):
 class ConvBNPReLU(ConvBN):
     """Convolution, BN, PReLU ("CBR"). Arguments as `ConvBN`."""
 
-    def __init__(self, cin: int, cout: int, kernel: int | tuple[int, int], **options: Unpack[ConvBNOptions]) -> None:
-        super().__init__(cin, cout, kernel, **options)
-        self.act = nn.PReLU(cout)
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int | tuple[int, int], **options: Unpack[ConvBNOptions]
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel, **options)
+        self.act = nn.PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve, normalise and activate maps (N, cin, H, W)."""
+        """Convolve, normalise and activate maps (N, in_channels, H, W)."""
         y: Tensor = self.act(self.bn(self.conv(x)))
         return y

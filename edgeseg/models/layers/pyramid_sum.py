@@ -15,15 +15,15 @@ from edgeseg.models.layers.pyramid import pyramid_maps
 __all__ = ["PyramidSum"]
 
 
-def _paddle_conv(cin: int, cout: int) -> nn.Module:
-    return PaddleConv(cin, cout, 1, act="relu")
+def _paddle_conv(in_channels: int, out_channels: int) -> nn.Module:
+    return PaddleConv(in_channels, out_channels, 1, act="relu")
 
 
 class PyramidSum(nn.Module):
     """Average over each number of bins, 1x1, BN, ReLU, back to full size; the sum goes through `conv_out`.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         inner: Channels of the pooled maps.
         conv_out: Runs on the sum, `inner` channels.
         bins: Bins along each side, one entry per branch.
@@ -32,12 +32,12 @@ class PyramidSum(nn.Module):
         key: Name of the branches.
 
     Shape:
-        (N, cin, H, W) -> what `conv_out` gives at (H, W), any size.
+        (N, in_channels, H, W) -> what `conv_out` gives at (H, W), any size.
     """
 
     def __init__(
         self,
-        cin: int,
+        in_channels: int,
         inner: int,
         conv_out: nn.Module,
         *,
@@ -48,14 +48,14 @@ class PyramidSum(nn.Module):
     ) -> None:
         super().__init__()
         # published keys count the pool, which has no weights and runs in `pyramid_maps`
-        branches = (nn.Sequential(nn.Identity(), branch(cin, inner)) for _ in bins)
+        branches = (nn.Sequential(nn.Identity(), branch(in_channels, inner)) for _ in bins)
         self.key = key
         self.add_module(key, nn.ModuleList(branches))
         self.conv_out = conv_out
         self.bins, self.align_corners = bins, align_corners
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to the same height and width."""
+        """Compute maps (N, in_channels, H, W) to the same height and width."""
         branches = self.get_submodule(self.key).children()
         maps = pyramid_maps(x, branches, align_corners=self.align_corners, bins=self.bins)
         y: Tensor = self.conv_out(sum(maps[1:], start=maps[0]))

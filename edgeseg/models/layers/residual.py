@@ -7,7 +7,7 @@ ReLU hands on the sum itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,32 +15,49 @@ from torch.nn import functional as F
 
 from edgeseg.models.layers.folding import fold_bn_pair
 
-__all__ = ["BasicBlock", "Bottleneck", "Norm", "ResidualBlock", "WideBottleneck", "activate", "residual_layer"]
+__all__ = [
+    "BasicBlock",
+    "BlockStyle",
+    "Bottleneck",
+    "Norm",
+    "ResidualBlock",
+    "WideBottleneck",
+    "activate",
+    "residual_layer",
+]
 
 Norm = Callable[[int], nn.Module]
 """Makes the normalisation of so many channels."""
 
 
 def activate(x: Tensor, slope: float) -> Tensor:
-    """ReLU, or leaky ReLU where `slope` is not zero."""
+    """Compute ReLU, or leaky ReLU where `slope` is not zero."""
     return F.leaky_relu(x, slope) if slope else torch.relu(x)
 
 
-def _shortcut(cin: int, cout: int, stride: int, norm: Norm, avg_down: bool) -> nn.Sequential | None:
-    """Strided 1x1 and norm where the shape changes; with `avg_down` an average pool strides."""
-    if stride == 1 and cin == cout:
+def _shortcut(in_channels: int, out_channels: int, stride: int, norm: Norm, avg_down: bool) -> nn.Sequential | None:
+    """Build a strided 1x1 and norm where the shape changes; with `avg_down` an average pool strides."""
+    if stride == 1 and in_channels == out_channels:
         return None
     if avg_down and stride > 1:
         pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)
-        return nn.Sequential(pool, nn.Conv2d(cin, cout, 1, bias=False), norm(cout))
-    return nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), norm(cout))
+        return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), norm(out_channels))
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
+
+
+class BlockStyle(TypedDict, total=False):
+    """Options of a residual block that all blocks of a network share; see `ResidualBlock`."""
+
+    norm: Norm
+    slope: float
+    avg_down: bool
 
 
 class ResidualBlock(nn.Module):
     """Convolutions in a row, a norm after each and an activation between, and a shortcut.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         width: Inner channels; the output has `expansion` times as many.
         stride: Of the first 3x3.
         relu: End in a ReLU; None is as the kind of block usually does.
@@ -61,7 +78,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(
         self,
-        cin: int,
+        in_channels: int,
         width: int,
         *,
         stride: int = 1,
@@ -72,19 +89,19 @@ class ResidualBlock(nn.Module):
         avg_down: bool = False,
     ) -> None:
         super().__init__()
-        cout = width * self.expansion
-        widths = [cin, *[width] * (len(self.kernels) - 1), cout]
+        out_channels = width * self.expansion
+        widths = [in_channels, *[width] * (len(self.kernels) - 1), out_channels]
         for k, kernel in enumerate(self.kernels):
             strides = k == self.kernels.index(3)
-            step, spread = (stride, dilation) if strides else (1, 1)
-            pad = spread * (kernel // 2)
-            self.add_module(f"conv{k + 1}", nn.Conv2d(widths[k], widths[k + 1], kernel, step, pad, spread, bias=False))
+            step, dilated = (stride, dilation) if strides else (1, 1)
+            pad = dilated * (kernel // 2)
+            self.add_module(f"conv{k + 1}", nn.Conv2d(widths[k], widths[k + 1], kernel, step, pad, dilated, bias=False))
             self.add_module(f"bn{k + 1}", norm(widths[k + 1]))
-        self.downsample = _shortcut(cin, cout, stride, norm, avg_down)
+        self.downsample = _shortcut(in_channels, out_channels, stride, norm, avg_down)
         self.relu, self.slope = self.ends_in_relu if relu is None else relu, slope
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, expansion * width, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, expansion * width, H / stride, W / stride)."""
         y = x
         for k in range(len(self.kernels)):
             y = activate(y, self.slope) if k else y
@@ -119,13 +136,13 @@ class WideBottleneck(Bottleneck):
 
 
 def residual_layer(
-    block: type[BasicBlock] | type[Bottleneck], cin: int, width: int, blocks: int, *, stride: int = 1
+    block: type[BasicBlock] | type[Bottleneck], in_channels: int, width: int, blocks: int, *, stride: int = 1
 ) -> nn.Sequential:
-    """`blocks` residual blocks of the DDRNet line in a row. The first strides.
+    """Build `blocks` residual blocks of the DDRNet line in a row. The first strides.
 
     Basic blocks end in a ReLU except the last of two or more; bottlenecks never do.
     """
     relu = [block is BasicBlock and (k < blocks - 1 or blocks == 1) for k in range(blocks)]
-    first = block(cin, width, stride=stride, relu=relu[0])
+    first = block(in_channels, width, stride=stride, relu=relu[0])
     rest = [block(width * block.expansion, width, relu=relu[k]) for k in range(1, blocks)]
     return nn.Sequential(first, *rest)

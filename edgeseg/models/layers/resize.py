@@ -36,7 +36,7 @@ class Upsample(nn.Module):
         self.factor, self.align_corners = factor, align_corners
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to (N, C, factor * H, factor * W)."""
+        """Turn maps (N, C, H, W) into (N, C, factor * H, factor * W)."""
         return upsample(x, self.factor, align_corners=self.align_corners)
 
 

@@ -31,15 +31,23 @@ class SeparableConv(nn.Module):
         self.add_module(names[1], pointwise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, H / stride, W / stride)."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, H / stride, W / stride)."""
         for name in self.names:
             x = self.get_submodule(name)(x)
         return x
 
 
 def separable_conv_bn(
-    cin: int, cout: int, kernel: int = 3, *, stride: int = 1, dilation: int = 1, inner_relu: bool = False
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    inner_relu: bool = False,
 ) -> SeparableConv:
-    """mmsegmentation's: depthwise, BN, ReLU where `inner_relu`, 1x1, BN, ReLU."""
-    depthwise = ConvBN(cin, cin, kernel, stride=stride, dilation=dilation, groups=cin, relu=inner_relu)
-    return SeparableConv(depthwise, ConvBN(cin, cout, 1))
+    """Build mmsegmentation's separable convolution: depthwise, BN, ReLU where `inner_relu`, 1x1, BN, ReLU."""
+    depthwise = ConvBN(
+        in_channels, in_channels, kernel, stride=stride, dilation=dilation, groups=in_channels, relu=inner_relu
+    )
+    return SeparableConv(depthwise, ConvBN(in_channels, out_channels, 1))

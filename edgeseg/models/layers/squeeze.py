@@ -86,8 +86,8 @@ class LinearSqueeze(LinearGate):
         hidden = channels // divide
         widths = [channels, channels] if divide == 1 else [channels, hidden, channels]
         layers: list[nn.Module] = []
-        for cin, cout in pairwise(widths):
-            layers += [nn.Linear(cin, cout), nn.PReLU(cout)]
+        for in_channels, out_channels in pairwise(widths):
+            layers += [nn.Linear(in_channels, out_channels), nn.PReLU(out_channels)]
         super().__init__("dense", layers)
 
 

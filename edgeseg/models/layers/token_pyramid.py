@@ -36,31 +36,31 @@ class MobileBlock(nn.Module):
     """1x1 to `expand` times the width (none for 1), depthwise convolution, linear 1x1; plus the input where possible.
 
     Args:
-        cin: Input channels.
+        in_channels: Input channels.
         row: Kernel, expansion, output channels, stride.
     """
 
-    def __init__(self, cin: int, row: Row) -> None:
+    def __init__(self, in_channels: int, row: Row) -> None:
         super().__init__()
-        kernel, expand, cout, stride = row
-        inner = cin * expand
-        widen = [] if expand == 1 else [conv_bn(cin, inner), nn.ReLU()]
+        kernel, expand, out_channels, stride = row
+        inner = in_channels * expand
+        widen = [] if expand == 1 else [conv_bn(in_channels, inner), nn.ReLU()]
         deepen = [conv_bn(inner, inner, kernel, stride=stride, groups=inner), nn.ReLU()]
-        self.conv = nn.Sequential(*widen, *deepen, conv_bn(inner, cout))
-        self.add = stride == 1 and cin == cout
+        self.conv = nn.Sequential(*widen, *deepen, conv_bn(inner, out_channels))
+        self.add = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, cin, H, W) to (N, cout, ceil(H / stride), ceil(W / stride))."""
+        """Turn maps (N, in_channels, H, W) into (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         y: Tensor = self.conv(x)
         return x + y if self.add else y
 
 
-def stem(cout: int) -> nn.Sequential:
-    """3x3 with stride 2, BN, ReLU on an image."""
-    return nn.Sequential(conv_bn(3, cout, 3, stride=2), nn.ReLU())
+def stem(out_channels: int) -> nn.Sequential:
+    """Build 3x3 with stride 2, BN, ReLU on an image."""
+    return nn.Sequential(conv_bn(3, out_channels, 3, stride=2), nn.ReLU())
 
 
-def add_blocks(owner: nn.Module, cin: int, rows: Sequence[Row]) -> list[str]:
+def add_blocks(owner: nn.Module, in_channels: int, rows: Sequence[Row]) -> list[str]:
     """Add the blocks of `rows` to `owner` as ``layer1``, ``layer2``, ...
 
     Returns:
@@ -69,8 +69,8 @@ def add_blocks(owner: nn.Module, cin: int, rows: Sequence[Row]) -> list[str]:
     names = []
     for k, row in enumerate(rows):
         names.append(f"layer{k + 1}")
-        owner.add_module(names[-1], MobileBlock(cin, row))
-        cin = row[2]
+        owner.add_module(names[-1], MobileBlock(in_channels, row))
+        in_channels = row[2]
     return names
 
 
@@ -89,7 +89,7 @@ class TransformerBlock(nn.Module):
         self.mlp = ConvMLP(channels, ratio * channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, channels, H, W) to the same shape."""
+        """Turn maps (N, channels, H, W) into maps of the same shape."""
         x = x + self.attn(x)
         y: Tensor = x + self.mlp(x)
         return y
@@ -103,7 +103,7 @@ class Transformer(nn.Module):
         self.transformer_blocks = nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (N, C, H, W) to the same shape."""
+        """Turn maps (N, C, H, W) into maps of the same shape."""
         y: Tensor = self.transformer_blocks(x)
         return y
 
@@ -114,20 +114,20 @@ class Inject(nn.Module):
     Args:
         local: Channels of the local map.
         globe: Channels of the global map.
-        cout: Output channels.
+        out_channels: Output channels.
         add: Also add a projection of the global map.
     """
 
-    def __init__(self, local: int, globe: int, cout: int, *, add: bool) -> None:
+    def __init__(self, local: int, globe: int, out_channels: int, *, add: bool) -> None:
         super().__init__()
-        self.local_embedding = ConvBN(local, cout, 1, relu=False)
-        self.global_act = ConvBN(globe, cout, 1, relu=False)
+        self.local_embedding = ConvBN(local, out_channels, 1, relu=False)
+        self.global_act = ConvBN(globe, out_channels, 1, relu=False)
         self.add = add
         if add:
-            self.global_embedding = ConvBN(globe, cout, 1, relu=False)
+            self.global_embedding = ConvBN(globe, out_channels, 1, relu=False)
 
     def forward(self, local: Tensor, globe: Tensor) -> Tensor:
-        """Maps (N, local, H, W) and (N, globe, h, w) to (N, cout, H, W)."""
+        """Turn maps (N, local, H, W) and (N, globe, h, w) into (N, out_channels, H, W)."""
         y: Tensor = self.local_embedding(local) * resize_like(F.hardsigmoid(self.global_act(globe)), local)
         return y + resize_like(self.global_embedding(globe), local) if self.add else y
 
@@ -148,7 +148,7 @@ class FuseHead(nn.Module):
         self.conv_seg = nn.Conv2d(channels, num_classes, 1)
 
     def classify(self, x: Tensor) -> Tensor:
-        """Logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
+        """Compute logits (N, num_classes, H, W) of a map (N, channels, H, W)."""
         y: Tensor = self.conv_seg(self.dropout(self.linear_fuse(x)))
         return y
 
@@ -169,11 +169,11 @@ class TokenSegmentor(nn.Module):
         self.feature_info = tuple(feature_info)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The maps of an image (N, 3, H, W) that the head takes."""
+        """Compute the maps of an image (N, 3, H, W) that the head takes."""
         maps: list[Tensor] = self.backbone(image)
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8; see the class."""
+        """Compute logits at stride 8; see the class."""
         logits: Tensor = self.decode_head(self.backbone(image))
         return logits

@@ -20,12 +20,12 @@ __all__ = ["FFN", "MultiheadAttention", "TransformerLayer", "map_to_tokens", "to
 
 
 def map_to_tokens(x: Tensor) -> Tensor:
-    """Maps (N, C, H, W) as tokens (N, H * W, C), row by row."""
+    """Compute maps (N, C, H, W) as tokens (N, H * W, C), row by row."""
     return x.flatten(2).transpose(1, 2)
 
 
 def tokens_to_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """Tokens (N, H * W, C) as maps (N, C, H, W); `size` is (H, W)."""
+    """Compute tokens (N, H * W, C) as maps (N, C, H, W); `size` is (H, W)."""
     n, _, channels = tokens.shape
     return tokens.transpose(1, 2).reshape(n, channels, *size)
 
@@ -42,7 +42,7 @@ class _PackedAttention(nn.Module):
         self.out_proj = nn.Linear(channels, channels, bias=bias)
 
     def _project(self, query: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values; of one product where all have one source."""
+        """Compute queries, keys and values; of one product where all have one source."""
         if context is None:
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
             return q, k, v
@@ -52,7 +52,7 @@ class _PackedAttention(nn.Module):
         return F.linear(query, self.in_proj_weight[:width], biases[0]), k, v
 
     def _split(self, x: Tensor) -> Tensor:
-        """(N, L, C) as (N, heads, L, C / heads)."""
+        """Compute (N, L, C) as (N, heads, L, C / heads)."""
         n, length, channels = x.shape
         return x.reshape(n, length, self.heads, channels // self.heads).transpose(1, 2)
 
@@ -85,7 +85,7 @@ class MultiheadAttention(nn.Module):
         self.attn = _PackedAttention(channels, heads, bias=bias)
 
     def forward(self, query: Tensor, context: Tensor | None = None) -> Tensor:
-        """What the tokens gather; without the skip."""
+        """Compute what the tokens gather; without the skip."""
         y: Tensor = self.attn(query, context)
         return y
 
@@ -107,7 +107,7 @@ class FFN(nn.Module):
         self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], channels))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (..., channels) to the same shape; without the skip."""
+        """Turn tokens (..., channels) into tokens of the same shape; without the skip."""
         y: Tensor = self.layers(tokens)
         return y
 
@@ -134,7 +134,7 @@ class TransformerLayer(nn.Module):
         self.ffn = FFN(channels, inner, num_fcs=num_fcs)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, L, channels) to the same shape."""
+        """Turn tokens (N, L, channels) into tokens of the same shape."""
         tokens = tokens + self.attn(self.ln1(tokens))
         y: Tensor = tokens + self.ffn(self.ln2(tokens))
         return y

@@ -54,7 +54,7 @@ def max_unpool(x: Tensor, masks: list[Tensor], size: tuple[int, int]) -> Tensor:
         (N, C, *size).
     """
     n, c, h, w = x.shape
-    spread = torch.stack([x * mask for mask in masks], dim=2).reshape(n, 4 * c, h, w)
-    full = F.pixel_shuffle(spread, 2)
+    planes = torch.stack([x * mask for mask in masks], dim=2).reshape(n, 4 * c, h, w)
+    full = F.pixel_shuffle(planes, 2)
     below, right = size[0] - 2 * h, size[1] - 2 * w
     return F.pad(full, (0, right, 0, below)) if below or right else full

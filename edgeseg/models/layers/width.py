@@ -6,7 +6,7 @@ __all__ = ["make_divisible"]
 
 
 def make_divisible(value: float, divisor: int) -> int:
-    """The multiple of `divisor` nearest to `value`, not below `divisor` and not more than a tenth below `value`.
+    """Return the multiple of `divisor` nearest to `value`, not below `divisor` and not more than a tenth below `value`.
 
     Sandler et al., "MobileNetV2", CVPR 2018, arXiv 1801.04381 (the authors' code).
     """

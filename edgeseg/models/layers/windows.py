@@ -13,14 +13,14 @@ __all__ = ["fold_windows", "unfold_windows"]
 
 
 def _one_hot(channels: int, kernel: int, like: Tensor) -> Tensor:
-    """Weights (channels * kernel^2, 1, kernel, kernel): one place of the window each."""
+    """Compute weights (channels * kernel^2, 1, kernel, kernel): one place of the window each."""
     places = kernel * kernel
     one = torch.eye(places, dtype=like.dtype, device=like.device).reshape(places, 1, kernel, kernel)
     return one.repeat(channels, 1, 1, 1)
 
 
 def unfold_windows(x: Tensor, kernel: int) -> Tensor:
-    """The window around every pixel.
+    """Compute the window around every pixel.
 
     Args:
         x: Maps (N, C, H, W); outside them are zeros.
@@ -33,6 +33,6 @@ def unfold_windows(x: Tensor, kernel: int) -> Tensor:
 
 
 def fold_windows(windows: Tensor, kernel: int) -> Tensor:
-    """The transpose of `unfold_windows`: windows (N, C * kernel^2, H, W) are summed where they overlap."""
+    """Compute the transpose of `unfold_windows`: windows (N, C * kernel^2, H, W) are summed where they overlap."""
     channels = windows.shape[1] // (kernel * kernel)
     return F.conv_transpose2d(windows, _one_hot(channels, kernel, windows), padding=kernel // 2, groups=channels)

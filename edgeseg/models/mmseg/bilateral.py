@@ -46,7 +46,7 @@ _STDC_KEYS: tuple[Rule, ...] = (
 
 
 def _conv_then_bn(before: str, after: str) -> tuple[Rule, Rule]:
-    """Layers 0 and 1 of a Sequential become ``conv`` and ``bn`` of a module."""
+    """Rename layers 0 and 1 of a Sequential to ``conv`` and ``bn`` of a module."""
     return (rf"{before}\.0\.", rf"{after}.conv."), (rf"{before}\.1\.", rf"{after}.bn.")
 
 
@@ -81,7 +81,7 @@ _V2_KEYS: tuple[Rule, ...] = (
 
 @register_backbone("bisenetv1_mmseg")
 def bisenetv1() -> BiSeNetV1Trunk:
-    """BiSeNet on ResNet-18: the fused map, and the context at strides 8 and 16."""
+    """Build BiSeNet on ResNet-18: the fused map, and the context at strides 8 and 16."""
     module = BiSeNetV1Trunk(relu=True)
     publish_keys(module, _V1_KEYS)
     return module
@@ -89,14 +89,14 @@ def bisenetv1() -> BiSeNetV1Trunk:
 
 @register_backbone("bisenetv2_mmseg")
 def bisenetv2() -> BiSeNetV2Trunk:
-    """BiSeNet V2: the aggregated map, and the semantic branch's at strides 4, 8, 16 and 32."""
+    """Build BiSeNet V2: the aggregated map, and the semantic branch's at strides 4, 8, 16 and 32."""
     module = BiSeNetV2Trunk(bilinear=True)
     publish_keys(module, _V2_KEYS)
     return module
 
 
 def stdc(blocks: tuple[int, int, int] = STDC1_BLOCKS) -> STDCTrunk:
-    """STDC with its context path: the map at stride 8, the context at strides 16 and 8, and the fused map."""
+    """Build STDC with its context path: the map at stride 8, the context at strides 16 and 8, and the fused map."""
     module = STDCTrunk(blocks, style=MMSEG)
     publish_keys(module, _STDC_KEYS)
     return module

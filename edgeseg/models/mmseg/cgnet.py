@@ -16,7 +16,7 @@ __all__ = ["cgnet"]
 
 
 def _stage(match: re.Match[str]) -> str:
-    """The strided block, ``level2_0``, becomes the first of its row, ``level1.0``; the others follow it."""
+    """Rename the strided block, ``level2_0``, to the first of its row, ``level1.0``; the others follow it."""
     block = 0 if match[2] is None else int(match[2]) + 1
     return f"level{int(match[1]) - 1}.{block}."
 
@@ -39,7 +39,7 @@ _KEYS: tuple[Rule, ...] = (
 
 @register_backbone("cgnet_mmseg")
 def cgnet() -> CGNetTrunk:
-    """CGNet with 3 and 21 blocks: maps of 35, 131 and 256 channels at strides 2, 4 and 8."""
+    """Build CGNet with 3 and 21 blocks: maps of 35, 131 and 256 channels at strides 2, 4 and 8."""
     module = CGNetTrunk()
     publish_keys(module, _KEYS)
     return module

@@ -50,12 +50,12 @@ _POOLING: tuple[Rule, ...] = (
 
 
 def _branch(own: str, published: str) -> tuple[Rule, ...]:
-    """Layers 3, 4 and 5 of a branch become 0, 1 and 2 of a list."""
+    """Renumber layers 3, 4 and 5 of a branch as 0, 1 and 2 of a list."""
     return tuple((rf"^layer{k + 3}{own}\.", f"{published}_branch_layers.{k}.") for k in range(3))
 
 
 def _exchange(own: str, published: str) -> tuple[Rule, ...]:
-    """A convolution with BN after layers 3 and 4 becomes number 1 and 2."""
+    """Renumber a convolution with BN after layers 3 and 4 as 1 and 2."""
     return tuple(
         (rf"^{own}{k + 2}((?:\.f_[ip])?)\.{i}\.", rf"{published}_{k}\1.{leaf}.")
         for k in (1, 2)
@@ -110,12 +110,12 @@ class DDRNetBackbone(DDRNetTrunk):
         publish_keys(self, _DDR_KEYS)
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """Two maps of an image; see the class."""
+        """Compute two maps of an image; see the class."""
         return list(self.maps(image))
 
 
 def ddrnet(plan: Plan = NORMAL) -> DDRNetBackbone:
-    """DDRNet-23 by its widths and depths."""
+    """Build DDRNet-23 by its widths and depths."""
     return DDRNetBackbone(plan)
 
 
@@ -125,7 +125,7 @@ PIDNET_L: PIDNetOptions = {"m": 3, "n": 4, "planes": 64, "ppm_planes": 112, "lar
 
 
 def pidnet(**options: Unpack[PIDNetOptions]) -> PIDNetTrunk:
-    """PIDNet by its widths and depths: `PIDNET_S`, `PIDNET_M` or `PIDNET_L`."""
+    """Build PIDNet by its widths and depths: `PIDNET_S`, `PIDNET_M` or `PIDNET_L`."""
     module = PIDNetTrunk(stem_bias=False, **options)
     publish_keys(module, _PID_KEYS)
     return module

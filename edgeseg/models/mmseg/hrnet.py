@@ -45,7 +45,7 @@ ALL: _Joined = {
     )
 )
 def mmseg_ocrnet_hr18s(*, num_classes: int = 19) -> Segmentor:
-    """OCRNet on HRNetV2-W18-Small; logits at stride 4."""
+    """Build OCRNet on HRNetV2-W18-Small; logits at stride 4."""
     coarse = FCNHead(
         **ALL, channels=sum(WIDTHS), kernel_size=1, num_convs=1, concat_input=False, num_classes=num_classes
     )

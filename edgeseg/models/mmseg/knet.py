@@ -35,7 +35,7 @@ def _aux(num_classes: int, aux: bool) -> FCNHead | None:
 
 @register(_SPEC(params=33_857_651))
 def mmseg_knet_fcn_r18(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """K-Net over FCN on ResNet-18 at stride 8, 512 channels wide."""
+    """Build K-Net over FCN on ResNet-18 at stride 8, 512 channels wide."""
     first = FCNHead(in_channels=WIDTHS[-1], in_index=3, channels=512, num_classes=num_classes)
     head = IterativeDecodeHead(kernel_generate_head=first)
     return Segmentor(resnet(18, output_stride=8), head, auxiliary_head=_aux(num_classes, aux))
@@ -43,7 +43,7 @@ def mmseg_knet_fcn_r18(*, num_classes: int = 19, aux: bool = False) -> Segmentor
 
 @register(_SPEC(params=54_019_187))
 def mmseg_knet_upernet_r18(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """K-Net over UPerNet on ResNet-18, 512 channels wide; logits at stride 4."""
+    """Build K-Net over UPerNet on ResNet-18, 512 channels wide; logits at stride 4."""
     first = UPerHead(in_channels=WIDTHS, in_index=range(len(WIDTHS)), channels=512, num_classes=num_classes)
     head = IterativeDecodeHead(kernel_generate_head=first)
     return Segmentor(resnet(18), head, auxiliary_head=_aux(num_classes, aux))

@@ -37,11 +37,11 @@ def _segmentor(rows: tuple[Row, ...], taps: tuple[int, int, int], num_classes: i
 
 @register(_SPEC(params=3_284_547))
 def mmseg_lraspp_mbv3_large(*, num_classes: int = 19) -> Segmentor:
-    """LRASPP on MobileNetV3-Large."""
+    """Build LRASPP on MobileNetV3-Large."""
     return _segmentor(LARGE, (1, 3, 16), num_classes)
 
 
 @register(_SPEC(params=1_140_787, accuracy="Cityscapes val mIoU 62.74 (mmsegmentation's metafile)"))
 def mmseg_lraspp_mbv3_small(*, num_classes: int = 19) -> Segmentor:
-    """LRASPP on MobileNetV3-Small."""
+    """Build LRASPP on MobileNetV3-Small."""
     return _segmentor(SMALL, (0, 1, 12), num_classes)

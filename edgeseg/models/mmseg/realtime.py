@@ -40,7 +40,7 @@ __all__ = [
 def _fcn(
     num_classes: int, width: int, channels: int, index: int, *, num_convs: int = 1, align_corners: bool = False
 ) -> FCNHead:
-    """The FCN head of these networks, which does not join its input."""
+    """Build the FCN head of these networks, which does not join its input."""
     return FCNHead(
         in_channels=width, in_index=index, channels=channels, num_convs=num_convs, concat_input=False,
         align_corners=align_corners, num_classes=num_classes,
@@ -59,7 +59,7 @@ def _fcn(
     )
 )
 def mmseg_bisenetv1_r18(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """BiSeNet on ResNet-18."""
+    """Build BiSeNet on ResNet-18."""
     auxiliary = [_fcn(num_classes, 128, 64, index) for index in (1, 2)] if aux else None
     return Segmentor(bilateral.bisenetv1(), _fcn(num_classes, 256, 256, 0), auxiliary_head=auxiliary)
 
@@ -76,7 +76,7 @@ def mmseg_bisenetv1_r18(*, num_classes: int = 19, aux: bool = False) -> Segmento
     )
 )
 def mmseg_bisenetv2(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """BiSeNet V2."""
+    """Build BiSeNet V2."""
     widths = ((16, 16), (32, 64), (64, 256), (128, 1024))
     auxiliary = [_fcn(num_classes, *widths[k], k + 1, num_convs=2) for k in range(4)] if aux else None
     return Segmentor(bilateral.bisenetv2(), _fcn(num_classes, 128, 1024, 0), auxiliary_head=auxiliary)
@@ -103,13 +103,13 @@ def _stdc(blocks: tuple[int, int, int], num_classes: int, *, aux: bool) -> Segme
 
 @register(_STDC)
 def mmseg_stdc1(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """STDC1."""
+    """Build STDC1."""
     return _stdc(STDC1_BLOCKS, num_classes, aux=aux)
 
 
 @register(_STDC.but(params=12_305_587, accuracy=""))
 def mmseg_stdc2(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """STDC2."""
+    """Build STDC2."""
     return _stdc(STDC2_BLOCKS, num_classes, aux=aux)
 
 
@@ -126,7 +126,7 @@ def mmseg_stdc2(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     )
 )
 def mmseg_cgnet(*, num_classes: int = 19) -> Segmentor:
-    """CGNet with 3 and 21 blocks."""
+    """Build CGNet with 3 and 21 blocks."""
     return Segmentor(cgnet(), _fcn(num_classes, 256, 256, 2, num_convs=0))
 
 
@@ -149,18 +149,13 @@ def _ddrnet(plan: Plan, num_classes: int, *, aux: bool) -> Segmentor:
 
 @register(_DDRNET)
 def mmseg_ddrnet_23(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """DDRNet-23."""
+    """Build DDRNet-23."""
     return _ddrnet(NORMAL, num_classes, aux=aux)
 
 
-@register(
-    _DDRNET.but(
-        params=5_695_923,
-        accuracy="Cityscapes val mIoU 77.84 (mmsegmentation's metafile)",
-    )
-)
+@register(_DDRNET.but(params=5_695_923, accuracy="Cityscapes val mIoU 77.84 (mmsegmentation's metafile)"))
 def mmseg_ddrnet_23_slim(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """DDRNet-23-slim."""
+    """Build DDRNet-23-slim."""
     return _ddrnet(SLIM, num_classes, aux=aux)
 
 
@@ -185,27 +180,17 @@ def _pidnet(backbone: PIDNetTrunk, channels: int, num_classes: int, *, aux: bool
 
 @register(_PIDNET)
 def mmseg_pidnet_s(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """PIDNet-S."""
+    """Build PIDNet-S."""
     return _pidnet(dual.pidnet(**dual.PIDNET_S), 128, num_classes, aux=aux)
 
 
-@register(
-    _PIDNET.but(
-        params=28_538_387,
-        accuracy="Cityscapes val mIoU 80.22 (mmsegmentation's metafile)",
-    )
-)
+@register(_PIDNET.but(params=28_538_387, accuracy="Cityscapes val mIoU 80.22 (mmsegmentation's metafile)"))
 def mmseg_pidnet_m(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """PIDNet-M."""
+    """Build PIDNet-M."""
     return _pidnet(dual.pidnet(**dual.PIDNET_M), 128, num_classes, aux=aux)
 
 
-@register(
-    _PIDNET.but(
-        params=36_939_443,
-        accuracy="",
-    )
-)
+@register(_PIDNET.but(params=36_939_443, accuracy=""))
 def mmseg_pidnet_l(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """PIDNet-L."""
+    """Build PIDNet-L."""
     return _pidnet(dual.pidnet(**dual.PIDNET_L), 256, num_classes, aux=aux)

@@ -68,14 +68,14 @@ MMSEG = partial(
 
 
 def aux_head(num_classes: int, *, channels: int = 64) -> FCNHead:
-    """The training-only head on the third stage."""
+    """Build the training-only head on the third stage."""
     return FCNHead(
         in_channels=WIDTHS[2], in_index=2, channels=channels, num_convs=1, concat_input=False, num_classes=num_classes
     )
 
 
 def on_resnet18_d8(head: DecodeHead, *, aux: bool) -> Segmentor:
-    """A head on the ResNet-18 at stride 8."""
+    """Build a head on the ResNet-18 at stride 8."""
     return Segmentor(resnet(18, output_stride=8), head, auxiliary_head=aux_head(head.num_classes) if aux else None)
 
 
@@ -90,7 +90,7 @@ def on_resnet18_d8(head: DecodeHead, *, aux: bool) -> Segmentor:
     )
 )
 def mmseg_fcn_r18_d8(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """FCN on ResNet-18 at stride 8."""
+    """Build FCN on ResNet-18 at stride 8."""
     return on_resnet18_d8(FCNHead(**LAST, num_classes=num_classes), aux=aux)
 
 
@@ -104,7 +104,7 @@ def mmseg_fcn_r18_d8(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
     )
 )
 def mmseg_pspnet_r18_d8(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """PSPNet on ResNet-18 at stride 8."""
+    """Build PSPNet on ResNet-18 at stride 8."""
     return on_resnet18_d8(PSPHead(**LAST, num_classes=num_classes), aux=aux)
 
 
@@ -118,7 +118,7 @@ def mmseg_pspnet_r18_d8(*, num_classes: int = 19, aux: bool = False) -> Segmento
     )
 )
 def mmseg_deeplabv3_r18_d8(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """DeepLabV3 on ResNet-18 at stride 8."""
+    """Build DeepLabV3 on ResNet-18 at stride 8."""
     return on_resnet18_d8(ASPPHead(**LAST, dilations=(1, 12, 24, 36), num_classes=num_classes), aux=aux)
 
 
@@ -132,7 +132,7 @@ def mmseg_deeplabv3_r18_d8(*, num_classes: int = 19, aux: bool = False) -> Segme
     )
 )
 def mmseg_deeplabv3plus_r18_d8(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """DeepLabV3+ on ResNet-18 at stride 8; logits at stride 4."""
+    """Build DeepLabV3+ on ResNet-18 at stride 8; logits at stride 4."""
     head = DepthwiseSeparableASPPHead(
         **LAST, dilations=(1, 12, 24, 36), c1_in_channels=WIDTHS[0], c1_channels=12, num_classes=num_classes
     )
@@ -148,7 +148,7 @@ def mmseg_deeplabv3plus_r18_d8(*, num_classes: int = 19, aux: bool = False) -> S
     )
 )
 def mmseg_upernet_r18(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """UPerNet on ResNet-18, 512 channels wide."""
+    """Build UPerNet on ResNet-18, 512 channels wide."""
     head = UPerHead(in_channels=WIDTHS, in_index=LEVELS, channels=512, num_classes=num_classes)
     return Segmentor(resnet(18), head, auxiliary_head=aux_head(num_classes, channels=256) if aux else None)
 
@@ -169,7 +169,7 @@ def _fpn_head(num_classes: int, *, dropout_ratio: float) -> FPNHead:
     )
 )
 def mmseg_semfpn_r18(*, num_classes: int = 19) -> Segmentor:
-    """Semantic FPN on ResNet-18."""
+    """Build Semantic FPN on ResNet-18."""
     return Segmentor(resnet(18), _fpn_head(num_classes, dropout_ratio=0.1), neck=FPN(in_channels=WIDTHS))
 
 
@@ -188,7 +188,7 @@ def mmseg_semfpn_r18(*, num_classes: int = 19) -> Segmentor:
     )
 )
 def mmseg_pointrend_r18(*, num_classes: int = 19) -> Segmentor:
-    """PointRend on Semantic FPN on ResNet-18: 8196 points in each of two steps."""
+    """Build PointRend on Semantic FPN on ResNet-18: 8196 points in each of two steps."""
     heads = (
         _fpn_head(num_classes, dropout_ratio=-1),
         PointHead(in_channels=(256,), in_index=(0,), channels=256, dropout_ratio=-1, num_classes=num_classes),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from edgeseg.models.backbones.vit import VisionTransformer, vit
+from edgeseg.models.backbones.vit import VisionTransformer, ViTOptions, vit
 from edgeseg.models.heads.base import DecodeHead
 from edgeseg.models.heads.dpt import DPTHead
 from edgeseg.models.heads.fcn import FCNHead
@@ -60,12 +60,13 @@ _SEGMENTER = MMSEG(
 
 
 def _tiny_vit(**options: Any) -> VisionTransformer:
-    """The made-up transformer: 48 channels, 4 layers, every one put out, positions for 128x128."""
-    return VisionTransformer(img_size=128, embed_dims=_WIDTH, num_layers=4, num_heads=3, out_indices=_TAPS, **options)
+    """Build the made-up transformer: 48 channels, 4 layers, every one put out, positions for 128x128."""
+    plan = ViTOptions(img_size=128, embed_dims=_WIDTH, num_layers=4, num_heads=3, out_indices=_TAPS, **options)
+    return VisionTransformer(plan)
 
 
 def _setr_up(num_classes: int, *, aux: bool, num_convs: int, up_scale: int, kernel_size: int) -> Segmentor:
-    """SETR with the upsampling head; the auxiliary ones are naive, on the earlier maps."""
+    """Build SETR with the upsampling head; the auxiliary ones are naive, on the earlier maps."""
     head = partial(
         SETRUPHead, in_channels=_WIDTH, channels=32, kernel_size=kernel_size, num_classes=num_classes, dropout_ratio=0
     )
@@ -78,19 +79,19 @@ def _setr_up(num_classes: int, *, aux: bool, num_convs: int, up_scale: int, kern
 
 @register(_SETR.but(params=155_443))
 def mmseg_setr_naive_tiny(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """SETR-Naive on a tiny transformer; logits at stride 4."""
+    """Build SETR-Naive on a tiny transformer; logits at stride 4."""
     return _setr_up(num_classes, aux=aux, num_convs=1, up_scale=4, kernel_size=1)
 
 
 @register(_SETR.but(params=195_571))
 def mmseg_setr_pup_tiny(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """SETR-PUP on a tiny transformer; logits at the size of the picture, rounded up to a multiple of 16."""
+    """Build SETR-PUP on a tiny transformer; logits at the size of the picture, rounded up to a multiple of 16."""
     return _setr_up(num_classes, aux=aux, num_convs=4, up_scale=2, kernel_size=3)
 
 
 @register(_SETR.but(params=226_163))
 def mmseg_setr_mla_tiny(*, num_classes: int = 19, aux: bool = False) -> Segmentor:
-    """SETR-MLA on a tiny transformer without class token; logits at stride 4."""
+    """Build SETR-MLA on a tiny transformer without class token; logits at stride 4."""
     width = 32
     head = SETRMLAHead(
         in_channels=(width,) * 4, in_index=_TAPS, channels=64, mla_channels=16, dropout_ratio=0, num_classes=num_classes
@@ -116,7 +117,7 @@ def mmseg_setr_mla_tiny(*, num_classes: int = 19, aux: bool = False) -> Segmento
     )
 )
 def mmseg_dpt_tiny(*, num_classes: int = 19) -> Segmentor:
-    """DPT on a tiny transformer, class tokens projected; logits at stride 2."""
+    """Build DPT on a tiny transformer, class tokens projected; logits at stride 2."""
     head = DPTHead(
         in_channels=(_WIDTH,) * 4, in_index=_TAPS, channels=32, embed_dims=_WIDTH, readout_type="project",
         post_process_channels=(12, 16, 24, 32), num_classes=num_classes,
@@ -143,7 +144,7 @@ def _mask_head(width: int, num_classes: int) -> SegmenterMaskTransformerHead:
     )
 )
 def mmseg_segmenter_vit_t(*, num_classes: int = 19) -> Segmentor:
-    """Segmenter's mask transformer on ViT-T/16; logits at stride 16."""
+    """Build Segmenter's mask transformer on ViT-T/16; logits at stride 16."""
     return _segmenter(_mask_head(192, num_classes), "tiny")
 
 
@@ -155,13 +156,13 @@ def mmseg_segmenter_vit_t(*, num_classes: int = 19) -> Segmentor:
     )
 )
 def mmseg_segmenter_vit_s(*, num_classes: int = 19) -> Segmentor:
-    """Segmenter's mask transformer on ViT-S/16; logits at stride 16."""
+    """Build Segmenter's mask transformer on ViT-S/16; logits at stride 16."""
     return _segmenter(_mask_head(384, num_classes), "small")
 
 
 @register(_SEGMENTER.but(params=21_990_547))
 def mmseg_segmenter_vit_s_linear(*, num_classes: int = 19) -> Segmentor:
-    """Segmenter's linear classifier on ViT-S/16; logits at stride 16."""
+    """Build Segmenter's linear classifier on ViT-S/16; logits at stride 16."""
     head = FCNHead(
         in_channels=384, channels=384, num_convs=0, concat_input=False, dropout_ratio=0, num_classes=num_classes
     )

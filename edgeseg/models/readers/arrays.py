@@ -21,7 +21,7 @@ _ORDERS = "<>=|"
 
 
 class Kind:
-    """A type of numbers; its byte order is told by a state that follows.
+    """A type of numbers; its byte order follows in a state.
 
     Args:
         spelled: As numpy spells it, such as ``"f4"``.
@@ -29,7 +29,7 @@ class Kind:
 
     def __init__(self, spelled: str) -> None:
         self.plain = _SPELLED.fullmatch(spelled) is not None
-        self.told = f"an array of type {one_line(spelled, 40)}"
+        self.description = f"an array of type {one_line(spelled, 40)}"
         self._order = spelled[0] if self.plain and spelled[0] in _ORDERS else "="
         self._number = spelled.lstrip(_ORDERS)
 
@@ -39,7 +39,7 @@ class Kind:
             raise damaged("an array's type is none")
         self._order = state[1]
         if any(part is not None for part in state[2:5]):
-            self.plain, self.told = False, "an array of structures"
+            self.plain, self.description = False, "an array of structures"
 
     @property
     def number(self) -> str:
@@ -53,7 +53,7 @@ class Kind:
 
 
 class Draft:
-    """An array before its state is told; `value` is what it is then."""
+    """An array before its state is read; `value` is what it is then."""
 
     def __init__(self) -> None:
         self.value: ArrayNote | Unsupported = Unsupported("an array without values")
@@ -74,12 +74,12 @@ def _note(data: object, kind: object, shape: object, fortran: bool) -> ArrayNote
     if not isinstance(kind, Kind):
         raise damaged("an array's type is none")
     if not kind.plain:
-        return Unsupported(kind.told)
+        return Unsupported(kind.description)
     sides = check_shape(shape)
-    held = data.encode("latin-1") if isinstance(data, str) else data
-    if not isinstance(held, (bytes, bytearray)) or math.prod(sides) * kind.width != len(held):
+    content = data.encode("latin-1") if isinstance(data, str) else data
+    if not isinstance(content, (bytes, bytearray)) or math.prod(sides) * kind.width != len(content):
         raise damaged(f"an array of shape {list(sides)} has other bytes than its shape and type need")
-    return ArrayNote(held, kind.number, sides, fortran)
+    return ArrayNote(content, kind.number, sides, fortran)
 
 
 def _kind(arguments: tuple[Any, ...], stream: Stream) -> object:
@@ -93,7 +93,7 @@ def _draft(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def _number(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """A numpy number as Python's."""
+    """Return a numpy number as Python's."""
     if len(arguments) != 2 or not isinstance(arguments[0], Kind):
         raise damaged("a numpy number is none")
     note = _note(arguments[1], arguments[0], (), False) if arguments[0].plain else None
@@ -101,7 +101,7 @@ def _number(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def _from_buffer(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """An array of protocol 5: ``(bytes, type, shape, order)``."""
+    """Return an array of protocol 5: ``(bytes, type, shape, order)``."""
     if len(arguments) != 4:
         raise damaged("an array's parts are none")
     draft = Draft()
@@ -110,7 +110,7 @@ def _from_buffer(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def stands_for(value: object) -> TensorNote | ArrayNote | Unsupported | None:
-    """What a value of a tree stands for as a tensor; None where it is something else.
+    """Return what a value of a tree stands for as a tensor; None where it is something else.
 
     Paddle writes some tensors as a pair of name and array.
     """

@@ -1,4 +1,4 @@
-"""Which reader reads a file, told by its first bytes and, where those say nothing, by its name."""
+"""Which reader reads a file, known by its first bytes and, where those say nothing, by its name."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ def read_tree(path: Path) -> Tree:
     if suffix == ".onnx":
         return Tree(read_onnx(path), (), size)
     if head.startswith(b"PK"):
-        return Tree(*_told(read_zip(path)))
+        return Tree(*_with_skipped(read_zip(path)))
     if suffix == ".safetensors" or _is_safetensors(head, size):
         return Tree(read_safetensors(path), (), size)
-    return Tree(*_told(read_stream(path) if head.startswith(MAGIC) else _read_pickle(path, head)))
+    return Tree(*_with_skipped(read_stream(path) if head.startswith(MAGIC) else _read_pickle(path, head)))
 
 
-def _told(read: tuple[object, Names, int]) -> tuple[object, tuple[str, ...], int]:
+def _with_skipped(read: tuple[object, Names, int]) -> tuple[object, tuple[str, ...], int]:
     root, names, size = read
     return root, names.skipped, size
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    """Whether a file of another name starts as a safetensors file does."""
+    """Check whether a file of another name starts as a safetensors file does."""
     return head[8:10] == b'{"' and 2 <= int.from_bytes(head[:8], "little") <= size - 8
 
 

@@ -1,4 +1,4 @@
-"""What a file is that is no checkpoint, told by its first bytes or by what an archive holds."""
+"""What a file is that is no checkpoint, judged by its first bytes or by what an archive holds."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_head(head: bytes) -> None:
 
 
 def looks_like_text(head: bytes) -> bool:
-    """Whether these bytes are something to read, such as a configuration or a message."""
+    """Check whether these bytes are something to read, such as a configuration or a message."""
     return len(head) > 0 and all(byte in b"\t\n\r\x0c" or 32 <= byte < 127 or byte >= 0xA0 for byte in head)
 
 

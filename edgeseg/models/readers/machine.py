@@ -46,7 +46,7 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> object:
-        """The object that the pickle holds; the stream then stands behind it.
+        """Return the object that the pickle holds; the stream then stands behind it.
 
         Raises:
             UnreadableError: No whole pickle, too much work, or names that have no place in a checkpoint.
@@ -194,27 +194,27 @@ class Machine:
     # --- arguments
 
     def text(self, count: int) -> str:
-        """The next `count` bytes as UTF-8."""
+        """Return the next `count` bytes as UTF-8."""
         return self._stream.take(count).decode("utf-8", "surrogatepass")
 
     def old_text(self, count: int) -> str:
-        """The next `count` bytes as Python 2 wrote both text and bytes."""
+        """Return the next `count` bytes as Python 2 wrote both text and bytes."""
         return self._stream.take(count).decode("latin-1")
 
     def quoted(self) -> str:
-        """A quoted line of protocol 0."""
+        """Return a quoted line of protocol 0."""
         line = self._stream.line(self._stream.size)
         if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
             raise ValueError
         return line[1:-1].decode("unicode_escape")
 
     def whole(self) -> int | bool:
-        """A number's line of protocol 0."""
+        """Return a number's line of protocol 0."""
         line = self._stream.line()
         return {b"00": False, b"01": True}.get(line, int(line.rstrip(b"L")))
 
     def long(self, count: int) -> int:
-        """The next `count` bytes as a number."""
+        """Return the next `count` bytes as a number."""
         if not 0 <= count <= _LONGEST_NUMBER:
             raise damaged(f"its pickle has a number of {count} bytes")
         return int.from_bytes(self._stream.take(count), "little", signed=True)
@@ -230,24 +230,24 @@ class Machine:
             raise damaged("its pickle has a protocol that does not exist")
 
     def number(self, form: str) -> int:
-        """The next number of a `struct` format."""
+        """Return the next number of a `struct` format."""
         return self._stream.number(form)
 
     def float64(self) -> float:
-        """The next eight bytes as a number."""
+        """Return the next eight bytes as a number."""
         value: float = struct.unpack(">d", self._stream.take(8))[0]
         return value
 
     def line(self) -> bytes:
-        """The next short line."""
+        """Return the next short line."""
         return self._stream.line()
 
     def long_line(self) -> bytes:
-        """The next line, of any length."""
+        """Return the next line, of any length."""
         return self._stream.line(self._stream.size)
 
     def sized(self, form: str) -> bytes | bytearray:
-        """Bytes after their length."""
+        """Return the bytes after their length."""
         return self._stream.take_own(self._stream.number(form))
 
 

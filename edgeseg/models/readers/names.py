@@ -22,7 +22,7 @@ _HOSTILE = {
     "os", "posix", "nt", "sys", "subprocess", "commands", "shutil", "socket", "ctypes", "_ctypes", "importlib",
     "runpy", "pty", "marshal", "code", "codeop", "pdb", "bdb", "timeit", "webbrowser", "operator", "_operator",
 }  # fmt: skip
-"""Modules that checkpoints do not name and attacks do. Nothing is called either way; the person is told."""
+"""Modules that checkpoints do not name and attacks do. Nothing is called either way; the user is warned."""
 _RENAMED = {"numpy._core": "numpy.core", "torch.tensor": "torch._tensor", "copy_reg": "copyreg"}
 
 
@@ -48,7 +48,7 @@ class Names:
         return Inert(name)
 
     def find(self, module: str, word: str) -> Name:
-        """The name, where it may be said at all.
+        """Return the name, where it may be said at all.
 
         Raises:
             UnreadableError: It stands for something that only code needs.
@@ -63,7 +63,7 @@ class Names:
         return name
 
     def build(self, target: object, arguments: tuple[Any, ...], stream: Stream) -> object:
-        """What calling `target` with the arguments gives.
+        """Return what calling `target` with the arguments gives.
 
         Raises:
             UnreadableError: The arguments of a builder cannot be.
@@ -85,7 +85,7 @@ class Names:
 
 
 def _inner_call(target: Name, arguments: tuple[Any, ...]) -> tuple[Name, tuple[Any, ...]]:
-    """The call itself, or that inside of a tensor subclass's rebuilding: ``(function, class, arguments, state)``."""
+    """Return the call itself, or the one that rebuilds a tensor subclass: ``(function, class, arguments, state)``."""
     while target.word in tensors.UNWRAPPED:
         if len(arguments) < 3 or not isinstance(arguments[0], Name) or not isinstance(arguments[2], tuple):
             raise damaged("a tensor's parts are none")
@@ -104,12 +104,12 @@ def _builder(name: Name) -> _Build | None:
 
 
 def _same(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """The items of a container as they are: copies would let a short pickle fill the memory."""
+    """Return the items of a container as they are: copies would let a short pickle fill the memory."""
     return arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else []
 
 
 def _pairs(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """A dict of a list of pairs."""
+    """Return a dict of a list of pairs."""
     made: dict[str, Any] = {}
     given = arguments[0] if arguments else ()
     if isinstance(given, dict):
@@ -126,12 +126,12 @@ def _pairs(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def _empty(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """The dict of a factory, filled by what follows."""
+    """Return the dict of a factory, filled by what follows."""
     return {}
 
 
 def _encoded(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """Bytes that protocols up to 2 write as text."""
+    """Return the bytes that protocols up to 2 write as text."""
     if not arguments or not isinstance(arguments[0], (str, bytes, bytearray)):
         return b""
     text = arguments[0]

@@ -80,7 +80,7 @@ class _Walk:
         self._left = _MOST_FIELDS
 
     def fields(self, span: Span) -> Iterator[Field]:
-        """The fields of the message that lies in `span`."""
+        """Return the fields of the message that lies in `span`."""
         at, end = span
         while at < end:
             self._left -= 1
@@ -99,7 +99,7 @@ class _Walk:
             at += size
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
-        """A whole number of variable length, and where it ends."""
+        """Return a whole number of variable length, and where it ends."""
         value = shift = 0
         while at < end and shift < 70:
             byte = self.view[at]
@@ -110,7 +110,7 @@ class _Walk:
         raise UnreadableError("is not a whole ONNX file (a number has no end)", AGAIN)
 
     def numbers(self, span: Span) -> list[int]:
-        """The whole numbers packed in `span`, as signed ones."""
+        """Return the whole numbers packed in `span`, as signed ones."""
         at, end = span
         found = []
         while at < end:
@@ -152,14 +152,14 @@ class _Tensor:
             self._packed.setdefault(number, []).append(self._values(number, wire, start, end))
 
     def _values(self, number: int, wire: int, start: int, end: int) -> bytes:
-        """The bytes of values that are not raw, in the type of their field."""
+        """Return the bytes of values that are not raw, in the type of their field."""
         if number in (_FLOATS, _DOUBLES):
             return self._walk.view[start:end]
         numbers = self._walk.numbers((start, end)) if wire == _BYTES else [start]
         return np.array([value & (1 << 64) - 1 for value in numbers], np.uint64).astype(_STORAGE[number]).tobytes()
 
     def note(self) -> tuple[str, Value | Unsupported]:
-        """Its name, and the note of the tensor."""
+        """Return its name, and the note of the tensor."""
         shown = one_line(self._name, 60)
         if self._external:
             raise UnreadableError(
@@ -180,7 +180,7 @@ class _Tensor:
         return self._name, self._listed(dtype, shape, shown)
 
     def _listed(self, dtype: torch.dtype, shape: tuple[int, ...], shown: str) -> Value:
-        """The note of values that are not raw: narrow ones stand in wider fields."""
+        """Return the note of values that are not raw: narrow ones stand in wider fields."""
         field, pieces = next(iter(self._packed.items()), (_FLOATS, []))
         data, width = b"".join(pieces), dtype.itemsize
         whole = field in (_FLOATS, _DOUBLES)

@@ -82,10 +82,10 @@ class Stored:
 
     Args:
         path: Of the file.
-        start: Of the bytes in it; None until a later part of the file tells.
+        start: Of the bytes in it; None until a later part of the file gives it.
         size: Of the bytes as read.
         packed: Of the bytes in the file where they are deflated.
-        checksum: CRC-32 of the bytes as read, where the file tells one.
+        checksum: CRC-32 of the bytes as read, where the file has one.
         swap: Bytes of a number that stand in the other order than this machine's; 1 where nothing is turned.
     """
 
@@ -104,7 +104,7 @@ class Stored:
         self._bytes: Tensor | None = None
 
     def read(self) -> Tensor:
-        """The bytes, shape (size,), uint8.
+        """Return the bytes, shape (size,), uint8.
 
         Raises:
             UnreadableError: They are not all there, or are not those that were written.
@@ -195,7 +195,7 @@ class TensorNote:
         made = torch.empty(0, dtype=self.dtype)
         made.set_(self.source.read().untyped_storage(), self.offset, self.size, self.stride)
         made = made.conj() if self.conjugated else made
-        made = torch._neg_view(made) if self.negated else made
+        made = torch.ops.aten._neg_view(made) if self.negated else made
         return made if self.cast is None else made.to(self.cast)
 
     @property
@@ -225,7 +225,7 @@ class ArrayNote:
     cast: torch.dtype | None = None
 
     def tensor(self) -> Tensor:
-        """A tensor of the machine's byte order, first axis slowest; over the bytes themselves where they are such."""
+        """Return a tensor of the machine's byte order, first axis slowest; over the bytes themselves where possible."""
         flat = np.frombuffer(self.data, dtype=np.dtype(self.number))
         array = flat.reshape(self.shape, order="F" if self.fortran else "C")
         ready = isinstance(self.data, bytearray) and array.dtype.isnative and array.flags.c_contiguous
@@ -244,7 +244,7 @@ Value = TensorNote | ArrayNote
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:
-    """The shape as whole numbers, not negative, of at most 32 axes.
+    """Return the shape as whole numbers, not negative, of at most 32 axes.
 
     Raises:
         UnreadableError: It is none.
@@ -257,7 +257,7 @@ def check_shape(shape: Any) -> tuple[int, ...]:
 
 
 def check_strides(shape: Sequence[int], stride: Any) -> tuple[int, ...]:
-    """The strides as whole numbers, one per axis, not negative.
+    """Return the strides as whole numbers, one per axis, not negative.
 
     Raises:
         UnreadableError: They are none.
@@ -270,17 +270,17 @@ def check_strides(shape: Sequence[int], stride: Any) -> tuple[int, ...]:
 
 
 def last_index(shape: Sequence[int], stride: Sequence[int]) -> int:
-    """Index of the last value, from the first one; -1 where there are no values."""
+    """Return the index of the last value, from the first one; -1 where there are no values."""
     return -1 if 0 in shape else sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a tensor that lies without gaps, first axis slowest."""
+    """Return the strides of a tensor that lies without gaps, first axis slowest."""
     return tuple(math.prod(max(1, side) for side in shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def turned(dtype: torch.dtype, little: bool) -> int:
-    """Bytes per number that must be turned round for this machine: 1 where nothing is."""
+    """Return the bytes per number that must be turned round for this machine: 1 where nothing is."""
     if little == (sys.byteorder == "little"):
         return 1
     return dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize

@@ -26,7 +26,7 @@ class UnreadableError(Exception):
 
 
 def damaged(why: object) -> UnreadableError:
-    """The refusal of a file whose bytes contradict each other, with what was found."""
+    """Return the refusal of a file whose bytes contradict each other, with what was found."""
     return UnreadableError(f"is damaged or truncated ({one_line(why, 160)})")
 
 

@@ -74,7 +74,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _note(
     path: Path, entry: Any, start: int, room: int, shown: str
 ) -> tuple[TensorNote | Unsupported, tuple[int, int]]:
-    """The note of one tensor, and its place among the bytes."""
+    """Return the note of one tensor, and its place among the bytes."""
     span = entry.get("data_offsets") if isinstance(entry, dict) else None
     if not isinstance(span, list) or len(span) != 2 or not all(type(at) is int for at in span):
         raise _broken(f"tensor '{shown}' has no place")

@@ -34,7 +34,7 @@ class Stream:
         return self.size - self.left
 
     def take(self, count: int) -> bytes:
-        """The next `count` bytes.
+        """Return the next `count` bytes.
 
         Raises:
             UnreadableError: There are not so many.
@@ -48,7 +48,7 @@ class Stream:
         return found
 
     def take_own(self, count: int) -> bytes | bytearray:
-        """The same; many bytes come in memory that a tensor can take over without a copy."""
+        """Return the same; many bytes come in memory that a tensor can take over without a copy."""
         if count < MANY or count > self.left:
             return self.take(count)
         made = bytearray(count)
@@ -58,7 +58,7 @@ class Stream:
         return made
 
     def code(self) -> bytes:
-        """The next opcode, which is a step of work.
+        """Return the next opcode, which is a step of work.
 
         Raises:
             UnreadableError: There is none, or it is one too many.
@@ -72,12 +72,12 @@ class Stream:
         return found
 
     def number(self, form: str) -> int:
-        """The next whole number, of a `struct` format."""
+        """Return the next whole number, of a `struct` format."""
         value: int = struct.unpack(form, self.take(struct.calcsize(form)))[0]
         return value
 
     def line(self, longest: int = _LONGEST_NAME) -> bytes:
-        """The bytes up to the next newline, without it.
+        """Return the bytes up to the next newline, without it.
 
         Raises:
             UnreadableError: There is no newline within `longest` bytes.

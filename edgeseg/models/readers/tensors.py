@@ -63,7 +63,7 @@ class Storage:
 
 
 def storage_type(name: Name) -> tuple[torch.dtype | None, int]:
-    """Type of a storage's values, None for quantised ones, and the bytes of one.
+    """Return the type of a storage's values, None for quantised ones, and the bytes of one.
 
     Raises:
         UnreadableError: No storage that PyTorch has.
@@ -77,7 +77,7 @@ def storage_type(name: Name) -> tuple[torch.dtype | None, int]:
 
 
 def torch_type(name: object) -> torch.dtype | None:
-    """The type that a name such as ``torch.float8_e5m2`` stands for; None where it is none that is read."""
+    """Return the type that a name such as ``torch.float8_e5m2`` stands for; None where it is none that is read."""
     word = getattr(name, "word", "")
     word = _ALIASES.get(word, word)
     dtype = getattr(torch, word, None) if getattr(name, "module", "") == "torch" and word in _TYPES else None
@@ -85,7 +85,7 @@ def torch_type(name: object) -> torch.dtype | None:
 
 
 def _tensor(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """``(storage, offset, shape, strides, gradient, hooks, metadata)``; older files end after the strides."""
+    """Return ``(storage, offset, shape, strides, gradient, hooks, metadata)``; older files end after the strides."""
     if len(arguments) < 4:
         raise damaged("a tensor's parts are none")
     metadata = arguments[6] if len(arguments) > 6 else None
@@ -93,7 +93,7 @@ def _tensor(arguments: tuple[Any, ...], stream: Stream) -> object:
 
 
 def _typed_tensor(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """The same with the type after the hooks, for types that have no storage of their own."""
+    """Return the same with the type after the hooks, for types that have no storage of their own."""
     if len(arguments) < 7:
         raise damaged("a tensor's parts are none")
     dtype = torch_type(arguments[6])
@@ -111,12 +111,12 @@ def _note(parts: tuple[Any, ...], dtype: torch.dtype | None, metadata: object) -
     if storage.dtype is None:
         return Unsupported("a quantised tensor")
     own: torch.dtype = storage.dtype
-    held, first = storage.count * own.itemsize, storage.first * own.itemsize
+    length, first = storage.count * own.itemsize, storage.first * own.itemsize
     seen: torch.dtype = own if dtype is None else dtype
     shape = check_shape(size)
     steps = check_strides(shape, stride)
     end = (offset + last_index(shape, steps) + 1) * seen.itemsize
-    if end > held or first % seen.itemsize:
+    if end > length or first % seen.itemsize:
         raise damaged(f"a tensor of shape {list(shape)} reaches beyond its storage")
     if math.prod(shape) * seen.itemsize > storage.bound:
         raise damaged(f"a tensor of shape {list(shape)} is larger than the file")
@@ -133,12 +133,12 @@ def _note(parts: tuple[Any, ...], dtype: torch.dtype | None, metadata: object) -
 
 
 def _first(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """A parameter is its tensor."""
+    """Return the tensor of a parameter."""
     return arguments[0] if arguments else Unsupported("a parameter without values")
 
 
 def _moved(arguments: tuple[Any, ...], stream: Stream) -> object:
-    """A tensor of another device, kept as numpy array or CPU tensor: ``(values, type, device, gradient)``."""
+    """Return a tensor of another device, kept as numpy array or CPU tensor: ``(values, type, device, gradient)``."""
     if len(arguments) < 2:
         raise damaged("a tensor's parts are none")
     values, dtype = arguments[0], torch_type(arguments[1])

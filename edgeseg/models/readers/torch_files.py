@@ -58,7 +58,7 @@ class _ZipStorages:
         self._sources: dict[str, Stored] = {}
 
     def find(self, identity: Any) -> Storage:
-        """The storage of ``("storage", type, key, device, number of values)``."""
+        """Return the storage of ``("storage", type, key, device, number of values)``."""
         kind, key, count = _parts(identity, 5)
         dtype, width = storage_type(kind)
         entry = self._archive.entries.get(f"{self._folder}data/{key}")
@@ -71,7 +71,7 @@ class _ZipStorages:
 
 
 def _parts(identity: Any, length: int) -> tuple[Name, str, int]:
-    """Type, key and number of values of a persistent id."""
+    """Return the type, key and number of values of a persistent id."""
     if not isinstance(identity, tuple) or len(identity) < length or identity[0] != "storage":
         raise damaged("its pickle points at something else than storages")
     kind, key, count = identity[1], identity[2], identity[4]
@@ -102,7 +102,7 @@ def read_stream(path: Path) -> tuple[object, Names, int]:
 
 
 def _plain(stream: Stream, names: Names) -> object:
-    """The next pickle, one that points at no storages."""
+    """Return the next pickle, one that points at no storages."""
     return Machine(stream, names).load()
 
 
@@ -114,17 +114,17 @@ class _StreamStorages:
         self._sources: dict[str, tuple[Stored, int]] = {}
 
     def find(self, identity: Any) -> object:
-        """The storage of ``("storage", type, key, device, number of values, view)``."""
+        """Return the storage of ``("storage", type, key, device, number of values, view)``."""
         if isinstance(identity, tuple) and identity[:1] == ("module",) and len(identity) > 1:
             return identity[1]  # a class and its source: only the class counts, and that is a name
         kind, key, count = _parts(identity, 5)
         dtype, width = storage_type(kind)
         if count * width > self._length:
             raise damaged(f"storage {key} is larger than the file")
-        source, held = self._sources.setdefault(
+        source, width_before = self._sources.setdefault(
             key, (Stored(self._path, None, count * width, swap=turned(dtype or torch.uint8, True)), width)
         )
-        if (source.size, held) != (count * width, width):
+        if (source.size, width_before) != (count * width, width):
             raise damaged(f"storage {key} has two sizes")
         view = identity[5] if len(identity) > 5 else None
         first, count = (0, count) if view is None else _view(view, count)
@@ -147,7 +147,7 @@ class _StreamStorages:
 
 
 def _view(view: Any, count: int) -> tuple[int, int]:
-    """First value and number of values of a view ``(key, first, number)`` of a storage of `count` values."""
+    """Return the first value and number of values of a view ``(key, first, number)`` of a storage of `count` values."""
     if not isinstance(view, tuple) or len(view) != 3:
         raise damaged("a storage's view is none")
     _, first, length = view

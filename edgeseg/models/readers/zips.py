@@ -74,12 +74,12 @@ class Archive:
             raise UnreadableError(f"is a zip of {length:,} bytes that unpacks to {self.grown:,}, which no weights do")
 
     def source(self, entry: Entry, swap: int = 1) -> Stored:
-        """The bytes of an entry, to be read later."""
+        """Return the bytes of an entry, to be read later."""
         packed = entry.packed if entry.deflated else None
         return Stored(self.path, entry.start, entry.size, packed=packed, checksum=entry.checksum, swap=swap)
 
     def read(self, name: str) -> bytes:
-        """The bytes of an entry.
+        """Return the bytes of an entry.
 
         Raises:
             UnreadableError: They are not all there.
@@ -88,7 +88,7 @@ class Archive:
 
 
 def _directory(stream: BinaryIO, length: int) -> tuple[int, int, int]:
-    """Place, size and number of entries of the directory."""
+    """Return the place, size and number of entries of the directory."""
     tail = read_exactly(stream, max(0, length - _TAIL), min(length, _TAIL))
     found = tail.rfind(b"PK\x05\x06")
     if found < 0 or len(tail) - found < 22:
@@ -97,8 +97,8 @@ def _directory(stream: BinaryIO, length: int) -> tuple[int, int, int]:
     count, size, place = struct.unpack("<H2I", tail[found + 10 : found + 20])
     wide = _wide_directory(stream, end)
     if wide is not None:
-        told, (count, size, place) = (count, size, place), wide
-        if any(a not in (b, limit) for a, b, limit in zip(told, wide, (0xFFFF, _FULL, _FULL), strict=True)):
+        narrow, (count, size, place) = (count, size, place), wide
+        if any(a not in (b, limit) for a, b, limit in zip(narrow, wide, (0xFFFF, _FULL, _FULL), strict=True)):
             raise damaged("it is a zip with two directories")
     if place + size > end:
         raise damaged("it is a zip whose directory lies outside of it")
@@ -108,7 +108,7 @@ def _directory(stream: BinaryIO, length: int) -> tuple[int, int, int]:
 
 
 def _wide_directory(stream: BinaryIO, end: int) -> tuple[int, int, int] | None:
-    """Number of entries, size and place from the record of large archives, where there is one."""
+    """Return the number of entries, size and place from the record of large archives, where there is one."""
     if end < 20:
         return None
     locator = read_exactly(stream, end - 20, 20)
@@ -125,7 +125,7 @@ def _wide_directory(stream: BinaryIO, end: int) -> tuple[int, int, int] | None:
 
 
 def _listed(directory: bytes, count: int) -> list[Entry]:
-    """The entries that the directory lists."""
+    """Return the entries that the directory lists."""
     entries, at = [], 0
     while at < len(directory):
         if directory[at : at + 4] != b"PK\x01\x02" or at + 46 > len(directory):
@@ -163,7 +163,7 @@ def _check_method(name: bytes, flags: int, method: int, size: int, packed: int) 
 
 
 def _widened(extra: bytes, *numbers: int) -> tuple[int, int, int]:
-    """Size, packed size and place of an entry; those that need 64 bits stand in the extra field."""
+    """Return the size, packed size and place of an entry; those that need 64 bits stand in the extra field."""
     wide, at = b"", 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack("<2H", extra[at : at + 4])
@@ -181,7 +181,7 @@ def _widened(extra: bytes, *numbers: int) -> tuple[int, int, int]:
 
 
 def _located(stream: BinaryIO, entry: Entry, limit: int) -> Entry:
-    """The entry with the place of its bytes, after comparing its own header with the directory."""
+    """Return the entry with the place of its bytes, after comparing its own header with the directory."""
     shown = one_line(entry.name, 60)
     if entry.header + 30 > limit:
         raise damaged(f"the zip's entry '{shown}' lies outside of it")

@@ -1,0 +1,87 @@
+"""Options of ``edgeseg export``; the text of each is what `ExportConfig` says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeseg.cli._shared import console, table, target_names
+from edgeseg.export.config import option_help
+
+
+def _option(name: str, *flags: str, ending: str = "", **more: Any) -> Any:
+    """Make the option of a field of `ExportConfig`.
+
+    Args:
+        name: Of the field.
+        flags: Where they are not the parameter's name.
+        ending: Added to the help.
+        more: Of `typer.Option`.
+    """
+    return typer.Option(*flags, help=option_help(name) + ending, **more)
+
+
+def _list_passes(wanted: bool) -> None:
+    """Print every pass on the graph: how it proves itself, the target whose graph it is for, and what it does."""
+    if not wanted:
+        return
+    from edgeseg._optional import require
+
+    require("onnx_ir", extra="export", why="export --passes")
+    from edgeseg.export.passes.registry import list_passes
+
+    listed = table("pass", "kind", "target", "what it does")
+    for entry in list_passes():
+        listed.add_row(entry.name, entry.kind, entry.engine or "all", entry.summary)
+    console().print(listed)
+    raise typer.Exit
+
+
+NetworkName = Annotated[str, typer.Argument(help="Registry name, or package.module:factory of your own.")]
+Weights = Annotated[Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")]
+Classes = Annotated[int | None, typer.Option(min=1, help="Output channels; default what the checkpoint holds.")]
+Out = Annotated[Path, typer.Option(help="Folder the bundle is written into.")]
+Name = Annotated[str | None, typer.Option(help="Name of the bundle; default the network's.")]
+
+Targets = Annotated[
+    list[str] | None, _option("targets", "--target", "-t", ending=f" Built in are {target_names(last=' and ')}.")
+]
+GraphSize = Annotated[str | None, _option("size")]
+Batch = Annotated[int, _option("batch", "--fixed-batch", min=1)]
+Dynamic = Annotated[bool, _option("dynamic", "--dynamic")]
+LabelSize = Annotated[str | None, _option("label_size")]
+Output = Annotated[str, _option("output")]
+NoFuse = Annotated[bool, typer.Option("--no-fuse", help="Leave batch norms and branches to the exporter.")]
+NoRewrites = Annotated[bool, typer.Option("--no-rewrites", help="Leave what the graph computes as it was exported.")]
+SkipPasses = Annotated[list[str] | None, _option("skip_passes", "--skip-pass", ending=" May be given again.")]
+Machine = Annotated[str, _option("machine", "--machine-profile")]
+ParityImages = Annotated[Path | None, _option("parity_images", ending=" A file or a folder.")]
+Sample = Annotated[Path | None, _option("sample")]
+MinAgreement = Annotated[float | None, _option("min_agreement", min=0.0, max=1.0)]
+MaxLogitError = Annotated[float | None, _option("max_logit_error", min=0.0)]
+
+Precision = Annotated[str, _option("precision")]
+Calib = Annotated[Path | None, _option("calib")]
+CalibLabels = Annotated[Path | None, _option("calib_labels")]
+CalibIgnore = Annotated[int | None, _option("calib_ignore", min=0, max=65535)]
+CalibPositiveLabel = Annotated[int | None, _option("calib_positive_label", min=0, max=65535)]
+MaxMiouDrop = Annotated[float | None, _option("max_miou_drop", min=0.0, max=1.0)]
+Force = Annotated[bool, _option("force", "--force")]
+
+Numbers = Annotated[
+    tuple[float, float, float] | None, typer.Option(help="Three numbers in the network's channel order.")
+]
+Scale = Annotated[float | None, typer.Option(help="Factor after mean and std; they are on the 0..255 scale.")]
+ChannelOrder = Annotated[str | None, typer.Option(help="rgb or bgr: the order the network was trained in.")]
+Resize = Annotated[str | None, typer.Option(help="stretch, letterbox or none.")]
+ResizeFilter = Annotated[str | None, typer.Option(help="linear, area, cubic, nearest or pillow_bilinear.")]
+AlignCorners = Annotated[bool | None, typer.Option(help="Of the trailing resize.")]
+Labels = Annotated[str | None, typer.Option(help="Label set: cityscapes, camvid, person, voc, generic.")]
+
+ListPasses = Annotated[
+    bool, typer.Option("--passes", callback=_list_passes, is_eager=True, help="List the passes on the graph.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell what each pass on the graph did.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
