@@ -30,11 +30,11 @@ sys.path.insert(0, str(ROOT))
 from edgeseg.bench.machine import Machine, describe_machine  # noqa: E402
 from edgeseg.bench.paired import Contender, alternate, pair_ratio  # noqa: E402
 from edgeseg.export.fusion import fuse  # noqa: E402
-from edgeseg.export.graph.cost import graph_cost  # noqa: E402
-from edgeseg.export.passes import run_passes  # noqa: E402
-from edgeseg.export.passes.registry import ROUNDS, default_passes  # noqa: E402
+from edgeseg.export.passes import ROUNDS, default_passes  # noqa: E402
 from edgeseg.export.to_onnx import OPSET, quiet, simplify  # noqa: E402
 from edgeseg.files import write_text  # noqa: E402
+from edgeseg.graph.cost import graph_cost  # noqa: E402
+from edgeseg.graph.passes import run_passes  # noqa: E402
 from edgeseg.models.count import count_parameters  # noqa: E402
 from edgeseg.models.segmentor import Segmentor, create_segmentor  # noqa: E402
 from edgeseg.specs import Size, parse_size  # noqa: E402

@@ -30,10 +30,11 @@ sys.path.insert(0, str(ROOT))
 
 from edgeseg.errors import EdgesegError  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
-from edgeseg.export.deploy import DeployNetwork, first_logits  # noqa: E402
+from edgeseg.export.deploy import DeployNetwork  # noqa: E402
 from edgeseg.export.reference import parity_set, shipped_sample  # noqa: E402
 from edgeseg.files import write_text  # noqa: E402
 from edgeseg.models import create_model, list_models, model_spec  # noqa: E402
+from edgeseg.models.outputs import first_logits  # noqa: E402
 from edgeseg.postprocess import labels_from_logits  # noqa: E402
 from edgeseg.specs import Size  # noqa: E402
 from tests.goldens.golden import fill  # noqa: E402

@@ -72,7 +72,7 @@ def bands(classes: int, logits: Size, size: Size, *, align_corners: bool) -> byt
     """The graph of ``edgeseg export --output labels`` for CPUs: two small matrix products in bands of rows."""
     from onnx import TensorProto, helper
 
-    from edgeseg.export.passes import AppendLabels
+    from edgeseg.graph.passes import AppendLabels
 
     shape = [1, classes, *logits]
     made = helper.make_graph(

@@ -5,7 +5,7 @@
     python benchmarks/rewrites.py pidnet_s --skip-pass PushLinear        # what one pass is worth
 
 Both bundles hold the same weights, filled by rule. Nodes, multiply-accumulates and bytes are counted on ``model.onnx``
-(`edgeseg.export.graph.cost`); the largest logit difference and the share of equal labels are those of the two graphs
+(`edgeseg.graph.cost`); the largest logit difference and the share of equal labels are those of the two graphs
 on one picture in ONNX Runtime, the worse of them where ONNX Runtime has a graph of its own. Latency is the engine's
 alone, on ONNX Runtime and OpenVINO, on one thread: the two graphs take turns frame by frame in one process
 (`edgeseg.bench.paired`), so that a shared machine disturbs both alike. The speed-up is the median ratio of such pairs
@@ -40,11 +40,11 @@ from edgeseg.bench.machine import describe_machine  # noqa: E402
 from edgeseg.bench.paired import Contender, frame_ratio  # noqa: E402
 from edgeseg.errors import EdgesegError  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
-from edgeseg.export.graph.cost import graph_cost, with_shapes  # noqa: E402
-from edgeseg.export.graph.run import run_graph  # noqa: E402
-from edgeseg.export.passes import PassReport  # noqa: E402
 from edgeseg.export.reference import shipped_sample  # noqa: E402
 from edgeseg.files import write_text  # noqa: E402
+from edgeseg.graph.cost import graph_cost, with_shapes  # noqa: E402
+from edgeseg.graph.passes import PassReport  # noqa: E402
+from edgeseg.graph.run import run_graph  # noqa: E402
 from edgeseg.images import fit_image, read_image  # noqa: E402
 from edgeseg.models import create_model, list_models, model_spec  # noqa: E402
 from edgeseg.specs import ResizeRule, Size, parse_size  # noqa: E402

@@ -292,7 +292,7 @@ def _check_files(folder: Path) -> None:
 
 
 def _usable() -> set[str]:
-    from edgeseg.runtimes.probe import probe_targets
+    from edgeseg.doctor import probe_targets
 
     return {name for name, probe in probe_targets().items() if probe.usable}
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg._optional import package_version
 from edgeseg.bench.machine import describe_machine, device_state
 from edgeseg.bench.memory import MemoryUse, peak_mib, resident_mib
 from edgeseg.bench.report import STAGES, TOTAL, BenchmarkReport, BundleIdentity, Settings, Warmup
@@ -172,7 +173,7 @@ def measure(
             memory=MemoryUse(resident, loaded, peak_mib()),
             machine=describe_machine(),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            edgeseg=_version(),
+            edgeseg=package_version("edgeseg"),
             own_process=own_process,
             options=_set_options(options),
             **figures,
@@ -302,9 +303,3 @@ def _identity(bundle: Bundle) -> BundleIdentity:
 def _set_options(options: RuntimeOptions) -> dict[str, Any]:
     plain = replace(options, provider_options=dict(options.provider_options))
     return {name: value for name, value in asdict(plain).items() if value not in (None, {})}
-
-
-def _version() -> str:
-    from edgeseg import __version__
-
-    return __version__

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import edgeseg
 from edgeseg import errors
 from edgeseg._signals import report_process, signal_name
 from edgeseg.bench.report import BenchmarkReport, Settings
@@ -159,7 +158,7 @@ def _picture(image: Path | NDArray[np.uint8], index: int, folder: Path) -> str:
 
 def worker_environment() -> dict[str, str]:
     """Copy this process's environment; where edgeseg runs from a checkout, let the worker import it from there."""
-    root = Path(edgeseg.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if root.name in ("site-packages", "dist-packages"):
         return dict(os.environ)
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]

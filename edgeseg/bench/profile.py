@@ -31,7 +31,7 @@ from edgeseg.files import write_text
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
-    from edgeseg.export.graph.profile import MachineProfile
+    from edgeseg.graph.profile import MachineProfile
 
 __all__ = ["Figure", "MeasuredProfile", "Measurement", "machine_class", "measure_profile", "save_profile"]
 
@@ -210,7 +210,7 @@ def machine_class(root: Path = Path("/")) -> str:
 
 def _check(name: str, threads: int) -> None:
     """Refuse before the work what could not be read back."""
-    from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
+    from edgeseg.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
 
     try:
         MachineProfile.from_json({**load_profile(DEFAULT_PROFILE).to_json(), "name": name, "threads": threads})
@@ -223,7 +223,7 @@ def _threads(count: int) -> str:
 
 
 def _profile(found: Measurement, name: str, machine: Machine, created: str) -> MachineProfile:
-    from edgeseg.export.graph.profile import MachineProfile
+    from edgeseg.graph.profile import MachineProfile
 
     many = _threads(found.threads)
     versions = f"edgeseg {package_version('edgeseg')}, ONNX Runtime {package_version('onnxruntime')}"

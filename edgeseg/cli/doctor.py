@@ -21,7 +21,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say which targets this machine can run, on which devices, and what the others lack."""
-    from edgeseg.runtimes.probe import probe_machine, probe_targets
+    from edgeseg.doctor import probe_machine, probe_targets
 
     machine, targets = probe_machine(), probe_targets()
     states = {str(bundle): _state(bundle) for bundle in bundles or []}

@@ -11,7 +11,7 @@ from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import errors, optional_size, results_alone_on_stdout
 from edgeseg.cli.export_report import print_json_report, print_report
 from edgeseg.export.config import ExportConfig
-from edgeseg.export.graph.profile import DEFAULT_PROFILE
+from edgeseg.graph.profile import DEFAULT_PROFILE
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ def _list_passes(wanted: bool) -> None:
     from edgeseg._optional import require
 
     require("onnx_ir", extra="export", why="export --passes")
-    from edgeseg.export.passes.registry import list_passes
+    from edgeseg.export.passes import list_passes
 
     listed = table("pass", "kind", "target", "what it does")
     for entry in list_passes():

@@ -16,12 +16,12 @@ import onnx
 from edgeseg import bundle as layout
 from edgeseg.bundle import Manifest
 from edgeseg.export.compile import save_onnx, write_labels_graph, write_standalone, write_target
-from edgeseg.export.graph.run import run_graph
 from edgeseg.export.job import ExportJob
 from edgeseg.export.reference import self_test_pair
 from edgeseg.export.steps import step
 from edgeseg.export.target_graphs import TargetGraphs
 from edgeseg.files import sha256_of, storage_errors
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes import engine, engines
 from edgeseg.specs import Size
 

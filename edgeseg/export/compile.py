@@ -10,8 +10,8 @@ from torch import nn
 
 from edgeseg import bundle as layout
 from edgeseg.errors import ExportError
-from edgeseg.export.passes import AppendLabels
 from edgeseg.files import scratch_folder, storage_errors
+from edgeseg.graph.passes import AppendLabels
 from edgeseg.manifest import Manifest
 from edgeseg.runtimes import BuildRequest, engine, engines
 from edgeseg.specs import PostprocessSpec, Size

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.errors import UnknownNameError, UsageError
-from edgeseg.export.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
+from edgeseg.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
 from edgeseg.runtimes import engine, resolve_target
 from edgeseg.specs import Size
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import ExportError
+from edgeseg.models.outputs import first_logits
 from edgeseg.specs import InputSpec
 
-__all__ = ["DeployNetwork", "check_normalisation", "first_logits"]
+__all__ = ["DeployNetwork", "check_normalisation"]
 
 
 class DeployNetwork(nn.Module):
@@ -50,6 +49,7 @@ class DeployNetwork(nn.Module):
         return x * self.factor + self.offset
 
     def forward(self, image: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) RGB -> float32 logits (N, C, h, w)."""
         return first_logits(self.network(self.normalise(image)))
 
 
@@ -74,26 +74,3 @@ def check_normalisation(spec: InputSpec) -> None:
     )
     if not np.abs(got - wanted).max() <= 1e-6 * max(largest, 1e-30):
         raise ExportError("the graph normalises pictures otherwise than its mean, std, scale and channel order say")
-
-
-def first_logits(output: object) -> Tensor:
-    """The logits in what a network returns: the tensor itself, or the first value of a sequence or mapping.
-
-    A classifier's (N, classes) becomes (N, classes, 1, 1): one label for the whole picture.
-
-    Raises:
-        ExportError: Something else, or a tensor that is not (N, C, h, w).
-    """
-    found: Any = output
-    if isinstance(found, dict):
-        found = next(iter(found.values()), None)
-    elif isinstance(found, (list, tuple)):
-        found = found[0] if found else None
-    if isinstance(found, Tensor) and found.ndim == 2:
-        return found[:, :, None, None]
-    if not isinstance(found, Tensor) or found.ndim != 4:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
-        raise ExportError(f"the network returned {shape}; expected logits (N, classes, height, width)")
-    if not found.is_floating_point():
-        raise ExportError(f"the network returned {found.dtype}; expected floating-point logits, before any argmax")
-    return found

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import EdgesegError, ExportError, UsageError
 from edgeseg.export.config import ExportConfig
-from edgeseg.export.deploy import DeployNetwork, check_normalisation, first_logits
-from edgeseg.export.passes.registry import default_passes
+from edgeseg.export.deploy import DeployNetwork, check_normalisation
+from edgeseg.export.passes import default_passes
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
@@ -22,6 +22,7 @@ from edgeseg.export.to_onnx import first_reason
 from edgeseg.images import read_image
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
+from edgeseg.models.outputs import first_logits
 from edgeseg.models.source import NetworkSource
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import PostprocessSpec, Size, check_divisor

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgeseg.errors import ExportError
-from edgeseg.export.deploy import DeployNetwork, first_logits
+from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.fusion import FusionReport, fuse
-from edgeseg.export.graph.run import run_graph
 from edgeseg.export.job import ExportJob
-from edgeseg.export.passes import PassReport, run_passes
-from edgeseg.export.passes._base import Exact
-from edgeseg.export.passes.peel import peel_trailing_resize
-from edgeseg.export.passes.registry import ROUNDS, default_passes
+from edgeseg.export.passes import ROUNDS, default_passes
 from edgeseg.export.steps import step
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
+from edgeseg.graph.passes import PassReport, run_passes
+from edgeseg.graph.passes._base import Exact
+from edgeseg.graph.passes.peel import peel_trailing_resize
+from edgeseg.graph.run import run_graph
+from edgeseg.models.outputs import first_logits
 from edgeseg.specs import Size
 
 __all__ = ["NetworkGraph", "exact_logits", "network_graph"]

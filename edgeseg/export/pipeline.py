@@ -17,8 +17,6 @@ from edgeseg.bundle import Bundle, Manifest, Parity, write_manifest
 from edgeseg.errors import ParityError, UsageError
 from edgeseg.export.bundle_files import write_files
 from edgeseg.export.compile import require_packages
-from edgeseg.export.graph.profile import using_profile
-from edgeseg.export.graph.run import run_graph
 from edgeseg.export.job import ExportJob
 from edgeseg.export.network_graph import network_graph
 from edgeseg.export.precision.acceptance import next_precisions
@@ -31,6 +29,8 @@ from edgeseg.export.steps import Progress, recorded, step
 from edgeseg.export.target_graphs import TargetGraphs
 from edgeseg.export.verify import verify_standalone, verify_target
 from edgeseg.files import atomic_folder, storage_errors
+from edgeseg.graph.profile import using_profile
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes import engine
 from edgeseg.text import one_line
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgeseg.bundle import Bundle, Parity, open_bundle
 from edgeseg.export.fusion import FusionReport
-from edgeseg.export.passes import PassReport
 from edgeseg.export.precision.report import PrecisionReport
+from edgeseg.graph.passes import PassReport
 
 __all__ = ["ExportReport"]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import onnx
 
-from edgeseg.export.graph.qdq import as_int8
 from edgeseg.export.job import ExportJob
 from edgeseg.export.network_graph import exact_logits
-from edgeseg.export.passes import PassReport, run_passes
-from edgeseg.export.passes.registry import engine_passes
+from edgeseg.export.passes import engine_passes
+from edgeseg.graph.passes import PassReport, run_passes
+from edgeseg.graph.qdq import as_int8
 from edgeseg.manifest import Manifest
 from edgeseg.runtimes import engine
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Parity
 from edgeseg.errors import TargetUnavailableError
-from edgeseg.export.graph.run import run_graph
 from edgeseg.export.reference import ParitySet, compare, compare_outputs
+from edgeseg.graph.run import run_graph
 from edgeseg.labels import as_label_map
 from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits

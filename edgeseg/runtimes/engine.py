@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeseg.bundle import Bundle
-    from edgeseg.export.passes import Pass
+    from edgeseg.graph.passes import Pass
     from edgeseg.manifest import Manifest
     from edgeseg.runtimes._base import Session
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgeseg.bench.profile import Figure, MeasuredProfile, machine_class, measure_profile, save_profile
 from edgeseg.errors import TargetUnavailableError, UsageError
-from edgeseg.export.graph.profile import MachineProfile, load_profile
+from edgeseg.graph.profile import MachineProfile, load_profile
 
 FIGURES = {"dense_3x3", "dense_1x1", "channelwise", "interpolation", "bandwidth", "node_seconds"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.bench import profile
-from edgeseg.export.graph.profile import load_profile
+from edgeseg.graph.profile import load_profile
 from tests.cli.conftest import Edgeseg
 
 

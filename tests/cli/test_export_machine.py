@@ -14,7 +14,7 @@ from torch import nn
 from edgeseg.bundle import open_bundle
 from edgeseg.errors import UnknownNameError
 from edgeseg.export.config import ExportConfig
-from edgeseg.export.graph.profile import DEFAULT_PROFILE, active_profile, load_profile
+from edgeseg.graph.profile import DEFAULT_PROFILE, active_profile, load_profile
 from tests.cli.conftest import Edgeseg
 
 NETWORK = "tests.cli.test_export_machine:bottleneck"

@@ -118,7 +118,7 @@ def test_what_becomes_of_an_error(
     def fail(*arguments: Any, **keywords: Any) -> None:
         raise error
 
-    monkeypatch.setattr("edgeseg.runtimes.probe.probe_machine", fail)
+    monkeypatch.setattr("edgeseg.doctor.probe_machine", fail)
     done = edgeseg("doctor")
     assert (done.code, done.sentence) == (code, message)
 

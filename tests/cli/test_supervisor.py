@@ -188,7 +188,7 @@ def signalled(script: Path, number: int) -> tuple[int, str, str]:
 def test_the_signal_decides_the_exit_code(way: str, number: int, swallowing: Path) -> None:
     swallowing.write_text(
         "import sys, time\n"
-        "import edgeseg.runtimes.probe as probe\n"
+        "import edgeseg.doctor as probe\n"
         "from edgeseg.cli import main\n"
         "from edgeseg.errors import EdgesegError\n"
         "def slow():\n"
@@ -207,7 +207,7 @@ def test_the_signal_decides_the_exit_code(way: str, number: int, swallowing: Pat
 def test_a_signal_lost_in_a_destructor_comes_again(swallowing: Path) -> None:
     swallowing.write_text(
         "import time\n"
-        "import edgeseg.runtimes.probe as probe\n"
+        "import edgeseg.doctor as probe\n"
         "from edgeseg.cli import main\n"
         "class Slow:\n"
         "    def __del__(self):\n"
@@ -228,7 +228,7 @@ def test_a_signal_after_the_bundle_is_in_place_changes_nothing(tmp_path: Path) -
         "from pathlib import Path\n"
         "from edgeseg.files import atomic_folder\n"
         "from edgeseg.cli import main\n"
-        "import edgeseg.runtimes.probe as probe\n"
+        "import edgeseg.doctor as probe\n"
         "def slow():\n"
         "    with atomic_folder(Path('made'), settles=True) as folder:\n"
         "        (folder / 'a').write_text('1')\n"

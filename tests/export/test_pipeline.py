@@ -31,12 +31,12 @@ from edgeseg.errors import (
     UsageError,
 )
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
-from edgeseg.export.graph.run import run_graph
-from edgeseg.export.passes.registry import default_passes
+from edgeseg.export.passes import default_passes
 from edgeseg.export.report import ExportReport
 from edgeseg.export.to_onnx import simplify
 from edgeseg.export.verify import verify_target
 from edgeseg.files import sha256_of
+from edgeseg.graph.run import run_graph
 from edgeseg.models import create_model, custom_spec, list_models, model_spec
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import open_session

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from edgeseg.errors import ExportError
 from edgeseg.export import to_onnx
-from edgeseg.export.deploy import DeployNetwork, first_logits
+from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.to_onnx import IR_VERSION, OPSET, check_limits, export_onnx, first_reason, simplify
+from edgeseg.models.outputs import first_logits
 from edgeseg.specs import InputSpec
 from tests.export.graphs import parse
 from tests.export.networks import Tiny

@@ -18,8 +18,8 @@ from edgeseg.files import sha256_of
 from edgeseg.images import fit_image
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import BuildRequest, engine
-from edgeseg.runtimes.openvino.engine import OPENVINO_MODEL
-from edgeseg.runtimes.torch.engine import TORCH_WEIGHTS
+from edgeseg.runtimes.openvino import OPENVINO_MODEL
+from edgeseg.runtimes.torch import TORCH_WEIGHTS
 from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edgeseg.cli import spread_targets
+from edgeseg.doctor import probe_targets
 from edgeseg.errors import TargetUnavailableError, UnknownNameError
 from edgeseg.runtimes import Engine, engine, engines, resolve_target
-from edgeseg.runtimes.probe import probe_targets
 from edgeseg.runtimes.registry import BUILT_IN, GROUP, forget_engines, refused_engines
 from tests.packages import environment, install
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from edgeseg.errors import ExportError
-from edgeseg.export.graph.qdq import tidy
-from edgeseg.export.graph.roles import MOVES, untouched_nodes
 from edgeseg.export.to_onnx import first_reason
+from edgeseg.graph.qdq import tidy
+from edgeseg.graph.roles import MOVES, untouched_nodes
 
 __all__ = ["Measured", "halvable_nodes", "measure_nodes", "to_half"]
 
@@ -186,7 +186,7 @@ def _values(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], kinds: Mapping[str, int], image: NDArray[np.uint8]
 ) -> dict[str, NDArray[Any]]:
     """Every tensor that some nodes read or give."""
-    from edgeseg.export.graph.run import run_graph
+    from edgeseg.graph.run import run_graph
 
     computed = {name for node in model.graph.node for name in node.output if name}
     names = [name for node in nodes for name in (*node.input, *node.output) if name in computed]

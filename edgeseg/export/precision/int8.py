@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from edgeseg._optional import require
 from edgeseg.errors import ExportError
-from edgeseg.export.graph.qdq import check_symmetric, quantised_nodes, seven_bits, tidy
-from edgeseg.export.graph.roles import untouched_nodes
 from edgeseg.export.to_onnx import check_limits, first_reason
+from edgeseg.graph.qdq import check_symmetric, quantised_nodes, seven_bits, tidy
+from edgeseg.graph.roles import untouched_nodes
 
 __all__ = ["RECIPES", "Recipe", "quantise", "require_nncf"]
 

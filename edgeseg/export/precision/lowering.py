@@ -9,11 +9,8 @@ from functools import partial
 import onnx
 
 from edgeseg.errors import ParityError
-from edgeseg.export.graph.qdq import as_int8, named, quantised_nodes, without_quantisers
-from edgeseg.export.graph.roles import MOVES
 from edgeseg.export.job import ExportJob
-from edgeseg.export.passes._base import apply_passes
-from edgeseg.export.passes.registry import engine_passes
+from edgeseg.export.passes import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
 from edgeseg.export.precision.calibration import held_within, load_pictures
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
@@ -23,6 +20,9 @@ from edgeseg.export.precision.scoring import Score, Scorer
 from edgeseg.export.precision.sensitivity import Found, own_noise, rank, search
 from edgeseg.export.reference import ParitySet
 from edgeseg.export.steps import step
+from edgeseg.graph.passes._base import apply_passes
+from edgeseg.graph.qdq import as_int8, named, quantised_nodes, without_quantisers
+from edgeseg.graph.roles import MOVES
 from edgeseg.runtimes import engine
 
 __all__ = ["Lowered", "lower"]

@@ -139,7 +139,7 @@ def _noise_ratios(wanted: Mapping[str, NDArray[Any]], got: Mapping[str, NDArray[
 
 def _tapped(model: onnx.ModelProto, names: Sequence[str], feed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Float tensors of a graph, by name."""
-    from edgeseg.export.graph.run import run_graph
+    from edgeseg.graph.run import run_graph
 
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)

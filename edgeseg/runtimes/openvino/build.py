@@ -8,7 +8,7 @@ from edgeseg._optional import require
 from edgeseg.errors import ExportError
 from edgeseg.files import storage_errors
 from edgeseg.runtimes.engine import BuildRequest
-from edgeseg.runtimes.openvino.engine import OPENVINO_MODEL
+from edgeseg.runtimes.openvino import OPENVINO_MODEL
 from edgeseg.runtimes.openvino.session import cause
 
 __all__ = ["build", "convert"]

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.runtimes.openvino.session import OpenVinoSession
 
-__all__ = ["OPENVINO", "OPENVINO_MODEL"]
-
-OPENVINO_MODEL = "openvino/model.xml"
-"""File of a bundle with OpenVINO's graph; its weights lie beside it as ``.bin``."""
+__all__ = ["OPENVINO"]
 
 
 def _open(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:

@@ -21,8 +21,8 @@ from edgeseg._optional import require
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, EdgesegError, TargetUnavailableError, UnknownNameError
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes.openvino import OPENVINO_MODEL
 from edgeseg.runtimes.openvino.blob_cache import guarded_blobs
-from edgeseg.runtimes.openvino.engine import OPENVINO_MODEL
 from edgeseg.text import first_line
 
 if TYPE_CHECKING:

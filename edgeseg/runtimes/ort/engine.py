@@ -10,7 +10,7 @@ from edgeseg.runtimes.engine import Engine, Probe
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
-    from edgeseg.export.passes import Pass
+    from edgeseg.graph.passes import Pass
     from edgeseg.runtimes.ort.session import OrtSession
 
 __all__ = ["ORT"]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeseg.bundle import Bundle
 from edgeseg.errors import ExportError, UnknownNameError
 from edgeseg.runtimes._base import RuntimeOptions
+from edgeseg.runtimes.tensorrt.packages import TARGETS
 from edgeseg.specs import Size
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def settings_for(bundle: Bundle, options: RuntimeOptions) -> BuildSettings:
         raise UnknownNameError("TensorRT precision", word, ("f32", "tf32"))
     manifest = bundle.manifest
     profile = profile_for(manifest.input_size, manifest.divisor, manifest.batch) if manifest.dynamic else None
-    asked = next((manifest.precision_of(t) for t in manifest.targets if t in ("trt", "trt-rtx")), "fp32")
+    asked = next((manifest.precision_of(t) for t in manifest.targets if t in TARGETS), "fp32")
     precision = "fp32" if asked == "bf16" else asked  # bf16 is OpenVINO's
     return BuildSettings(profile=profile, tf32=word == "tf32", precision=precision)
 

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeseg._optional import is_installed, package_version, require
+from edgeseg._optional import is_installed, package_version
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.runtimes._base import RuntimeOptions
 from edgeseg.runtimes.engine import BuildRequest, Engine, Probe
+from edgeseg.runtimes.tensorrt.packages import rtx_module, trt_module
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from edgeseg.bundle import Bundle
     from edgeseg.runtimes.tensorrt.session import EngineSession
 
-__all__ = ["TRT", "TRT_RTX", "rtx_module", "trt_module"]
-
-ADVICE = (
-    "on a Jetson it comes with JetPack (make the virtual environment with --system-site-packages), elsewhere install "
-    "it with: pip install 'edgeseg[tensorrt]'"
-)
-"""How to get TensorRT, which pip alone does not bring everywhere."""
+__all__ = ["TRT", "TRT_RTX"]
 
 _RTX_PACKAGES = ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings", "tensorrt-rtx")
 
@@ -30,25 +23,6 @@ _OPTIONS = {
     "precision": "arithmetic of the fp32 parts: f32 (default, exact) or tf32",
     "cache_dir": "folder of the engines built here; by default ~/.cache/edgeseg/plans",
 }
-
-
-def trt_module() -> ModuleType:
-    """Import TensorRT's package.
-
-    Raises:
-        TargetUnavailableError: It is not installed; says how to get it.
-    """
-    return require("tensorrt", extra="tensorrt", why="the trt target", advice=ADVICE)
-
-
-def rtx_module() -> ModuleType:
-    """Import TensorRT-RTX's package: ``tensorrt_rtx`` from NVIDIA, or ``tensorrt_rtx_bindings`` from PyPI.
-
-    Raises:
-        TargetUnavailableError: It is not installed; says how to get it.
-    """
-    name = "tensorrt_rtx" if is_installed("tensorrt_rtx") else "tensorrt_rtx_bindings"
-    return require(name, extra="tensorrt-rtx", why="the trt-rtx target")
 
 
 def _open_trt(bundle: Bundle, options: RuntimeOptions) -> EngineSession:

@@ -18,7 +18,7 @@ from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
 from edgeseg.runtimes.engine import BuildRequest
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import BuildSettings, Profile, build_plan, settings_for
-from edgeseg.runtimes.tensorrt.engine import rtx_module
+from edgeseg.runtimes.tensorrt.packages import rtx_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.runtimes.tensorrt.session import EngineSession, load_plan, open_guarded
 from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words

@@ -18,7 +18,7 @@ from edgeseg.errors import BundleError, EdgesegError, InputError
 from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import errors_logged, logger_of, package_name
-from edgeseg.runtimes.tensorrt.engine import TRT, TRT_RTX
+from edgeseg.runtimes.tensorrt.packages import TARGETS
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.text import one_line
 
@@ -44,7 +44,7 @@ def graph_file(bundle: Bundle) -> str:
     Raises:
         BundleError: The bundle was exported for no GPU target, so that nothing was proven for one.
     """
-    if {TRT.name, TRT_RTX.name}.isdisjoint(bundle.manifest.targets):
+    if set(TARGETS).isdisjoint(bundle.manifest.targets):
         raise BundleError(
             f"bundle '{one_line(bundle.path)}' was exported for {', '.join(bundle.manifest.targets)}; "
             "export it again with --target trt or trt-rtx"

@@ -13,7 +13,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import BuildSettings, build_plan, settings_for
-from edgeseg.runtimes.tensorrt.engine import trt_module
+from edgeseg.runtimes.tensorrt.packages import trt_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanKey, default_folder, load_or_build
 from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file, load_plan, open_guarded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeseg.files import storage_errors
 from edgeseg.runtimes.engine import BuildRequest
-from edgeseg.runtimes.torch.engine import TORCH_WEIGHTS
+from edgeseg.runtimes.torch import TORCH_WEIGHTS
 
 __all__ = ["build"]
 

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 from edgeseg._optional import is_installed, package_version, require
 from edgeseg.runtimes._base import RuntimeOptions
 from edgeseg.runtimes.engine import BuildRequest, Engine, Probe
+from edgeseg.runtimes.torch import TORCH_WEIGHTS
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.runtimes.torch.session import TorchSession
 
-__all__ = ["TORCH", "TORCH_WEIGHTS"]
-
-TORCH_WEIGHTS = "torch/weights.safetensors"
-"""File of a bundle with the network's weights."""
+__all__ = ["TORCH"]
 
 
 def _open(bundle: Bundle, options: RuntimeOptions) -> TorchSession:

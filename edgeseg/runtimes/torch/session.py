@@ -11,7 +11,7 @@ from edgeseg._optional import require
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, InputError, TargetUnavailableError, UsageError
 from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
-from edgeseg.runtimes.torch.engine import TORCH_WEIGHTS
+from edgeseg.runtimes.torch import TORCH_WEIGHTS
 from edgeseg.specs import InputSpec, Size
 from edgeseg.text import one_line
 
@@ -150,7 +150,7 @@ class TorchSession(SessionBase):
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         import torch
 
-        from edgeseg.export.deploy import first_logits
+        from edgeseg.models.outputs import first_logits
 
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             if self._module is None:

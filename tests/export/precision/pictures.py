@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from edgeseg.export.deploy import DeployNetwork
-from edgeseg.export.graph.qdq import named
 from edgeseg.export.reference import ParitySet
 from edgeseg.export.to_onnx import export_onnx, simplify
+from edgeseg.graph.qdq import named
 from edgeseg.images import read_image
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.specs import InputSpec

@@ -16,10 +16,10 @@ import edgeseg
 from edgeseg.bundle import ORT_MODEL, Bundle, open_bundle
 from edgeseg.errors import InputError, ParityError, UsageError
 from edgeseg.export import pipeline
-from edgeseg.export.graph.qdq import check_symmetric
 from edgeseg.export.precision import Latency, figures, lowering
 from edgeseg.export.precision.report import TargetFigures
 from edgeseg.export.report import ExportReport
+from edgeseg.graph.qdq import check_symmetric
 from edgeseg.runtimes import RuntimeOptions, Session
 from tests.export.precision.pictures import SIZE, smooth, write_pictures
 

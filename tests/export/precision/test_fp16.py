@@ -12,10 +12,10 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from edgeseg.errors import ExportError
-from edgeseg.export.graph.qdq import named
-from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
 from edgeseg.export.to_onnx import check_limits
+from edgeseg.graph.qdq import named
+from edgeseg.graph.run import run_graph
 from tests.export.graphs import parse
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures
 

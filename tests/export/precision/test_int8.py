@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from edgeseg.errors import ExportError
-from edgeseg.export.graph.qdq import (
+from edgeseg.export.precision.int8 import RECIPES, quantise
+from edgeseg.export.precision.scoring import open_graph
+from edgeseg.export.to_onnx import check_limits
+from edgeseg.graph.qdq import (
     as_int8,
     check_symmetric,
     named,
@@ -22,11 +25,8 @@ from edgeseg.export.graph.qdq import (
     seven_bits,
     without_quantisers,
 )
-from edgeseg.export.graph.roles import grid_nodes, normalisation_nodes
-from edgeseg.export.graph.run import run_graph
-from edgeseg.export.precision.int8 import RECIPES, quantise
-from edgeseg.export.precision.scoring import open_graph
-from edgeseg.export.to_onnx import check_limits
+from edgeseg.graph.roles import grid_nodes, normalisation_nodes
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.unsigned import UnsignedActivations
 from tests.export.graphs import parse
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures

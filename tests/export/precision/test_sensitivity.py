@@ -9,11 +9,11 @@ from typing import Any
 import onnx
 import pytest
 
-from edgeseg.export.graph.qdq import quantised_nodes, without_quantisers
 from edgeseg.export.precision.calibration import Picture
 from edgeseg.export.precision.int8 import quantise
 from edgeseg.export.precision.scoring import Score, Scorer
 from edgeseg.export.precision.sensitivity import Ranked, own_noise, rank, search
+from edgeseg.graph.qdq import quantised_nodes, without_quantisers
 from tests.export.networks import own_spec
 from tests.export.precision.pictures import expected_of, images, smooth, tiny_graph, write_pictures
 

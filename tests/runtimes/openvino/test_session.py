@@ -14,8 +14,8 @@ import pytest
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, ExportError, InputError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.runtimes import RuntimeOptions, Session, open_session
+from edgeseg.runtimes.openvino import OPENVINO_MODEL
 from edgeseg.runtimes.openvino.build import convert
-from edgeseg.runtimes.openvino.engine import OPENVINO_MODEL
 from edgeseg.runtimes.openvino.session import shared_core
 from edgeseg.specs import InputSpec
 from tests.runtimes.bundles import make_tiny_bundle, picture

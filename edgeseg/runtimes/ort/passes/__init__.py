@@ -25,8 +25,8 @@ instance norms (`norms`).
 
 from __future__ import annotations
 
-from edgeseg.export.passes._base import Pass
-from edgeseg.export.passes.tiny import FlushTiny
+from edgeseg.graph.passes._base import Pass
+from edgeseg.graph.passes.tiny import FlushTiny
 from edgeseg.runtimes.ort.passes.align import AlignChannels
 from edgeseg.runtimes.ort.passes.classifiers import ClassifiersAsProducts
 from edgeseg.runtimes.ort.passes.depthwise import FullForGrouped, RepeatForDepthwise

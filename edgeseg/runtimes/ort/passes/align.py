@@ -3,7 +3,7 @@
 Its int8 convolution has a special kernel where inputs are a multiple of 4 channels, and outputs 16 or more and a
 multiple of 4, and a detour over a copy of every window elsewhere, which takes twice the time. Depthwise convolutions
 want a multiple of 16. So convolutions give channels of zero weights more, up to the next multiple, and what reads them
-has zero weights for these: no number of the network changes (`edgeseg.export.graph.channel_padding`).
+has zero weights for these: no number of the network changes (`edgeseg.graph.channel_padding`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import ClassVar
 import onnx
 import onnx_ir as ir
 
-from edgeseg.export.graph.channel_padding import pad_channels
-from edgeseg.export.graph.editor import GraphEditor
-from edgeseg.export.passes._base import GraphPass, Kind
+from edgeseg.graph.channel_padding import pad_channels
+from edgeseg.graph.editor import GraphEditor
+from edgeseg.graph.passes._base import GraphPass, Kind
 
 __all__ = ["AlignChannels"]
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
-from edgeseg.export.passes._base import GraphPass
+from edgeseg.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
+from edgeseg.graph.passes._base import GraphPass
 from edgeseg.runtimes.ort.passes.quantised import QuantisedDraft, QuantisedGraph, Weight
 
 __all__ = ["ClassifiersAsProducts"]

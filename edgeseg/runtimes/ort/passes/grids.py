@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from edgeseg.export.graph.editor import GraphEditor
-from edgeseg.export.passes._base import GraphPass
+from edgeseg.graph.editor import GraphEditor
+from edgeseg.graph.passes._base import GraphPass
 from edgeseg.runtimes.ort.passes.quantised import QuantisedGraph
 
 __all__ = ["QuantiseGrids"]

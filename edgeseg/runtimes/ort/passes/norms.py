@@ -19,11 +19,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.affine import Affine, conv_parts
-from edgeseg.export.graph.editor import GraphEditor, attribute_float, attribute_int, attribute_ints
-from edgeseg.export.passes._base import GraphPass
-from edgeseg.export.passes.attention import matrix_of
-from edgeseg.export.passes.compose import through_conv, times_affine
+from edgeseg.graph.affine import Affine, conv_parts
+from edgeseg.graph.editor import GraphEditor, attribute_float, attribute_int, attribute_ints
+from edgeseg.graph.passes._base import GraphPass
+from edgeseg.graph.passes.attention import matrix_of
+from edgeseg.graph.passes.compose import through_conv, times_affine
 
 __all__ = ["SplitNorms"]
 

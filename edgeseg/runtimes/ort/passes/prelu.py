@@ -26,9 +26,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.channel_relations import channels
-from edgeseg.export.graph.editor import Draft, GraphEditor, attribute_float, attribute_int
-from edgeseg.export.passes._base import GraphPass
+from edgeseg.graph.channel_relations import channels
+from edgeseg.graph.editor import Draft, GraphEditor, attribute_float, attribute_int
+from edgeseg.graph.passes._base import GraphPass
 
 __all__ = ["PReluAsConvolutions", "PReluAsMaximum"]
 

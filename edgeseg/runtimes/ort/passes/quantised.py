@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.editor import Draft, GraphEditor
-from edgeseg.export.graph.roles import MOVES
+from edgeseg.graph.editor import Draft, GraphEditor
+from edgeseg.graph.roles import MOVES
 
 __all__ = ["ALLOWED_DROP", "DEQUANTISE", "QUANTISE", "Grid", "QuantisedDraft", "QuantisedGraph", "Weight"]
 

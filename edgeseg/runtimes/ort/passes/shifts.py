@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgeseg.export.graph.editor import GraphEditor
-from edgeseg.export.graph.roles import NORMALISING
-from edgeseg.export.passes._base import GraphPass
+from edgeseg.graph.editor import GraphEditor
+from edgeseg.graph.passes._base import GraphPass
+from edgeseg.graph.roles import NORMALISING
 from edgeseg.runtimes.ort.passes.quantised import QuantisedGraph
 
 __all__ = ["WidenShifts"]

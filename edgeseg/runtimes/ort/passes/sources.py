@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.editor import attribute_float, attribute_int
+from edgeseg.graph.editor import attribute_float, attribute_int
 from edgeseg.runtimes.ort.passes.quantised import Grid, QuantisedDraft, QuantisedGraph
 
 __all__ = ["Source", "source_of"]

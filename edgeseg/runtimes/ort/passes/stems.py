@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
-from edgeseg.export.passes._base import GraphPass
+from edgeseg.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
+from edgeseg.graph.passes._base import GraphPass
 from edgeseg.runtimes.ort.passes.quantised import (
     ALLOWED_DROP,
     DEQUANTISE,

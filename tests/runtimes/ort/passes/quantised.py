@@ -12,10 +12,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from edgeseg.export.passes import Pass
-from edgeseg.export.passes._base import apply_passes
+from edgeseg.graph.passes import Pass
+from edgeseg.graph.passes._base import apply_passes
 from edgeseg.runtimes.ort.passes import INT8_PASSES
-from tests.export.passes.tools import build, kinds
+from tests.graph.passes.tools import build, kinds
 
 __all__ = [
     "SCALE",

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.align import AlignChannels
-from tests.export.passes.tools import build, kinds
+from tests.graph.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import constants, numbers, quantised, weights_of
 
 FEED = {"x": numbers(4, 1, 8, 6, 10)}

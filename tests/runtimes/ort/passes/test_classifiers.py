@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.classifiers import ClassifiersAsProducts
-from tests.export.passes.tools import kinds
+from tests.graph.passes.tools import kinds
 from tests.runtimes.ort.passes.quantised import convolution, numbers, rewritten_by
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.depthwise import FullForGrouped, RepeatForDepthwise
-from tests.export.passes.tools import kinds
+from tests.graph.passes.tools import kinds
 from tests.runtimes.ort.passes.quantised import convolution, numbers, rewritten_by, weights_of
 
 

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.floats import KeepFloats
-from tests.export.passes.tools import build, kinds
+from tests.graph.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import constants, convolution, numbers, quantised, rewritten_by
 
 

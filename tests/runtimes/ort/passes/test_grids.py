@@ -10,10 +10,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.qdq import tidy
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.qdq import tidy
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.grids import QuantiseGrids
-from tests.export.passes.tools import build, kinds
+from tests.graph.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import SCALE, ZERO, kernels, numbers, quantised, rewritten_by
 
 

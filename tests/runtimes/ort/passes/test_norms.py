@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.export.passes.registry import default_passes, engine_passes
+from edgeseg.export.passes import default_passes, engine_passes
 from edgeseg.runtimes.ort.engine import ORT
 from edgeseg.runtimes.ort.passes import norms
 from edgeseg.runtimes.ort.passes.norms import SplitNorms
-from tests.export.passes.tools import build, kinds, normal, proved
+from tests.graph.passes.tools import build, kinds, normal, proved
 
 _GEMM = "f = Reshape(t, flat) y = Gemm(f, w, b)"
 _CONV = "p = Transpose<perm=[0,2,1]>(t) m = Reshape(p, grid) y = Conv<strides=[2,2]>(m, k, c)"

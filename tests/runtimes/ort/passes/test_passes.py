@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgeseg.export.graph.run import run_graph
 from edgeseg.export.precision.int8 import quantise
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes import INT8_PASSES
 from edgeseg.runtimes.ort.passes.unsigned import UnsignedActivations
-from tests.export.passes.tools import build, kinds
 from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures
+from tests.graph.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import SCALE, ZERO, constants, formed, numbers, quantised
 
 

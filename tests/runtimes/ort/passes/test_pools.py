@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.pools import PoolsAsConvolutions
-from tests.export.passes.tools import build, kinds
+from tests.graph.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import SCALE, ZERO, numbers, quantised, rewritten_by
 
 

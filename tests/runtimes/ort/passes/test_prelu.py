@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.run import run_graph
-from edgeseg.export.passes import GraphPass
-from edgeseg.export.passes.registry import default_passes
+from edgeseg.export.passes import default_passes
+from edgeseg.graph.passes import GraphPass
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.prelu import PReluAsConvolutions, PReluAsMaximum
-from tests.export.passes.drawn import drawn, kinds, left_alone, rewritten
+from tests.graph.passes.drawn import drawn, kinds, left_alone, rewritten
 
 
 def _graph(before: str, weights: str, *, channels: int = 16, **given: NDArray[Any]) -> onnx.ModelProto:

@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edgeseg.export.graph.editor import GraphEditor
+from edgeseg.graph.editor import GraphEditor
 from edgeseg.runtimes.ort.passes.quantised import QuantisedGraph
-from tests.export.passes.tools import build
+from tests.graph.passes.tools import build
 from tests.runtimes.ort.passes.quantised import SCALE, ZERO, convolution, quantised
 
 

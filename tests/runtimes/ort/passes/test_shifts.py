@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.shifts import WidenShifts
-from tests.export.passes.tools import build
+from tests.graph.passes.tools import build
 from tests.runtimes.ort.passes.quantised import numbers, rewritten_by
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.swish import MultiplySwishes
-from tests.export.passes.tools import build, kinds
+from tests.graph.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import constants, formed, kernels, numbers, quantised, rewritten_by
 
 CONV = f"{quantised('x', 'a')} w = DequantizeLinear<axis=0>(w_q, w_s, w_z) c = Conv<kernel_shape=[1,1]>(a, w, b) "

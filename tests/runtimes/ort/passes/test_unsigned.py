@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from edgeseg.export.graph.run import run_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes.unsigned import UnsignedActivations
-from tests.export.passes.tools import build, kinds
+from tests.graph.passes.tools import build, kinds
 from tests.runtimes.ort.passes.quantised import SCALE, constants, numbers, quantised, rewritten_by
 
 ZERO = np.array(0, np.int8)
