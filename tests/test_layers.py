@@ -63,7 +63,7 @@ GRAPH = {module: _imports(file.read_text(encoding="utf-8")) - {module} for modul
 
 
 def _room(module: str) -> str:
-    return (module.split(".") + [""])[1]
+    return [*module.split("."), ""][1]
 
 
 def _circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
