@@ -125,16 +125,16 @@ def _proven(folder: Path, job: ExportJob, graphs: TargetGraphs, expected: Parity
     changes: tuple[str, ...] = ()
     while True:
         manifest = write_files(folder, job, graphs, precisions)
-        held = lowered.expected if lowered else expected
-        notes = _check_label_graphs(folder, job, held) if job.config.output == "labels" else ()
-        manifest = replace(manifest, parity=_verified(Bundle(folder, manifest), job, expected, held))
+        held_out = lowered.expected if lowered else expected
+        notes = _check_label_graphs(folder, job, held_out) if job.config.output == "labels" else ()
+        manifest = replace(manifest, parity=_verified(Bundle(folder, manifest), job, expected, held_out))
         if lowered is None:
             return _Proof(manifest, None, notes)
         known = {row.target: row for row in found.targets} if found else {}
         with step("measuring against fp32"):
             found = measure_targets(lowered, job, graphs, Bundle(folder, manifest), manifest.parity, known)
-        chosen, told = next_precisions(job.config, found, precisions)
-        changes += told
+        chosen, reasons = next_precisions(job.config, found, precisions)
+        changes += reasons
         if chosen == precisions:
             found = replace(found, notes=found.notes + changes)
             facts = {**manifest.facts, "precision": found.to_json()}
@@ -148,14 +148,14 @@ def _asked_precisions(job: ExportJob) -> dict[str, str]:
     return {target: precision if engine(target).lowers_to else "fp32" for target in job.config.all_targets}
 
 
-def _verified(bundle: Bundle, job: ExportJob, expected: ParitySet, held: ParitySet) -> tuple[Parity, ...]:
+def _verified(bundle: Bundle, job: ExportJob, expected: ParitySet, held_out: ParitySet) -> tuple[Parity, ...]:
     """Compare every target with fp32 PyTorch; a low precision on the held-out pictures, to be accepted later."""
     network = job.source.origin if ":" in job.source.origin else None
     parity = []
     for target in bundle.manifest.targets:
         exact = bundle.manifest.precision_of(target) == "fp32"
         with step(f"verifying {target}"):
-            parity.append(verify_target(target, bundle, expected if exact else held, network=network))
+            parity.append(verify_target(target, bundle, expected if exact else held_out, network=network))
         if exact:
             _require_parity(parity[-1], job)
     return tuple(parity)

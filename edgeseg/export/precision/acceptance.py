@@ -117,11 +117,11 @@ def next_precisions(
     if not any(precisions[target] != "fp32" for target in aimed_targets(config) if target not in found):
         raise _refusal(reasons)
     changed = {target: slower for target in found for target, slower in _next(target, precisions).items()}
-    told = tuple(
+    notes = tuple(
         f"{target} has {changed[target]} in this bundle: {'; '.join(map(str, entry))}"
         for target, entry in found.items()
     )
-    return {**precisions, **changed}, told
+    return {**precisions, **changed}, notes
 
 
 def _next(target: str, precisions: Mapping[str, str]) -> dict[str, str]:
@@ -134,8 +134,8 @@ def _next(target: str, precisions: Mapping[str, str]) -> dict[str, str]:
 
 def _refusal(reasons: Sequence[EdgesegError]) -> EdgesegError:
     kind = ParityError if any(isinstance(reason, ParityError) for reason in reasons) else ExportError
-    told = "; ".join(map(str, reasons))
-    return kind(f"{told}; the bundle was not written (export fp32, change the budget, or write it with --force)")
+    words = "; ".join(map(str, reasons))
+    return kind(f"{words}; the bundle was not written (export fp32, change the budget, or write it with --force)")
 
 
 def budget_words(config: ExportConfig) -> str:

@@ -19,12 +19,12 @@ from edgeseg.specs import ResizeRule, Size
 
 T = TypeVar("T")
 
-__all__ = ["Calibration", "Picture", "held_within", "load_calibration", "load_pictures", "spread"]
+__all__ = ["Calibration", "Picture", "evenly_spaced", "held_out_within", "load_calibration", "load_pictures"]
 
 MOST_CALIBRATED = 64
 """Pictures calibrated on at the most: more change the ranges little."""
 
-MOST_HELD = 200
+MOST_HELD_OUT = 200
 """Pictures scored on at the most: each is run at every measurement."""
 
 MOST_LOGIT_BYTES = 1 << 30
@@ -57,12 +57,12 @@ class Calibration:
 
     Attributes:
         pictures: To calibrate on.
-        held: To score by.
+        held_out: To score by.
         shared: Whether the only picture had to be both.
     """
 
     pictures: tuple[Picture, ...]
-    held: tuple[Picture, ...]
+    held_out: tuple[Picture, ...]
     shared: bool = False
 
 
@@ -87,11 +87,11 @@ def load_calibration(
     if len(files) == 1:
         only = load_pictures(files, size, rule, labels=labels, positive_label=positive_label)
         return Calibration(only, only, shared=True)
-    held = files[_EVERY - 1 :: _EVERY] or files[-1:]
-    rest = [file for file in files if file not in set(held)]
+    held_out = files[_EVERY - 1 :: _EVERY] or files[-1:]
+    rest = [file for file in files if file not in set(held_out)]
     return Calibration(
-        load_pictures(spread(rest, MOST_CALIBRATED), size, rule),
-        load_pictures(spread(held, MOST_HELD), size, rule, labels=labels, positive_label=positive_label),
+        load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule),
+        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, labels=labels, positive_label=positive_label),
     )
 
 
@@ -114,7 +114,7 @@ def load_pictures(
     return tuple(found)
 
 
-def held_within(pictures: Sequence[Picture], logits: int) -> tuple[Picture, ...]:
+def held_out_within(pictures: Sequence[Picture], logits: int) -> tuple[Picture, ...]:
     """Choose held-out pictures whose logits fit into memory, evenly spread, and 16 at least.
 
     Args:
@@ -122,10 +122,10 @@ def held_within(pictures: Sequence[Picture], logits: int) -> tuple[Picture, ...]
         logits: Numbers in the fp32 logits of one picture.
     """
     most = max(16, MOST_LOGIT_BYTES // (4 * logits))
-    return tuple(spread(pictures, most))
+    return tuple(evenly_spaced(pictures, most))
 
 
-def spread(files: Sequence[T], most: int) -> list[T]:
+def evenly_spaced(files: Sequence[T], most: int) -> list[T]:
     """Choose at most `most` of the files, evenly spread, in order."""
     if len(files) <= most:
         return list(files)

@@ -12,7 +12,7 @@ from edgeseg.errors import ParityError
 from edgeseg.export.job import ExportJob
 from edgeseg.export.passes import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
-from edgeseg.export.precision.calibration import held_within, load_pictures
+from edgeseg.export.precision.calibration import held_out_within, load_pictures
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
 from edgeseg.export.precision.int8 import RECIPES, Recipe, quantise
 from edgeseg.export.precision.report import KeptFloat, PrecisionReport
@@ -65,12 +65,12 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         InputError: A picture cannot be read.
     """
     calibration = job.calibration
-    held = calibration.held if calibration else load_pictures(job.pictures, job.size, job.spec.resize)
-    held = held_within(held, job.channels * job.logit_size[0] * job.logit_size[1])
-    expected = job.expected([picture.path for picture in held], synthetic=False)
+    held_out = calibration.held_out if calibration else load_pictures(job.pictures, job.size, job.spec.resize)
+    held_out = held_out_within(held_out, job.channels * job.logit_size[0] * job.logit_size[1])
+    expected = job.expected([picture.path for picture in held_out], synthetic=False)
     classes = len(job.labels.names)
     scorer = Scorer(
-        held,
+        held_out,
         expected,
         job.spec.postprocess,
         classes,
@@ -86,7 +86,7 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
     report = replace(
         report,
         calibration=len(calibration.pictures) if calibration else 0,
-        held_out=len(held),
+        held_out=len(held_out),
         miou_fp32=scorer.miou_fp32,
         notes=notes,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import InputError
-from edgeseg.export.precision.calibration import load_calibration, spread
+from edgeseg.export.precision.calibration import evenly_spaced, load_calibration
 from edgeseg.specs import ResizeRule
 from tests.export.precision.pictures import SIZE, write_pictures
 
@@ -18,29 +18,29 @@ RULE = ResizeRule()
 
 def test_every_fourth_picture_is_held_out(tmp_path: Path) -> None:
     found = load_calibration(write_pictures(tmp_path / "c", 9), SIZE, RULE)
-    assert [picture.path.name for picture in found.held] == ["3.png", "7.png"]
+    assert [picture.path.name for picture in found.held_out] == ["3.png", "7.png"]
     assert [picture.path.stem for picture in found.pictures] == ["0", "1", "2", "4", "5", "6", "8"]
-    assert {picture.image.shape for picture in (*found.held, *found.pictures)} == {(*SIZE, 3)}
+    assert {picture.image.shape for picture in (*found.held_out, *found.pictures)} == {(*SIZE, 3)}
     assert not found.shared
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_of_few_pictures_the_last_is_held_out(count: int, tmp_path: Path) -> None:
     found = load_calibration(write_pictures(tmp_path / "c", count), SIZE, RULE)
-    assert (len(found.pictures), len(found.held)) == (count - 1, 1)
+    assert (len(found.pictures), len(found.held_out)) == (count - 1, 1)
 
 
 def test_one_picture_is_both(tmp_path: Path) -> None:
     found = load_calibration(write_pictures(tmp_path / "c", 1), SIZE, RULE)
     assert found.shared
-    assert found.pictures == found.held
+    assert found.pictures == found.held_out
 
 
 def test_labels_come_with_the_held_out_pictures(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "c", 4)
     cv2.imwrite(str(tmp_path / "3.png"), np.full((40, 60), 255, np.uint8))
     found = load_calibration(folder, SIZE, RULE, labels=tmp_path, positive_label=255)
-    truth = found.held[0].truth
+    truth = found.held_out[0].truth
     assert truth is not None
     assert truth.shape == (40, 60)
     assert truth.min() == truth.max() == 1
@@ -64,7 +64,7 @@ def test_refused(tmp_path: Path) -> None:
         load_calibration(folder, SIZE, RULE)
 
 
-def test_spread_keeps_order_and_ends() -> None:
+def test_even_spacing_keeps_order_and_ends() -> None:
     files = [Path(str(index)) for index in range(10)]
-    assert spread(files, 20) == files
-    assert [path.name for path in spread(files, 4)] == ["0", "2", "5", "7"]
+    assert evenly_spaced(files, 20) == files
+    assert [path.name for path in evenly_spaced(files, 4)] == ["0", "2", "5", "7"]
