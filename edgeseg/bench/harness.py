@@ -164,7 +164,7 @@ def measure(
         loaded = resident_mib()
         figures = _run(predictor, images, settings, clock)
         return BenchmarkReport(
-            bundle=_identity(bundle),
+            bundle=_identity(bundle, predictor.info.target),
             target=target,
             session=predictor.info,
             settings=settings,
@@ -294,10 +294,10 @@ def _window(images: int) -> int:
     return images * -(-5 // images) if images <= 50 else 50
 
 
-def _identity(bundle: Bundle) -> BundleIdentity:
+def _identity(bundle: Bundle, target: str) -> BundleIdentity:
     manifest = bundle.manifest
     digest = sha256_of(bundle.path / MANIFEST)
-    return BundleIdentity(manifest.name, manifest.network, manifest.input_size, manifest.precision, digest)
+    return BundleIdentity(manifest.name, manifest.network, manifest.input_size, manifest.precision_of(target), digest)
 
 
 def _set_options(options: RuntimeOptions) -> dict[str, Any]:

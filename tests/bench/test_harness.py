@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,13 @@ def test_a_report_holds_every_stage_and_the_total(tmp_path: Path) -> None:
     assert (report.options, report.own_process) == ({"threads": 2}, False)
     assert len(predictor.seen) == 1 + report.warmup.frames + 7
     assert predictor.closed
+
+
+def test_a_report_names_the_precision_that_its_target_has(tmp_path: Path) -> None:
+    bundle = bare_bundle(tmp_path)
+    manifest = replace(bundle.manifest, precision="int8", precisions={INFO.target: "fp32"})
+    report = measured(Bundle(bundle.path, manifest), [bundle.file(SAMPLE)], FakePredictor())
+    assert report.bundle.precision == "fp32"
 
 
 def test_arrays_have_no_decoding_and_pictures_are_taken_in_turn(tmp_path: Path) -> None:
