@@ -15,7 +15,7 @@ def test_int8(edgeseg: Edgeseg, tmp_path: Path) -> None:
     words = ["--size", "32x48", "--precision", "int8", "--calib", calib, "--min-agreement", 0.9, "--force"]
     done = edgeseg("export", TINY, *words, "--out", tmp_path)
     assert done.code == 0, done.err
-    assert "5 calibration pictures, judged on 1 others" in done.out
+    assert "5 calibration pictures, scored on 1 others" in done.out
     assert "labels equal to fp32" in done.out
     assert edgeseg("verify", tmp_path / "tiny.edgeseg").code == 0
 
