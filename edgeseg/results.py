@@ -31,6 +31,10 @@ class Result:
         timings: Milliseconds per stage: ``decode``, ``pre``, ``infer``, ``postprocess``.
         source: Path, URL or frame number of the picture.
         damaged: Sentences on damage of the picture's file that decoding got over; empty where no damage was recognised.
+
+    Example:
+        >>> Result(np.array([[0, 1]], np.uint8), ("road", "sky"), ((128, 64, 128), (70, 130, 180))).size
+        (1, 2)
     """
 
     labels: LabelMap

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import edgeseg
 from tests.doctest_namespace import globs
 
 PACKAGE = Path(__file__).resolve().parents[1] / "edgeseg"
@@ -22,7 +23,11 @@ def _modules_with_examples() -> list[str]:
 
 MODULES = _modules_with_examples()
 PUBLIC = (
+    *(name for name in edgeseg.__all__ if name != "__version__"),
+    "export.network_source",
+    "export.config.option_help",
     "models.ModelSpec.but",
+    "models.custom_spec",
     "models.create_model",
     "models.list_models",
     "models.model_spec",
@@ -46,7 +51,7 @@ PUBLIC = (
     "models.source.resolve_network",
     "models.suggest.suggest_network",
 )
-"""What a user of `edgeseg.models` calls; each shows how."""
+"""What a user calls; each shows how."""
 
 
 @pytest.fixture

@@ -96,6 +96,9 @@ def network_source(
         UsageError: The factory cannot be imported or gives no module, or classes are given for it.
         ExportError: The factory fails.
         CheckpointError: The checkpoint cannot be read or does not fit.
+
+    >>> network_source("espnet_p2_q3").but(labels="generic").spec.labels
+    'generic'
     """
     from edgeseg.models.source import resolve_network
 

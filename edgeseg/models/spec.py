@@ -39,6 +39,11 @@ class ModelSpec:
             Larger for a network with jumps (max-unpool), where rounding moves single values.
         min_side: Smallest height and width that it takes.
         name: Set by `edgeseg.models.register`.
+
+    Example:
+        >>> from edgeseg.models import model_spec
+        >>> model_spec("espnet_p2_q8").but(input_size=(256, 512)).input_size
+        (256, 512)
     """
 
     system: str

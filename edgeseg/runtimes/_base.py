@@ -40,6 +40,10 @@ class RuntimeOptions:
         network: ``package.module:factory`` (or registry name) that the ``torch`` target builds. A network of the user's
             own is code, which is run because the user names it and never because a bundle does.
         provider_options: Passed to an execution provider as they are.
+
+    Example:
+        >>> RuntimeOptions(threads=2).threads
+        2
     """
 
     threads: int | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["AdaptiveAvgPool", "GlobalAvgPool", "adaptive_avg_pool", "averaging_rows"]
+__all__ = ["GlobalAvgPool", "adaptive_avg_pool", "averaging_rows"]
 
 
 def averaging_rows(length: int, bins: int) -> list[list[float]]:
@@ -52,18 +52,6 @@ def _pairs_of_three(x: Tensor) -> Tensor:
     pairs = F.pad(F.avg_pool2d(x, 2, 1), (0, 1, 0, 1))
     kept = pairs.reshape(n, c, h // 3, 3, w)[:, :, :, :2].reshape(n, c, h // 3 * 2, w // 3, 3)[..., :2]
     return kept.reshape(n, c, h // 3 * 2, w // 3 * 2)
-
-
-class AdaptiveAvgPool(nn.Module):
-    """Average over a square of `bins` x `bins`; see `adaptive_avg_pool`."""
-
-    def __init__(self, bins: int) -> None:
-        super().__init__()
-        self.size = (bins, bins)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Turn maps (N, C, h, w) into (N, C, bins, bins)."""
-        return adaptive_avg_pool(x, self.size)
 
 
 class GlobalAvgPool(nn.Module):
