@@ -1,8 +1,9 @@
 """Reading published checkpoints and loading them by their own keys.
 
-Formats: PyTorch (``.pth``, ``.pt``: plain, or wrapped in ``state_dict``, ``model``, ``module.`` and the like),
-safetensors, Paddle (``.pdparams``), and ONNX initialisers. Networks keep the published key names, so loading is strict;
-what differs between frameworks (Paddle's ``_mean`` and transposed Linear weights) is translated here, once.
+Formats: PyTorch (``.pth``, ``.pt``: plain, or wrapped in ``state_dict``, ``model`` and the like), safetensors, Paddle
+(``.pdparams``), and ONNX initialisers. Networks keep the published key names, so loading is strict; the prefixes that
+wrappers add are cut or added as the network needs them (`edgeseg.models.checkpoint_keys`), and what differs between
+frameworks (Paddle's ``_mean`` and transposed Linear weights) is translated here, once.
 
 Nothing of a file ever runs, and what it states is checked before memory is taken: see `edgeseg.models.readers`.
 """
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import CheckpointError
-from edgeseg.models.readers import Inert, Tree, UnreadableError, Unsupported, Value, damaged, read_tree, stands_for
+from edgeseg.models.checkpoint_keys import Form, key_forms, leading_groups
+from edgeseg.models.readers import Inert, Tree, UnreadableError, Unsupported, damaged, read_tree
+from edgeseg.models.weight_sets import CHOOSE, ROOT, Notes, choose_set
 from edgeseg.text import first_line, one_line
 
 __all__ = [
@@ -38,13 +41,9 @@ __all__ = [
     "without_ignored",
 ]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ema", "network", "weights", "params")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
 _SAVE_PLAIN = "save plain tensors of numbers: torch.save(model.state_dict(), 'weights.pth')"
 _LONGEST_KEY = 1000
-_DEEPEST = 8
 _PADDLE_NAMES = "StructuredToParameterName@@"
-_WORD = re.compile(r"\w+")
 COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
 """Keys that count training steps; inference does without."""
 PADDLE_LEAVES = {"_mean": "running_mean", "_variance": "running_var", "_weight": "weight"}
@@ -60,35 +59,55 @@ class Checkpoint:
     """What a checkpoint file gives.
 
     Attributes:
-        state: Tensors by key, on the CPU in their stored type, wrappers and ``module.`` prefixes removed.
+        state: Tensors by stored key, on the CPU in their stored type, taken out of wrapping dictionaries.
         skipped: Names of classes whose objects the file holds besides, which were not built.
+        key: Of the set of weights that was taken; ``"."`` where the tensors are the file's own.
+        others: Keys of the other sets of weights in the file.
+        name: Of the file.
     """
 
     state: dict[str, Tensor]
     skipped: tuple[str, ...] = ()
+    key: str = ROOT
+    others: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on what was chosen and what was passed over."""
+        sentences = []
+        if self.others:
+            others = _some([f"'{_shown(key)}'" for key in self.others])
+            sentences.append(f"{self.name}: the weights are those under '{_shown(self.key)}'; not taken: {others}")
+        if self.skipped:
+            sentences.append(
+                f"{self.name}: objects that are no tensors were passed over, not built: {_some(self.skipped)}"
+            )
+        return tuple(sentences)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | Path, weights_key: str | None = None) -> dict[str, Tensor]:
     """Read a checkpoint file into a flat state dict; `open_checkpoint` also lists what was skipped.
 
     Args:
         path: ``.pth``, ``.pt``, ``.ckpt``, ``.safetensors``, ``.pdparams`` or ``.onnx``.
+        weights_key: As `open_checkpoint` takes.
 
     Returns:
-        Tensors on the CPU in their stored type, wrappers and ``module.`` prefixes removed.
+        Tensors on the CPU in their stored type, by stored key, taken out of wrapping dictionaries.
 
     Raises:
-        CheckpointError: Missing, empty, truncated, of another kind, could run code, or holds no tensors.
+        CheckpointError: As `open_checkpoint`.
 
     Example:
-        >>> torch.save({"state_dict": {"module.head.bias": torch.ones(2)}}, "weights.pth")
+        >>> torch.save({"epoch": 3, "state_dict": {"module.head.bias": torch.ones(2)}}, "weights.pth")
         >>> read_checkpoint("weights.pth")
-        {'head.bias': tensor([1., 1.])}
+        {'module.head.bias': tensor([1., 1.])}
     """
-    return open_checkpoint(path).state
+    return open_checkpoint(path, weights_key).state
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(path: str | Path, weights_key: str | None = None) -> Checkpoint:
     """Read a checkpoint file.
 
     Nothing of the file runs, and no size that it states is believed before it was compared with the file's own. Objects
@@ -96,9 +115,12 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
     Args:
         path: As `read_checkpoint` takes.
+        weights_key: The set of weights to take, where the file holds several: the keys of the dictionaries on the way
+            to it, joined by dots, or a prefix of the tensors' own keys; ``"."`` is the file's own tensors.
 
     Raises:
-        CheckpointError: As `read_checkpoint`.
+        CheckpointError: Missing, empty, truncated, of another kind, could run code, holds no tensors, or holds several
+            sets of weights of which none was named.
 
     Example:
         >>> torch.save({"model": {"head.bias": torch.ones(2)}, "options": torch.nn.ReLU()}, "epoch_9.pth")
@@ -116,17 +138,19 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         if file.stat().st_size == 0:
             raise CheckpointError(f"checkpoint '{shown}' is empty (0 bytes); download or copy it again")
         tree = read_tree(file)
-        state = _flat(tree)
+        chosen = choose_set(tree.root, weights_key)
+        state = {} if chosen is None else _flat(chosen.notes, tree.size)
     except UnreadableError as error:
         raise CheckpointError(f"checkpoint '{shown}' {error}") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"checkpoint '{shown}' cannot be read ({first_line(error, 120)}); check the path and your permission"
         ) from error
-    if not state:
+    if chosen is None or not state:
         raise CheckpointError(f"checkpoint '{shown}' {_without_tensors(tree)}")
-    written_by_paddle = file.suffix.lower() == ".pdparams" or _has_paddle_names(tree.root)
-    return Checkpoint(_strip_prefixes(PaddleState(state) if written_by_paddle else state), tree.skipped)
+    if file.suffix.lower() == ".pdparams" or _has_paddle_names(tree.root):
+        state = PaddleState(state)
+    return Checkpoint(state, tree.skipped, chosen.key, chosen.others, one_line(file.name))
 
 
 def _has_paddle_names(root: object) -> bool:
@@ -139,8 +163,12 @@ def state_from_arrays(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def stored_classes(state: Mapping[str, Tensor], key: str) -> int | None:
-    """Return the number of classes a checkpoint was trained with: the first side of tensor `key`, None without it."""
-    tensor = state.get(key)
+    """Return the number of classes a checkpoint was trained with: the first side of tensor `key`, None without it.
+
+    The key may have a wrapper's prefix in the file.
+    """
+    stored = next((form.stored[key] for form in key_forms(state) if key in form.stored), None) if key else None
+    tensor = None if stored is None else state[stored]
     return int(tensor.shape[0]) if tensor is not None and tensor.ndim > 0 else None
 
 
@@ -150,8 +178,11 @@ def load_state(
     *,
     what: str,
     suggest: Callable[[Mapping[str, Tensor]], str] | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Load `state` into `module` strictly, translating Paddle's conventions; precision stays that of the module.
+
+    Keys are tried as stored, then with the prefixes that all of them share cut and those of the network's keys added;
+    the first form that fits whole is taken.
 
     A module may declare ``checkpoint_ignores``: regular expressions of published keys it does not hold (dead or
     training-only parts, constants), and ``checkpoint_optional``: of own keys that a checkpoint may lack, because the
@@ -163,29 +194,29 @@ def load_state(
         what: Names the network in messages.
         suggest: Gives the end of the sentence for a checkpoint that does not fit, such as the network that it does fit.
 
+    Returns:
+        Sentences on what was done to the keys beyond a usual wrapper's prefix.
+
     Raises:
         CheckpointError: Missing or unexpected keys, or shapes that differ; lists them and names a network that fits.
 
     Example:
         >>> module = nn.Conv2d(1, 2, 1)
-        >>> load_state(module, {"weight": torch.ones(2, 1, 1, 1), "bias": torch.zeros(2)}, what="a convolution")
+        >>> state = {"model.weight": torch.ones(2, 1, 1, 1), "model.bias": torch.zeros(2)}
+        >>> load_state(module, state, what="a convolution")
+        ()
         >>> module.weight.flatten().tolist()
         [1.0, 1.0]
         >>> load_state(module, {"weight": torch.ones(2, 1, 1, 1)}, what="a convolution")
         Traceback (most recent call last):
         edgeseg.errors.CheckpointError: the checkpoint does not fit a convolution: of 2 keys 1 missing (bias)
     """
-    given = state
-    state = from_paddle(without_ignored(state, module), module)
     target = module.state_dict()
-    state = {**state, **_aliases(module, state)}
-    optional = getattr(module, "checkpoint_optional", ())
-    missing = [key for key in target if key not in state and not COUNTER.search(key) and not _matches(key, optional)]
-    unexpected = [key for key in state if key not in target and not COUNTER.search(key)]
-    shapes = [key for key in state if key in target and state[key].shape != target[key].shape]
-    if missing or unexpected or shapes:
-        problem = _describe_misfit(what, target, state, missing, unexpected, shapes)
-        raise CheckpointError(problem + (suggest(given) if suggest else ""))
+    fit = _best_fit(module, target, state)
+    if fit.problems:
+        ending = _parts_that_fit(module, target, state) or (suggest(fit.given) if suggest else "")
+        raise CheckpointError(_describe_misfit(what, target, fit) + ending)
+    state = fit.state
     complexes = [key for key in state if state[key].is_complex() and key in target and not target[key].is_complex()]
     if complexes:
         raise CheckpointError(
@@ -193,6 +224,71 @@ def load_state(
             "save the weights as real numbers"
         )
     module.load_state_dict({key: value for key, value in state.items() if key in target}, strict=False)
+    return (f"{what}: {one_line(fit.form.note, 400)}",) if fit.form.note else ()
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a checkpoint fits a network with its keys in one form.
+
+    Attributes:
+        form: Of the keys.
+        given: The state in that form.
+        state: The same as PyTorch names and lays it, shared tensors under all of their names.
+        missing: Keys of the network that the state lacks.
+        unexpected: Keys of the state that the network lacks.
+        shapes: Keys of both whose shapes differ.
+    """
+
+    form: Form
+    given: Mapping[str, Tensor]
+    state: Mapping[str, Tensor]
+    missing: list[str]
+    unexpected: list[str]
+    shapes: list[str]
+
+    @property
+    def problems(self) -> int:
+        """Keys that do not fit."""
+        return len(self.missing) + len(self.unexpected) + len(self.shapes)
+
+
+def _best_fit(module: nn.Module, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> _Fit:
+    """Return the first form that fits whole; where none does, the nearest, a usual wrapper's prefixes cut."""
+    best: _Fit | None = None
+    for form in key_forms(state, target):
+        fit = _fit(module, target, state, form)
+        if not fit.problems:
+            return fit
+        if best is None or (fit.problems, not form.is_plain) <= (best.problems, not best.form.is_plain):
+            best = fit
+    return best or _fit(module, target, state, Form({key: key for key in state}))
+
+
+def _fit(module: nn.Module, target: Mapping[str, Tensor], stored: Mapping[str, Tensor], form: Form) -> _Fit:
+    given = _like(stored, {new: stored[old] for new, old in form.stored.items()})
+    state: Mapping[str, Tensor] = from_paddle(without_ignored(given, module), module)
+    state = {**state, **_aliases(module, state)}
+    optional = getattr(module, "checkpoint_optional", ())
+    missing = [key for key in target if key not in state and not COUNTER.search(key) and not _matches(key, optional)]
+    unexpected = [key for key in state if key not in target and not COUNTER.search(key)]
+    shapes = [key for key in state if key in target and state[key].shape != target[key].shape]
+    return _Fit(form, given, state, missing, unexpected, shapes)
+
+
+def _parts_that_fit(module: nn.Module, target: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Return the end of a sentence that names the parts of a checkpoint that fit by themselves, such as a teacher."""
+    fitting = []
+    for form in key_forms(state):
+        for first, keys in leading_groups(form.stored).items():
+            if 2 * len(keys) < len(target):
+                continue
+            part = _like(state, {key: state[form.stored[key]] for key in keys})
+            if not _best_fit(module, target, part).problems:
+                fitting.append(f"'{_shown(form.cut + first)}'")
+    if not fitting:
+        return ""
+    return f"; the tensors under {_some(fitting)} fit alone: {CHOOSE}"
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
@@ -226,11 +322,10 @@ def _aliases(module: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor
     return found
 
 
-def _flat(tree: Tree) -> dict[str, Tensor]:
-    """Return the tensors of a tree, looking through the usual wrappers; each is read once, and those left out never."""
-    found = {key: note for key, note in _unwrap(tree.root).items() if note is not None}
+def _flat(found: Notes, size: int) -> dict[str, Tensor]:
+    """Return the tensors of a set in a file that unpacks to `size` bytes; each is read once."""
     arrays = {id(note): note.kept for note in found.values() if not isinstance(note, Unsupported)}
-    if sum(arrays.values()) > tree.size:
+    if sum(arrays.values()) > size:
         raise damaged("its arrays hold the same bytes many times")
     made: dict[int, Tensor] = {}
     state: dict[str, Tensor] = {}
@@ -256,40 +351,6 @@ def _without_tensors(tree: Tree) -> str:
     )
 
 
-def _unwrap(root: object) -> dict[str, Value | Unsupported | None]:
-    """Return what stands for a tensor, by key, in the innermost of the usual wrappers; None for other values."""
-    for _ in range(_DEEPEST):
-        if not isinstance(root, dict):
-            return {}
-        notes = {str(key): stands_for(value) for key, value in root.items()}
-        inner = next((root[key] for key in _WRAPPERS if _holds_tensors(root.get(key))), None)
-        if inner is None:
-            return notes
-        root = inner
-    return {}
-
-
-def _holds_tensors(value: object) -> bool:
-    return isinstance(value, dict) and any(stands_for(each) is not None for each in value.values())
-
-
-def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove a wrapper's prefix as long as every key carries it; a training wrapper's loss constants go with it."""
-    while True:
-        network = [key for key in state if not _of_loss(key)]
-        prefix = next((p for p in _PREFIXES if network and all(key.startswith(p) for key in network)), None)
-        if prefix is None:
-            return state
-        state = _like(
-            state, {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        )
-
-
-def _of_loss(key: str) -> bool:
-    first = key.removeprefix("module.").split(".", 1)[0]
-    return "." in key and (first == "criterion" or ("loss" in first and _WORD.fullmatch(first) is not None))
-
-
 def is_paddle(keys: Iterable[str]) -> bool:
     """Check whether a state was read from Paddle's own file, or its keys are as Paddle names them."""
     return isinstance(keys, PaddleState) or any(key.endswith(("._mean", "._variance")) for key in keys)
@@ -308,24 +369,17 @@ def from_paddle(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Ten
     return translated
 
 
-def _describe_misfit(
-    what: str,
-    target: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    missing: list[str],
-    unexpected: list[str],
-    shapes: list[str],
-) -> str:
+def _describe_misfit(what: str, target: Mapping[str, Tensor], fit: _Fit) -> str:
     parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing ({_some(missing)})")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
-    if shapes:
+    if fit.missing:
+        parts.append(f"{len(fit.missing)} missing ({_some(fit.missing)})")
+    if fit.unexpected:
+        parts.append(f"{len(fit.unexpected)} unexpected ({_some(fit.unexpected)})")
+    if fit.shapes:
         differing = [
-            f"{_shown(key)}: got {list(state[key].shape)}, expected {list(target[key].shape)}" for key in shapes
+            f"{_shown(key)}: got {list(fit.state[key].shape)}, expected {list(target[key].shape)}" for key in fit.shapes
         ]
-        parts.append(f"{len(shapes)} of another shape ({_some(differing)})")
+        parts.append(f"{len(fit.shapes)} of another shape ({_some(differing)})")
     return f"the checkpoint does not fit {what}: of {len(target)} keys " + ", ".join(parts)
 
 

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from edgeseg.errors import EdgesegError, ExportError, UsageError
-from edgeseg.models import ModelSpec, create_model, custom_spec, model_spec
-from edgeseg.models.checkpoints import load_state, read_checkpoint
+from edgeseg.models import ModelSpec, custom_spec, model_spec
+from edgeseg.models.checkpoints import Checkpoint, load_state, open_checkpoint
+from edgeseg.models.factory import create_loaded
 from edgeseg.text import first_line
 
 __all__ = ["NetworkSource", "resolve_network"]
@@ -35,6 +36,7 @@ class NetworkSource:
         weights: Where the weights came from, in words.
         by_name: Whether `origin` builds the network again.
         labels_chosen: Whether the user chose the label set, which must then fit the network's classes.
+        notes: Sentences the user must see, such as which of a checkpoint's sets of weights was taken.
     """
 
     module: nn.Module
@@ -43,6 +45,7 @@ class NetworkSource:
     weights: str
     by_name: bool = True
     labels_chosen: bool = False
+    notes: tuple[str, ...] = ()
 
     def but(self, **conventions: Any) -> NetworkSource:
         """The same network with other conventions.
@@ -58,6 +61,7 @@ def resolve_network(
     network: str | nn.Module,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     num_classes: int | None = None,
     spec: ModelSpec | None = None,
 ) -> NetworkSource:
@@ -66,13 +70,14 @@ def resolve_network(
     Args:
         network: Registry name, ``package.module:factory`` (a callable without required arguments), or a module.
         weights: Checkpoint; for a factory or module its own ``state_dict`` keys.
+        weights_key: The set of weights to take, where the checkpoint holds several.
         num_classes: Output channels of a registered network.
         spec: Conventions; required knowledge for a network of the user's own, else the registry's. A module or factory
             may carry it as an attribute ``edgeseg_spec``.
 
     Raises:
         UnknownNameError: No such registered network.
-        UsageError: The factory cannot be imported or does not give a module.
+        UsageError: The factory cannot be imported or does not give a module, or a key is given without weights.
         ExportError: The factory's module or the factory itself fails.
         CheckpointError: The checkpoint cannot be read or does not fit.
 
@@ -83,26 +88,45 @@ def resolve_network(
         >>> resolve_network(nn.Conv2d(3, 2, 1)).origin
         'Conv2d'
     """
+    if weights_key is not None and weights is None:
+        raise UsageError("weights_key (--weights-key) says which weights of a file; give the file (--weights) too")
     if isinstance(network, nn.Module):
-        return _from_module(network, type(network).__name__, weights, spec)
+        return _from_module(network, type(network).__name__, _opened(weights, weights_key), spec)
     if ":" in network:
-        return _from_module(_call_factory(network), network, weights, spec)
+        return _from_module(_call_factory(network), network, _opened(weights, weights_key), spec)
     base = model_spec(network)
+    checkpoint = _opened(weights, weights_key)
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers go on as they would have
         torch.manual_seed(0)
-        module = create_model(network, num_classes=num_classes, weights=weights).float()
-    origin_of_weights = "random (seed 0)" if weights is None else Path(weights).name
-    return _with_spec(NetworkSource(module, base, network, origin_of_weights), spec)
+        module, notes = create_loaded(network, checkpoint, num_classes)
+    source = NetworkSource(module.float(), base, network, _origin_of(checkpoint, "random (seed 0)"))
+    return _with_spec(_noted(source, checkpoint, notes), spec)
 
 
-def _from_module(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
+def _opened(weights: str | Path | None, key: str | None) -> Checkpoint | None:
+    return None if weights is None else open_checkpoint(weights, key)
+
+
+def _origin_of(checkpoint: Checkpoint | None, otherwise: str) -> str:
+    """Where weights came from: a file, and the set in it where there are others."""
+    if checkpoint is None:
+        return otherwise
+    return f"{checkpoint.name}, {checkpoint.key}" if checkpoint.others else checkpoint.name
+
+
+def _noted(source: NetworkSource, checkpoint: Checkpoint | None, notes: tuple[str, ...]) -> NetworkSource:
+    return replace(source, notes=(() if checkpoint is None else checkpoint.notes) + notes)
+
+
+def _from_module(
+    module: nn.Module, origin: str, checkpoint: Checkpoint | None, spec: ModelSpec | None
+) -> NetworkSource:
     module = copy.deepcopy(module).float().cpu().eval()
-    if weights is not None:
-        load_state(module, read_checkpoint(weights), what=origin)
-    origin_of_weights = "as built" if weights is None else Path(weights).name
+    notes = () if checkpoint is None else load_state(module, checkpoint.state, what=origin)
     carried = getattr(module, "edgeseg_spec", None)
     base = carried if isinstance(carried, ModelSpec) else custom_spec(origin)
-    return _with_spec(NetworkSource(module, base, origin, origin_of_weights, by_name=":" in origin), spec)
+    source = NetworkSource(module, base, origin, _origin_of(checkpoint, "as built"), by_name=":" in origin)
+    return _with_spec(_noted(source, checkpoint, notes), spec)
 
 
 def _with_spec(source: NetworkSource, spec: ModelSpec | None) -> NetworkSource:

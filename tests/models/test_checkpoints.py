@@ -47,14 +47,24 @@ def test_wrapped_states(tmp_path: Path, state: dict[str, Tensor], key: str) -> N
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module.model.", "_orig_mod.module."])
 def test_prefixes(tmp_path: Path, state: dict[str, Tensor], prefix: str) -> None:
-    torch.save({f"{prefix}{key}": value for key, value in state.items()}, tmp_path / "w.pth")
-    assert _same(read_checkpoint(tmp_path / "w.pth"), state)
+    wrapped = {f"{prefix}{key}": value for key, value in state.items()}
+    torch.save(wrapped, tmp_path / "w.pth")
+    assert _same(read_checkpoint(tmp_path / "w.pth"), wrapped)
+    assert _same(dict(create_model(NAME, weights=tmp_path / "w.pth").state_dict()), state)
 
 
 def test_a_training_wrapper_and_its_loss_constants(tmp_path: Path, state: dict[str, Tensor]) -> None:
     wrapped = {f"model.{key}": value for key, value in state.items()}
     torch.save({**wrapped, "sem_loss.criterion.weight": torch.ones(19)}, tmp_path / "w.pt")
-    assert _same(read_checkpoint(tmp_path / "w.pt"), state)
+    assert _same(dict(create_model(NAME, weights=tmp_path / "w.pt").state_dict()), state)
+
+
+def test_the_number_of_classes_is_read_below_a_prefix(tmp_path: Path) -> None:
+    state = create_model("fast_scnn", num_classes=5).state_dict()
+    torch.save({f"module.model.{key}": value for key, value in state.items()}, tmp_path / "w.pth")
+    assert _same(dict(create_model("fast_scnn", weights=tmp_path / "w.pth").state_dict()), dict(state))
+    with pytest.raises(CheckpointError, match="it fits 'fast_scnn' with 5 classes: pass num_classes=5"):
+        create_model("fast_scnn", num_classes=4, weights=tmp_path / "w.pth")
 
 
 def test_a_prefix_that_not_every_key_has_stays(tmp_path: Path) -> None:
