@@ -145,7 +145,7 @@ def test_names_that_only_attacks_say(tmp_path: Path, name: str, suffix: str) -> 
 def test_a_container_of_itself(tmp_path: Path) -> None:
     state: dict[str, Any] = {"a": np.ones(1)}
     state["model"] = state
-    _refused(_write(tmp_path, pickle.dumps(state, 4)), "holds no tensors")
+    assert read_checkpoint(_write(tmp_path, pickle.dumps(state, 4)))["a"].tolist() == [1.0]
 
 
 def test_a_pickled_network_is_told(tmp_path: Path) -> None:
@@ -365,6 +365,19 @@ def test_archives_that_are_something_else(tmp_path: Path) -> None:
     _refused(_zip(tmp_path, {"m/archive_format": b"pt2"}), "an exported program")
     _refused(_zip(tmp_path, {"a.npy": b""}), "numpy arrays")
     _refused(_zip(tmp_path, {"best.pth": b""}), "unpack it and give the weights file in it")
+
+
+def test_what_torch_itself_writes_besides_checkpoints(tmp_path: Path) -> None:
+    network = nn.Conv2d(3, 2, 1).eval()
+    picture = torch.zeros(1, 3, 4, 4)
+    torch.jit.trace(network, picture).save(tmp_path / "traced.pth")  # type: ignore[no-untyped-call]
+    torch.jit.script(network).save(tmp_path / "scripted.pt")  # type: ignore[no-untyped-call]
+    for name in ("traced.pth", "scripted.pt"):
+        _refused(tmp_path / name, r"a TorchScript archive, .*torch\.jit\.load\(file\)")
+    for name in ("program.pt2", "program.pth"):
+        with (tmp_path / name).open("wb") as stream:
+            torch.export.save(torch.export.export(network, (picture,)), stream)
+        _refused(tmp_path / name, r"an exported program \(\.pt2\).*torch\.export\.load\(file\)")
 
 
 def test_a_folder_and_paths_that_cannot_be(tmp_path: Path) -> None:
