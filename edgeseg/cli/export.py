@@ -31,6 +31,7 @@ _CONVENTIONS = {
 def export(
     network: option.NetworkName,
     weights: option.Weights = None,
+    weights_key: option.WeightsKey = None,
     targets: option.Targets = None,
     size: option.GraphSize = None,
     out: option.Out = Path(),
@@ -99,7 +100,12 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
     """The network, with the conventions that options change."""
     from edgeseg.export import network_source
 
-    source = network_source(options["network"], weights=options["weights"], num_classes=options["classes"])
+    source = network_source(
+        options["network"],
+        weights=options["weights"],
+        weights_key=options["weights_key"],
+        num_classes=options["classes"],
+    )
     changed: dict[str, Any] = {}
     for part, names in _CONVENTIONS.items():
         flags = {field: options[flag] for field, flag in names.items() if options[flag] is not None}

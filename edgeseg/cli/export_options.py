@@ -41,6 +41,10 @@ def _list_passes(wanted: bool) -> None:
 
 NetworkName = Annotated[str, typer.Argument(help="Registry name, or package.module:factory of your own.")]
 Weights = Annotated[Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(help="The weights to take, where the checkpoint holds several sets, such as state_dict_ema."),
+]
 Classes = Annotated[int | None, typer.Option(min=1, help="Output channels; default what the checkpoint holds.")]
 Out = Annotated[Path, typer.Option(help="Folder the bundle is written into.")]
 Name = Annotated[str | None, typer.Option(help="Name of the bundle; default the network's.")]

@@ -38,6 +38,7 @@ def export_model(
             returns logits (N, classes, h, w); or a `network_source`.
         config: The options (`edgeseg.export.config.ExportConfig`).
         weights: Published or own checkpoint; without it the weights are random (registered networks) or as they stand.
+            For one of several sets of weights in a file: ``network_source(..., weights_key=KEY)``.
         num_classes: Output channels of a registered network; without it, what the checkpoint holds.
         spec: Conventions of the network, where they are not the registry's or the module's own: ``model_spec(NAME)``
             or ``custom_spec(NAME)`` of `edgeseg.models`, changed with ``.but(input=..., resize=..., labels=...)``.
@@ -84,10 +85,13 @@ def network_source(
     network: str | nn.Module,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     num_classes: int | None = None,
     spec: ModelSpec | None = None,
 ) -> NetworkSource:
     """Find or build a network to export; see `export_model` for the arguments.
+
+    Where the checkpoint holds several sets of weights (raw and averaged, student and teacher), `weights_key` names one.
 
     Change its conventions with ``.but(input=..., resize=..., labels=...)``, then give it to `export_model`.
 
@@ -104,4 +108,4 @@ def network_source(
 
     if num_classes is not None and (not isinstance(network, str) or ":" in network):
         raise UsageError("num_classes (--classes) is for registered networks; a network of your own decides it itself")
-    return resolve_network(network, weights=weights, num_classes=num_classes, spec=spec)
+    return resolve_network(network, weights=weights, weights_key=weights_key, num_classes=num_classes, spec=spec)

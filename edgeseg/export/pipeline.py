@@ -99,7 +99,7 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
         macs=job.macs,
         parameters=job.parameters,
         precision=proof.precision,
-        notes=graph.notes + proof.notes,
+        notes=job.source.notes + graph.notes + proof.notes,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from edgeseg.bundle import open_bundle
 from edgeseg.models import create_model
+from edgeseg.models.checkpoints import read_checkpoint
 from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
 from tests.cli.conftest import Edgeseg
 from tests.export.networks import Tiny
@@ -24,6 +26,10 @@ from tests.runtimes.bundles import picture
 ROOT = Path(__file__).resolve().parents[2]
 TINY = "tests.export.networks:tiny"
 SIZE = ("--size", "32x48")
+
+
+class Meter:
+    """Of a training run."""
 
 
 def test_report_and_next_commands(edgeseg: Edgeseg, tmp_path: Path) -> None:
@@ -62,6 +68,34 @@ def test_random_weights_are_told(edgeseg: Edgeseg, tmp_path: Path) -> None:
     done = edgeseg("export", "espnet_c_p2_q3", "--size", "32x64", "--out", tmp_path)
     assert "The weights are random" in done.out
     assert open_bundle(tmp_path / "espnet_c_p2_q3.edgeseg").manifest.facts["weights"] == "random (seed 0)"
+
+
+def test_the_weights_of_a_file_of_several_are_chosen_and_told(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    raw, averaged = Tiny(seed=1).state_dict(), Tiny(seed=2).state_dict()
+    file = tmp_path / "run.pth"
+    torch.save({"state_dict": raw, "state_dict_ema": averaged, "best": pathlib.PurePosixPath("x")}, file)
+    words = ("export", TINY, *SIZE, "--weights", file, "--out", tmp_path / "b")
+    refused = edgeseg(*words)
+    assert refused.code == 3
+    assert "holds several sets of weights ('state_dict', 'state_dict_ema'); choose one with" in refused.sentence
+    assert not (tmp_path / "b").exists()
+    done = edgeseg(*words, "--weights-key", "state_dict_ema", "--target", "torch", "ort")
+    assert done.code == 0, done.err
+    assert "run.pth: the weights are those under 'state_dict_ema'; not taken: 'state_dict'" in done.out
+    bundle = open_bundle(tmp_path / "b" / "tiny.edgeseg")
+    assert bundle.manifest.facts["weights"] == "run.pth, state_dict_ema"
+    stored = read_checkpoint(next(bundle.path.rglob("*.safetensors")))
+    assert torch.equal(stored["head.weight"], averaged["head.weight"])
+    notes = json.loads(edgeseg(*words, "--weights-key", "state_dict", "--json").out)["notes"]
+    assert notes[0] == "run.pth: the weights are those under 'state_dict'; not taken: 'state_dict_ema'"
+
+
+def test_what_a_checkpoint_holds_besides_tensors_is_told(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    torch.save({"state_dict": Tiny().state_dict(), "log": Meter()}, tmp_path / "run.pth")
+    done = edgeseg("export", TINY, *SIZE, "--weights", tmp_path / "run.pth", "--out", tmp_path)
+    assert done.code == 0, done.err
+    skipped = "run.pth: objects that are no tensors were passed over, not built: tests.cli.test_export.Meter"
+    assert skipped in " ".join(done.out.split())
 
 
 def test_what_each_pass_did_is_told_and_rewrites_can_be_left_out(edgeseg: Edgeseg, tmp_path: Path) -> None:
