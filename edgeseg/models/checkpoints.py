@@ -288,7 +288,7 @@ def _parts_that_fit(module: nn.Module, target: Mapping[str, Tensor], state: Mapp
                 fitting.append(f"'{_shown(form.cut + first)}'")
     if not fitting:
         return ""
-    return f"; the tensors under {_some(fitting)} fit alone: {CHOOSE}"
+    return f"; the tensors under {_some(dict.fromkeys(fitting))} fit alone: {CHOOSE}"
 
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:

@@ -61,6 +61,8 @@ def choose_set(root: object, key: str | None) -> WeightSet | None:
     listed = dict(_sets(root, ()))
     if key is not None:
         chosen = listed.get(ROOT) if key == ROOT else _named(root, key)
+        if not chosen and not listed:
+            return None
         if not chosen:
             raise UnreadableError(f"holds no weights under '{one_line(key, 80)}'", _held(_networks(listed)))
         return WeightSet(key, chosen, _others(listed, chosen) or _siblings(listed, chosen))

@@ -117,6 +117,31 @@ def test_a_key_for_a_file_of_one_set(tmp_path: Path) -> None:
     assert read_checkpoint(file, ".")["bias"].tolist() == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("content", [{"epoch": 3}, [_state(1)], {"models": [_state(1)]}])
+def test_a_key_for_a_file_of_none(tmp_path: Path, content: object) -> None:
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        read_checkpoint(_saved(tmp_path, content), "ema")
+
+
+@pytest.mark.parametrize(("key", "value"), [("model", 1.0), ("model_ema", 2.0), ("state_dict.model_ema", 2.0)])
+def test_averaged_weights_beside_the_others_in_one_state_dict(tmp_path: Path, key: str, value: float) -> None:
+    network = nn.ModuleDict({"model": _network()})
+    state = {**_state(1, "model."), **_state(2, "model_ema.module."), "model_ema.decay": torch.tensor(0.9)}
+    file = _saved(tmp_path, {"state_dict": state})
+    with pytest.raises(CheckpointError, match=r"unexpected .*; the tensors under 'model' fit alone"):
+        resolve_network(network, weights=file)
+    source = resolve_network(network, weights=file, weights_key=key)
+    assert source.module.state_dict()["model.bias"].tolist() == [value, value]
+
+
+def test_a_module_that_has_both_networks_loads_both(tmp_path: Path) -> None:
+    network = nn.ModuleDict({"model": _network(), "model_ema": _network()})
+    file = _saved(tmp_path, {"state_dict": {**_state(1, "model."), **_state(2, "model_ema.")}})
+    source = resolve_network(network, weights=file)
+    assert [value.flatten()[0].item() for value in source.module.state_dict().values()] == [1.0, 1.0, 2.0, 2.0]
+    assert source.notes == ()
+
+
 def test_a_key_without_a_file() -> None:
     with pytest.raises(UsageError, match="--weights-key"):
         resolve_network(_network(), weights_key="ema")
