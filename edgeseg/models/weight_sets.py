@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgeseg.models.checkpoint_keys import plain_names
 from edgeseg.models.readers import UnreadableError, Unsupported, Value, stands_for
+from edgeseg.models.readers.parts import TensorNote
 from edgeseg.text import one_line
 
 __all__ = ["CHOOSE", "ROOT", "Notes", "WeightSet", "choose_set"]
@@ -167,7 +168,7 @@ def _has_sides(note: Value | Unsupported) -> bool:
 def _shape(note: Value | Unsupported) -> tuple[int, ...] | None:
     if isinstance(note, Unsupported):
         return None
-    return note.shape if hasattr(note, "shape") else note.size
+    return note.size if isinstance(note, TensorNote) else note.shape
 
 
 def _are_alike(one: Notes, other: Notes) -> bool:
