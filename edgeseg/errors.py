@@ -97,7 +97,12 @@ class UnknownNameError(UsageError):
             advice = "known are " + ", ".join(words) + "."
         else:
             advice = hint or f"{len(words)} are known."
+        self._arguments = kind, got, self.known, hint
         super().__init__(f"unknown {kind} '{name}': {advice}")
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str], str]]:
+        """Pickle as the arguments, so that an error of a worker process reaches its parent."""
+        return type(self), self._arguments
 
 
 class SizeError(UsageError):
