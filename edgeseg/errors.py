@@ -16,7 +16,8 @@
     └── RegressionError            10   a benchmark is slower than the one it was compared with
 
 Ctrl-C ends a command with 130. Every message is one sentence: what was got, what was expected, what to do. It is one
-line of visible characters, whatever names it quotes. A very long one is cut in the middle.
+line of visible characters, whatever names it quotes; addresses are quoted without user and password. A very long one
+is cut in the middle.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from edgeseg.credentials import without_credentials
 from edgeseg.text import one_line, printable
 
 __all__ = [
@@ -166,7 +168,8 @@ class RegressionError(EdgesegError):
 
 
 def _sentence(text: str) -> str:
-    """Make one line of visible characters; cut a very long one in the middle."""
+    """Make one line of visible characters without the passwords of addresses; cut a very long one in the middle."""
+    text = without_credentials(text, properties=False)
     if len(text) > _LONGEST:  # before the escapes, which make it longer and must not be cut through
         text = f"{text[: _LONGEST - _TAIL]} … {text[-_TAIL:]}"
     return printable(text).replace("\n", "\\n")
