@@ -16,7 +16,8 @@
     └── RegressionError            10   a benchmark is slower than the one it was compared with
 
 Ctrl-C ends a command with 130. Every message is one sentence: what was got, what was expected, what to do. It is one
-line of visible characters, whatever names it quotes. A very long one is cut in the middle.
+line of visible characters, whatever names it quotes; addresses are quoted without user and password. A very long one
+is cut in the middle.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from edgeseg.credentials import without_credentials
 from edgeseg.text import one_line, printable
 
 __all__ = [
@@ -97,7 +99,12 @@ class UnknownNameError(UsageError):
             advice = "known are " + ", ".join(words) + "."
         else:
             advice = hint or f"{len(words)} are known."
+        self._arguments = kind, got, self.known, hint
         super().__init__(f"unknown {kind} '{name}': {advice}")
+
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[str, str, list[str], str]]:
+        """Pickle as the arguments, so that an error of a worker process reaches its parent."""
+        return type(self), self._arguments
 
 
 class SizeError(UsageError):
@@ -161,7 +168,8 @@ class RegressionError(EdgesegError):
 
 
 def _sentence(text: str) -> str:
-    """Make one line of visible characters; cut a very long one in the middle."""
+    """Make one line of visible characters without the passwords of addresses; cut a very long one in the middle."""
+    text = without_credentials(text, properties=False)
     if len(text) > _LONGEST:  # before the escapes, which make it longer and must not be cut through
         text = f"{text[: _LONGEST - _TAIL]} … {text[-_TAIL:]}"
     return printable(text).replace("\n", "\\n")

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg.credentials import without_credentials
 from edgeseg.errors import EdgesegError, InputError
 from edgeseg.files import path_for_opencv
 from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, load_image
@@ -88,7 +89,7 @@ class Source(ABC):
 
     Attributes:
         kind: What it is; network streams of every protocol are ``rtsp``.
-        name: As it was asked for.
+        name: As it was asked for, without user names and passwords (`edgeseg.credentials`).
         length: Number of frames, None where unknown.
         live: Whether frames come at their own pace, so that late ones are best dropped.
         fps: Frames per second, None where unknown.
@@ -145,7 +146,7 @@ class _Iterable(Source):
             if isinstance(item, Frame):
                 yield item
             elif isinstance(item, (str, Path)):
-                yield _decode(Path(item), str(item), index, self._reading)
+                yield _decode(Path(item), without_credentials(str(item), properties=False), index, self._reading)
             else:
                 yield _convert(item, self._color, index)
 
@@ -301,7 +302,9 @@ def open_source(
 
 def _open_file(path: Path, reading: _Reading) -> Source:
     if not path.exists():
-        raise InputError(f"no picture, folder or video at '{path}'; check the path, or name a camera as camera:0")
+        raise InputError(
+            f"no picture, folder or video at '{_shown(path)}'; check the path, or name a camera as camera:0"
+        )
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES:
         with path_for_opencv(path) as opened:
@@ -310,6 +313,11 @@ def _open_file(path: Path, reading: _Reading) -> Source:
         return _Images("image", str(path), [path], reading)
     known = " ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
     raise InputError(f"'{path}' is neither an image nor a video edgeseg reads; it reads {known}")
+
+
+def _shown(path: Path) -> str:
+    """Name what is no path, and may be an address without its ``//``."""
+    return re.sub(r"^(?![A-Za-z]:[\\/])[^@]*:.*@", "", without_credentials(str(path)))
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
@@ -364,7 +372,7 @@ def _open_camera(index: int) -> Source:
 
 def _open_stream(address: str) -> Source:
     live = True if address.lower().startswith("rtsp") else None
-    name = re.sub(r"//[^/@]*@", "//", address)  # names are printed and stored; passwords must not be
+    name = without_credentials(address)  # names are printed and stored; passwords must not be
     return _Video("rtsp", name, _capture(address, "stream", name, timeouts=True), live=live)
 
 
@@ -373,7 +381,8 @@ def _open_gstreamer(spec: str) -> Source:
         raise InputError("this OpenCV was built without GStreamer, which 'gst:' needs; use the system's OpenCV instead")
     pipeline = spec[len("gst:") :].strip()
     live = any(element in pipeline for element in _LIVE_ELEMENTS)
-    return _Video("camera", spec, _capture(pipeline, "pipeline", spec, api=cv2.CAP_GSTREAMER), live=live)
+    name = without_credentials(spec)
+    return _Video("camera", name, _capture(pipeline, "pipeline", name, api=cv2.CAP_GSTREAMER), live=live)
 
 
 def _built_with_gstreamer() -> bool:

@@ -227,6 +227,47 @@ def test_rtsp_is_live_and_hides_the_password(asked: list[Any]) -> None:
     assert next(iter(source)).name == "rtsp://host:554/live#0"
 
 
+SECRET_STREAMS = (
+    "rtsp://user:s@cr/et@host:554/live",
+    "rtsp://user:x?s@cr#et@host:554/live",
+    "http://host/live?channel=1&token=s@cr",
+    "gst:rtspsrc location=rtsp://user:s@cr/et@host ! appsink",
+    'gst:rtspsrc location=rtsp://host user-id=user user-pw="s@cr et" ! appsink',
+)
+
+
+@pytest.mark.parametrize("spec", SECRET_STREAMS)
+def test_no_name_or_error_holds_a_password(spec: str, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_built_with_gstreamer", lambda: True)
+    source = open_source(spec)
+    assert asked[0][0] == spec.removeprefix("gst:")  # the camera still gets it
+    assert "host" in source.name
+    said = [source.name]
+    with pytest.raises(InputError) as caught:
+        said += [frame.name for frame in iter(source)]
+    said.append(str(caught.value))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(0))
+    with pytest.raises(InputError, match="gave no picture") as caught:
+        open_source(spec)
+    said.append(str(caught.value))
+    assert not [text for text in said if "s@cr" in text or "cr/et" in text or "cr#et" in text or "user:" in text]
+
+
+@pytest.mark.parametrize("spec", ["rtmp://user:s@cret@host/live", "rtsp:user:s@cret@host", "user:s@cret@host/live"])
+def test_addresses_that_are_none_are_named_without_a_password(spec: str) -> None:
+    with pytest.raises(InputError, match=r"no picture, folder or video at '[^']*host") as caught:
+        open_source(spec)
+    assert "s@cr" not in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_pictures_named_by_an_address_are_named_without_a_password() -> None:
+    (frame,) = open_iterable(["https://user:s@cret@host/a.png"])
+    assert frame.name == "https://host/a.png"
+    assert frame.error is not None
+    assert "cret" not in str(frame.error)
+
+
 def test_http_without_a_length_is_live(asked: list[Any]) -> None:
     assert open_source("http://host/mjpeg").live
 

@@ -11,6 +11,7 @@ A GPU graph that ends in labels of the wanted size skips the host's postprocessi
 
     predictor.py   `Predictor`: one picture, a batch, a stream, the self test
     config.py      its settings
+    recipe.py      what opens it again in another process
     jobs.py        a picture between two stages; pictures grouped into batches
     prepare.py     the stages before the engine
     finish.py      the stage after the engine

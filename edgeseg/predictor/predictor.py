@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ from edgeseg.predictor.config import PredictorConfig, PredictorKeywords
 from edgeseg.predictor.finish import finish
 from edgeseg.predictor.jobs import Failure, Job, group_jobs
 from edgeseg.predictor.prepare import Color, Preparer
+from edgeseg.predictor.recipe import Recipe
 from edgeseg.results import Result
 from edgeseg.runtimes import SessionInfo, open_session, resolve_target
 from edgeseg.signing import verify_signature
@@ -39,7 +40,8 @@ __all__ = ["Predictor"]
 class Predictor:
     """Predict with a bundle on one engine.
 
-    One Predictor may be called from many threads. Use it in a ``with`` block, or `close` it.
+    One Predictor may be called from many threads. Use it in a ``with`` block, or `close` it. In a forked child it is
+    refused. Pickled, it travels as its path, target and settings, and opens the bundle again with every check.
 
     Args:
         path: A ``NAME.edgeseg`` folder, or a bundle opened with `edgeseg.bundle.open_bundle`.
@@ -73,6 +75,7 @@ class Predictor:
         self._config = config = PredictorConfig(**settings)
         self._target = resolve_target(target)
         self._bundle = bundle = _open(path, config)
+        self._recipe = Recipe.of(bundle.path, self._target, config)
         config.check_input_size(bundle.manifest)
         self._session = open_session(bundle, self._target, config.runtime_options())
         check_graph(bundle, self._session)
@@ -220,6 +223,10 @@ class Predictor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Predictor], tuple[Any, ...]]:
+        """Pickle as what opens the Predictor again; `UsageError` names a setting that cannot travel."""
+        return self._recipe.pickled(type(self), self.manifest)
 
     def __repr__(self) -> str:
         info = self.info

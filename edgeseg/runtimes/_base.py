@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError, UsageError
+from edgeseg.runtimes._fork import never_free_in_child
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["CLOSED", "RuntimeOptions", "Session", "SessionBase", "SessionInfo", "TensorInfo", "refuse_unused"]
+__all__ = [
+    "CLOSED",
+    "INHERITED",
+    "RuntimeOptions",
+    "Session",
+    "SessionBase",
+    "SessionInfo",
+    "TensorInfo",
+    "refuse_unused",
+]
 
 
 CLOSED = "the session is closed; open the bundle again"
 """What is said of a call after `Session.close`, on every engine."""
+
+INHERITED = "the session was opened in another process and does not run in this one; open a Predictor in each process"
+"""What is said of a call in a process that was forked after the session was opened."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,31 +156,39 @@ class SessionBase:
     """What every session shares: the input check, one call at a time, and an end that no call runs into.
 
     `close` waits for calls that are under way; later ones are refused with one and the same sentence on every engine.
-    A session that is dropped without `close` frees its engine too. Subclasses give `_run` and `_free`.
+    A session that is dropped without `close` frees its engine too. In a process that was forked after the session was
+    opened, calls are refused and nothing is freed. Subclasses give `_run` and `_free`.
 
     Attributes:
         overlaps: Whether the engine may run several calls at once; otherwise they wait for one another.
+        survives_fork: Whether a forked child may use and free the session as its parent does. An engine with threads,
+            locks or a GPU does not.
     """
 
     overlaps: ClassVar[bool] = False
+    survives_fork: ClassVar[bool] = False
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     info: SessionInfo
     _changed: threading.Condition
     _running: int
     _closed: bool
+    _process: int
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Make the session's guard, so that no subclass can forget it."""
         made = super().__new__(cls)
         made._changed, made._running, made._closed = threading.Condition(), 0, False
+        made._process = os.getpid()
+        if not cls.survives_fork:
+            never_free_in_child(made)
         return made
 
     def run(self, image: NDArray[np.uint8], names: tuple[str, ...] | None = None) -> dict[str, NDArray[Any]]:
         """Check the input, then run the engine; see `Session.run`.
 
         Raises:
-            InputError: Another dtype or shape than the graph takes, or a closed session.
+            InputError: Another dtype or shape than the graph takes, a closed session, or one of another process.
         """
         wanted = self.inputs[0]
         fits = image.ndim == len(wanted.shape) and all(
@@ -188,8 +210,10 @@ class SessionBase:
         """Use the engine: wait for one's turn, and keep `close` waiting.
 
         Raises:
-            InputError: The session is closed.
+            InputError: The session is closed, or was opened in another process.
         """
+        if self._inherited():
+            raise InputError(INHERITED)
         with self._changed:
             while self._running and not self.overlaps:
                 self._changed.wait()
@@ -203,6 +227,10 @@ class SessionBase:
                 self._running -= 1
                 self._changed.notify_all()
 
+    def _inherited(self) -> bool:
+        """Tell whether this process was forked from the one that opened the session; its locks may never open then."""
+        return not self.survives_fork and self._process != os.getpid()
+
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Run the engine on a checked image."""
         raise NotImplementedError
@@ -211,7 +239,9 @@ class SessionBase:
         """Let go of the engine; called once, while nothing runs."""
 
     def close(self) -> None:
-        """Wait for calls under way, then free the engine; closing twice is harmless."""
+        """Wait for calls under way, then free the engine; closing twice, or in a forked child, is harmless."""
+        if self._inherited():
+            return
         with self._changed:
             if self._closed:
                 return
@@ -223,6 +253,9 @@ class SessionBase:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):  # half made, or the interpreter is ending
             self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError("a session cannot be pickled; pickle its Predictor, or the path of its bundle")
 
     def __enter__(self) -> SessionBase:
         return self

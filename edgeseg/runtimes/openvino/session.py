@@ -21,6 +21,7 @@ from edgeseg._optional import require
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, EdgesegError, TargetUnavailableError, UnknownNameError
 from edgeseg.runtimes._base import RuntimeOptions, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes._fork import never_free_in_child, start_engine
 from edgeseg.runtimes.openvino import OPENVINO_MODEL
 from edgeseg.runtimes.openvino.blob_cache import guarded_blobs
 from edgeseg.text import first_line
@@ -69,7 +70,6 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
     return OpenVinoSession(compiled, precision, release(ov), tuple(blobs.notes))
 
 
-@functools.lru_cache(maxsize=1)
 def shared_core() -> openvino.Core:
     """OpenVINO's core, one for the process and kept to its end.
 
@@ -77,10 +77,18 @@ def shared_core() -> openvino.Core:
     where this happens in another thread, the next Ctrl-C ends the process with a segmentation fault.
 
     Raises:
-        TargetUnavailableError: openvino is not installed.
+        TargetUnavailableError: openvino is not installed, or started before this process was forked.
     """
+    require("openvino", extra="openvino", why="the openvino target")
+    start_engine("OpenVINO")
+    return _core()
+
+
+@functools.lru_cache(maxsize=1)
+def _core() -> openvino.Core:
     core: openvino.Core = require("openvino", extra="openvino", why="the openvino target").Core()
-    atexit.register(shared_core.cache_clear)  # before the interpreter takes modules apart
+    never_free_in_child(core)
+    atexit.register(_core.cache_clear)  # before the interpreter takes modules apart
     return core
 
 

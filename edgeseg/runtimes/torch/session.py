@@ -11,6 +11,7 @@ from edgeseg._optional import require
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, InputError, TargetUnavailableError, UsageError
 from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes._fork import start_engine
 from edgeseg.runtimes.torch import TORCH_WEIGHTS
 from edgeseg.specs import InputSpec, Size
 from edgeseg.text import one_line
@@ -34,12 +35,13 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> TorchSession:
             before the bundle's own. The number of threads is PyTorch's for the whole process.
 
     Raises:
-        TargetUnavailableError: PyTorch is not installed, or finds no such device; or the network is not a registered
-            one and was not named.
+        TargetUnavailableError: PyTorch is not installed, finds no such device, or was started before this process was
+            forked; or the network is not a registered one and was not named.
         BundleError: No weights, or a registered network that cannot be built as the bundle says.
         CheckpointError: The weights do not fit the network.
     """
     require("torch", extra="export", why="the torch target")
+    start_engine("PyTorch")  # its OpenMP threads hang a forked child that runs it too
     weights = _weights(bundle, options)
     device = _device(options.device)
     if options.threads is not None:
