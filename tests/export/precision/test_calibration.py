@@ -10,6 +10,7 @@ import pytest
 
 from edgeseg.errors import InputError
 from edgeseg.export.precision.calibration import evenly_spaced, load_calibration
+from edgeseg.label_files import LabelRules
 from edgeseg.specs import ResizeRule
 from tests.export.precision.pictures import SIZE, write_pictures
 
@@ -39,7 +40,7 @@ def test_one_picture_is_both(tmp_path: Path) -> None:
 def test_labels_come_with_the_held_out_pictures(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "c", 4)
     cv2.imwrite(str(tmp_path / "3.png"), np.full((40, 60), 255, np.uint8))
-    found = load_calibration(folder, SIZE, RULE, labels=tmp_path, positive_label=255)
+    found = load_calibration(folder, SIZE, RULE, labels=tmp_path, label_rules=LabelRules(positive_label=255))
     truth = found.held_out[0].truth
     assert truth is not None
     assert truth.shape == (40, 60)
