@@ -161,7 +161,11 @@ def _palette_colors(manifest: Manifest) -> dict[Color, int | None]:
     count = len(manifest.labels)
     chosen = [name for name in LABEL_SETS if label_set(name, count).names == manifest.labels]
     void = void_colors(chosen[0]) if chosen else ()
-    return {**dict.fromkeys(void), **{color: index for index, color in enumerate(manifest.palette)}}
+    palette = manifest.palette
+    return {
+        **dict.fromkeys(void),
+        **{color: index for index, color in enumerate(palette) if palette.count(color) == 1},
+    }
 
 
 @dataclass(frozen=True)
@@ -365,9 +369,11 @@ class _Scoring:
         """Explain values that are no class."""
         classes, ignore = len(self.names), self._data.ignore
         known = f"0..{classes - 1}" + ("" if ignore is None else f" and void ({ignore})")
-        if self._rules.changes:
-            known = "the values that its rule names"
         why = explain_values(outside, classes, ignore)
+        if self._data.dataset is not None:
+            known, why = f"the values of {self._data.dataset}", "check the file, or score it without --dataset"
+        elif self._data.label_map is not None:
+            known, why = f"the values of '{self._data.label_map}'", "name them there, as a class or void"
         message = f"label map '{file}': the label map holds {listed(outside)}, expected {known}; {why}"
         if not self._rules.changes and is_cityscapes_ids(outside, classes):
             raise InputError(message)

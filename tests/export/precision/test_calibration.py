@@ -10,7 +10,7 @@ import pytest
 
 from edgeseg.errors import InputError
 from edgeseg.export.precision.calibration import evenly_spaced, load_calibration
-from edgeseg.label_files import LabelRules
+from edgeseg.label_files import VOID, LabelRules
 from edgeseg.specs import ResizeRule
 from tests.export.precision.pictures import SIZE, write_pictures
 
@@ -35,6 +35,18 @@ def test_one_picture_is_both(tmp_path: Path) -> None:
     found = load_calibration(write_pictures(tmp_path / "c", 1), SIZE, RULE)
     assert found.shared
     assert found.pictures == found.held_out
+
+
+def test_void_of_a_mask_is_no_background(tmp_path: Path) -> None:
+    folder, mask = write_pictures(tmp_path / "c", 4), np.zeros((40, 60), np.uint8)
+    mask[:, 20:], mask[:, 30:], mask[:, 40:] = 128, 200, 255
+    cv2.imwrite(str(tmp_path / "3.png"), mask)
+    rules = LabelRules(128, 255)
+    (picture,) = load_calibration(folder, SIZE, RULE, labels=tmp_path, label_rules=rules).held_out
+    assert picture.truth is not None
+    assert np.array_equal(picture.truth, np.select([mask == 128, mask >= 128], [VOID, 1], 0))
+    (note,) = picture.notes
+    assert note.startswith("label value 200 is cut at half")
 
 
 def test_labels_come_with_the_held_out_pictures(tmp_path: Path) -> None:
