@@ -285,8 +285,11 @@ def explain_values(outside: Collection[int], classes: int, ignore: int | None = 
     if values == [classes]:
         name = ", as in ADE20K (--dataset ade20k ROOT)" if classes == 150 else ""
         return f"if 0 is void and class k is written as k + 1{name}, use --reduce-zero-label"
-    if classes == 2 and values[-1] == 255:
-        return "masks of 0 and 255 are read with --positive-label 255; name void between them with --ignore"
+    if classes == 2 and values[-1] in (255, 65535):
+        largest = values[-1]
+        return (
+            f"masks of 0 and {largest} are read with --positive-label {largest}; name void between them with --ignore"
+        )
     if values == [255] and ignore is None:
         return "255 is usually void; use --ignore 255"
     return "name the void label with --ignore, or say what the values mean with --label-map"

@@ -389,9 +389,14 @@ class _Scoring:
         hits = int(np.diagonal(counts).sum())
         if self._rules.positive_label is not None and not counts[1].sum():
             return [f"no label map holds the positive label {self._rules.positive_label}; class 1 is not scored"]
-        if self._rules.changes:
-            return []
         classes = len(counts)
+        if self._rules.changes:
+            higher = int(np.diagonal(counts[:, :-1], 1).sum())
+            if self._rules.reduce_zero_label and classes > 2 and higher > hits:
+                return ["the labels agree better when read as they are stored; check whether 0 is void"]
+            if self._rules.positive_label is not None and counts.sum() > 2 * hits:
+                return ["most pixels disagree, as where the two classes are swapped; check what the labels mean"]
+            return []
         by_id = sum(int(counts[label, train_id]) for label, train_id in CITYSCAPES_IDS.items() if label < classes)
         if classes in (19, 20) and by_id > hits:
             return ["the labels agree better when read as Cityscapes label ids; check them, see --dataset cityscapes"]

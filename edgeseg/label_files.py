@@ -132,13 +132,15 @@ def read_label_file(path: Path, rules: LabelRules, *, max_pixels: int = MAX_PIXE
     mask = rules.positive_label == 255
     if measure(data, name).format == "JPEG" and not mask:
         raise InputError(f"{name} is a JPEG, which changes label values; save the label maps as PNG")
-    indices = data if rules.colors_only else _as_indices(data)
+    indices, by_table = data if rules.colors_only else _as_indices(data), False
     decoded = decode(indices, name, max_pixels=max_pixels, strict=strict, stored=True)
     if indices is not data:
         decoded = replace(decoded, image=_unscaled(decoded.image, data[_PNG_BITS]))
-        if _colors_count(decoded.image, data, rules, name):
+        by_table = _colors_count(decoded.image, data, rules, name)
+        if by_table:
             decoded = decode(data, name, max_pixels=max_pixels, strict=strict, stored=True)
     stored, notes = _one_channel(decoded.image, rules, name)
+    notes = ("the colours of a colour table are read, not its indices",) if by_table else notes
     if stored is None:
         labels = _from_colors(decoded.image, rules.colors or {}, name)
         if rules.ignore is not None and not rules.changes:

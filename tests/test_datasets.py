@@ -183,6 +183,7 @@ def test_folders_are_recognised(images: str, labels: str, advice: str) -> None:
         ([11], 11, "use --ignore 11"),
         ([255], 19, "use --ignore 255"),
         ([255], 2, "--positive-label 255"),
+        ([128, 65535], 2, "--positive-label 65535"),
         ([77, 99], 19, "--label-map"),
     ],
 )

@@ -259,6 +259,35 @@ def test_labels_one_too_high_are_noticed(bundle: Bundle, predicted: list[NDArray
     assert note.startswith("the labels agree better when read one lower")
 
 
+def test_labels_one_too_low_are_noticed(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    (note,) = evaluate_bundle(bundle, _data(tmp_path, reduce_zero_label=True)).notes
+    assert note.startswith("the labels agree better when read as they are stored")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_swapped_masks_are_noticed(swapped: bool, tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, num_classes=1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), picture(SIZE)[..., ::-1])
+    with Predictor(bundle) as predictor:
+        labels = predictor(picture(SIZE)).labels
+    assert set(np.unique(labels)) == {0, 1}
+    _write(tmp_path, 0, ((labels == (0 if swapped else 1)) * 255).astype(np.uint8))
+    notes = evaluate_bundle(bundle, _data(tmp_path, positive_label=255)).notes
+    assert any("classes are swapped" in note for note in notes) == swapped
+
+
+def test_a_positive_label_that_no_map_holds_is_noticed(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, num_classes=2)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), picture(SIZE)[..., ::-1])
+    _write(tmp_path, 0, np.zeros(SIZE, np.uint8))
+    (note,) = evaluate_bundle(bundle, _data(tmp_path, positive_label=255)).notes
+    assert note == "no label map holds the positive label 255; class 1 is not scored"
+
+
 def test_low_cityscapes_ids_are_noticed(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path, num_classes=19)
     (tmp_path / "images").mkdir()

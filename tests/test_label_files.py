@@ -74,7 +74,9 @@ def test_a_colour_table_of_the_classes_colours_at_other_indices_gives_the_colour
 def test_a_colour_table_of_black_and_white(tmp_path: Path) -> None:
     indices = RNG.integers(0, 2, (13, 21), np.uint8)
     file = _write_indexed(tmp_path / "a.png", indices, [(255, 255, 255), (0, 0, 0)], 1)
-    assert np.array_equal(_read(file, positive_label=255), 1 - indices)
+    read = read_label_file(file, LabelRules(positive_label=255))
+    assert np.array_equal(read.labels, 1 - indices)
+    assert read.notes == ("the colours of a colour table are read, not its indices",)
     with pytest.raises(InputError, match="shows its value 0 as white"):
         _read(file)
     file = _write_indexed(tmp_path / "b.png", indices, [(0, 0, 0), (255, 255, 255)], 1)
