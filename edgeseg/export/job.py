@@ -160,7 +160,7 @@ def _calibration(source: NetworkSource, config: ExportConfig, size: Size) -> Cal
 
 def calibration_rules(config: ExportConfig) -> LabelRules:
     """Say what values of the calibration's label maps mean."""
-    return LabelRules(config.calib_ignore, config.calib_positive_label)
+    return LabelRules(config.calib_ignore, config.calib_positive_label, config.calib_reduce_zero_label)
 
 
 def _logits(source: NetworkSource, size: Size) -> tuple[int, Size]:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import InputError
+from edgeseg.export.config import ExportConfig
+from edgeseg.export.job import calibration_rules
 from edgeseg.export.precision.calibration import evenly_spaced, load_calibration
 from edgeseg.label_files import VOID, LabelRules
 from edgeseg.specs import ResizeRule
@@ -47,6 +49,12 @@ def test_void_of_a_mask_is_no_background(tmp_path: Path) -> None:
     assert np.array_equal(picture.truth, np.select([mask == 128, mask >= 128], [VOID, 1], 0))
     (note,) = picture.notes
     assert note.startswith("label value 200 is cut at half")
+
+
+def test_the_config_says_what_label_values_mean() -> None:
+    config = ExportConfig(calib_ignore=9, calib_reduce_zero_label=True)
+    assert calibration_rules(config) == LabelRules(9, reduce_zero_label=True)
+    assert calibration_rules(ExportConfig(calib_positive_label=255)) == LabelRules(positive_label=255)
 
 
 def test_labels_come_with_the_held_out_pictures(tmp_path: Path) -> None:
