@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import UnknownNameError, UsageError
 
-__all__ = ["LABEL_SETS", "LabelMap", "LabelSet", "as_label_map", "label_dtype", "label_set"]
+__all__ = ["LABEL_SETS", "Color", "LabelMap", "LabelSet", "as_label_map", "label_dtype", "label_set", "voc_color"]
 
 LabelMap: TypeAlias = NDArray[np.unsignedinteger[Any]]
 """Class index per pixel: uint8 (H, W), or uint16 where a network has more than 255 classes."""
 
 MOST_CLASSES = 65535
 
-Color = tuple[int, int, int]
+Color: TypeAlias = tuple[int, int, int]
+"""RGB, 0..255."""
 _Table = tuple[tuple[str, Color], ...]
 
 
@@ -85,7 +86,7 @@ _VOC_NAMES = (
 )
 
 
-def _voc_color(index: int) -> Color:
+def voc_color(index: int) -> Color:
     """Compute a colour of PASCAL VOC's colour map: the bits of `index`, dealt to R, G, B from the highest bit down."""
     channels = [0, 0, 0]
     for bit in range(8):
@@ -93,7 +94,7 @@ def _voc_color(index: int) -> Color:
     return channels[0], channels[1], channels[2]
 
 
-_VOC: _Table = tuple((name, _voc_color(index)) for index, name in enumerate(_VOC_NAMES))
+_VOC: _Table = tuple((name, voc_color(index)) for index, name in enumerate(_VOC_NAMES))
 
 _BACKGROUND: _Table = (("background", (0, 0, 0)),)
 _VOID: _Table = (("void", (0, 0, 0)),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,15 @@ def test_unreadable_pictures_are_left_out_and_listed(
 def test_wrong_pairs(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
     images, labels = tmp_path / "images", tmp_path / "labels"
     _write(tmp_path, 1, np.zeros((3, 3), np.uint8))
-    with pytest.raises(InputError, match=r"label map '.*1\.png': label maps of 3x3 and 40x60"):
-        evaluate_bundle(bundle, LabelledPictures(images, labels))
-    (labels / "1.png").unlink()
-    with pytest.raises(InputError, match=r"1 of 3 pictures have no label map .*first: 1\.png"):
+    (labels / "2.png").unlink()
+    found = evaluate_bundle(bundle, LabelledPictures(images, labels))
+    assert (found.images, int(found.matrix.counts.sum())) == (1, SIZE[0] * SIZE[1])
+    size, lacking = (reason for _, reason in found.failures)
+    assert re.search(r"label map '.*1\.png': label maps of 3x3 and 40x60", size)
+    assert re.search(r"cannot read label map '.*2\.png': no such file", lacking)
+    for file in labels.iterdir():
+        file.unlink()
+    with pytest.raises(InputError, match=r"3 of 3 pictures have no label map .*first: 0\.png.*expected STEM\.png"):
         evaluate_bundle(bundle, LabelledPictures(images, labels))
     with pytest.raises(InputError, match="no folder of label maps"):
         evaluate_bundle(bundle, LabelledPictures(images, tmp_path / "nothing"))
@@ -144,14 +150,14 @@ def test_read_labels(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "good.png"), values)
     assert np.array_equal(read_labels(tmp_path / "good.png"), values)
     assert read_labels(tmp_path / "good.png", positive_label=7).tolist() == [[0, 1, 0]]
-    cv2.imwrite(str(tmp_path / "color.png"), np.zeros((2, 3, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "color.png"), np.full((2, 3, 3), (1, 2, 3), np.uint8))
     deep = np.array([[0, 300, 65535]], np.uint16)
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
     assert np.array_equal(read_labels(tmp_path / "deep.png"), deep)
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_bytes(b"text")
     for name, message in (
-        ("color", "is uint8 2x3x3; expected one 8-bit or 16-bit channel"),
+        ("color", "is uint8 2x3x3 and holds colours, .* expected one 8-bit or 16-bit channel"),
         ("empty", "cannot be read as a picture"),
         ("text", "cannot be read as a picture"),
     ):
@@ -159,10 +165,162 @@ def test_read_labels(tmp_path: Path) -> None:
             read_labels(tmp_path / f"{name}.png")
 
 
-def test_a_colour_table_is_refused(tmp_path: Path) -> None:
-    image = pytest.importorskip("PIL.Image")
-    indexed = image.fromarray(np.array([[0, 1]], np.uint8), mode="L").convert("P")
-    indexed.putpalette([0, 0, 0, 200, 10, 10])
-    indexed.save(tmp_path / "indexed.png")
-    with pytest.raises(InputError, match="without a colour table"):
-        read_labels(tmp_path / "indexed.png")
+def _noisy(predicted: list[NDArray[np.uint8]], classes: int = 4) -> list[NDArray[np.uint8]]:
+    """Labels that agree with most of a prediction."""
+    rng = np.random.default_rng(1)
+    return [np.where(rng.random(SIZE) < 0.3, rng.integers(0, classes, SIZE), p).astype(np.uint8) for p in predicted]
+
+
+def _expected(truths: list[NDArray[np.uint8]], predicted: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """Count true against predicted classes where the truth is not 255."""
+    counts = np.zeros((4, 4), np.int64)
+    for truth, labels in zip(truths, predicted, strict=True):
+        np.add.at(counts, (truth[truth != 255], labels[truth != 255]), 1)
+    return counts
+
+
+@pytest.mark.parametrize("way", ["reduce_zero_label", "csv", "json", "colours", "palette", "16 bits", "suffix"])
+def test_each_way_to_store_labels_gives_the_same_counts(
+    way: str, bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    truths, options = _noisy(predicted), dict[str, Any]()
+    palette = np.array([*bundle.manifest.palette, (1, 2, 3)], np.uint8)
+    for index, truth in enumerate(truths):
+        truth[:4] = 255
+        at = np.where(truth == 255, 4, truth)
+        stored: NDArray[Any] = truth
+        if way == "reduce_zero_label":
+            stored, options = (truth + np.uint8(1)).astype(np.uint8), {"reduce_zero_label": True}
+        elif way in ("csv", "json"):
+            stored = np.array([9, 30, 200, 0, 77], np.uint8)[at]
+            text = {"csv": "9,0\n30,1\n200,2\n0,3\n77,void", "json": '{"9": 0, "30": 1, "200": 2, "0": 3, "77": null}'}
+            (tmp_path / f"map.{way}").write_text(text[way], encoding="utf-8")
+            options = {"label_map": tmp_path / f"map.{way}"}
+        elif way in ("colours", "palette"):
+            stored = palette[at][..., ::-1]
+            names = bundle.manifest.labels
+            lines = [
+                f"#{r:02x}{g:02x}{b:02x},{n}" for (r, g, b), n in zip(palette.tolist(), (*names, "void"), strict=True)
+            ]
+            (tmp_path / "map.csv").write_text("\n".join(lines), encoding="utf-8")
+            options = {"label_map": tmp_path / "map.csv"}
+            if way == "palette":  # of the bundle, which has no colour for void
+                truth[:4] = predicted[index][:4]
+                stored, options = palette[truth][..., ::-1], {}
+        elif way == "16 bits":
+            stored, options = truth.astype(np.uint16), {"ignore": 255}
+        else:
+            options = {"ignore": 255, "label_suffix": "_gt.png"}
+            (tmp_path / "labels" / f"{index}.png").rename(tmp_path / "labels" / f"{index}_gt.png")
+            assert cv2.imwrite(str(tmp_path / "labels" / f"{index}_gt.png"), stored)
+            continue
+        _write(tmp_path, index, stored)
+    found = evaluate_bundle(bundle, _data(tmp_path, **options))
+    assert (found.failures, found.notes) == ((), ())
+    assert np.array_equal(found.matrix.counts[:, :4], _expected(truths, predicted))
+
+
+def test_values_that_do_not_fit_are_one_failure_with_its_reason(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    odd = predicted[1].copy()
+    odd[0, :2] = 77, 99
+    _write(tmp_path, 1, odd)
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert found.images == 2
+    ((_, reason),) = found.failures
+    assert re.search(r"label map '.*1\.png': the label map holds 77, 99, expected 0\.\.3; name the void label", reason)
+    assert np.array_equal(
+        found.matrix.counts[:, :4], _expected([predicted[0], predicted[2]], [predicted[0], predicted[2]])
+    )
+
+
+def test_values_that_a_table_or_data_set_lacks_are_named(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    _write(tmp_path, 1, np.full(SIZE, 200, np.uint8))
+    (tmp_path / "map.csv").write_text("0,0\n1,1\n2,2\n3,3\n", encoding="utf-8")
+    ((_, reason),) = evaluate_bundle(bundle, _data(tmp_path, label_map=tmp_path / "map.csv")).failures
+    assert re.search(r"holds 200, expected the values of '.*map\.csv'; name them there, as a class or void$", reason)
+    voc = make_tiny_bundle(tmp_path, name="voc", num_classes=21)
+    root = tmp_path / "VOC2012"
+    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (tmp_path / "images").rename(root / "JPEGImages")
+    (tmp_path / "labels").rename(root / "SegmentationClass")
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("0\n1\n", encoding="utf-8")
+    ((_, reason),) = evaluate_bundle(voc, LabelledPictures.from_dataset("voc", tmp_path)).failures
+    assert re.search(r"holds 200, expected the values of voc; check the file", reason)
+
+
+def test_labels_one_too_high_are_noticed(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    for index, labels in enumerate(predicted):
+        _write(tmp_path, index, np.minimum(labels, 2) + np.uint8(1))
+    (note,) = evaluate_bundle(bundle, _data(tmp_path, ignore=0)).notes
+    assert note.startswith("the labels agree better when read one lower")
+
+
+def test_labels_one_too_low_are_noticed(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    (note,) = evaluate_bundle(bundle, _data(tmp_path, reduce_zero_label=True)).notes
+    assert note.startswith("the labels agree better when read as they are stored")
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_swapped_masks_are_noticed(swapped: bool, tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, num_classes=1)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), picture(SIZE)[..., ::-1])
+    with Predictor(bundle) as predictor:
+        labels = predictor(picture(SIZE)).labels
+    assert set(np.unique(labels)) == {0, 1}
+    _write(tmp_path, 0, ((labels == (0 if swapped else 1)) * 255).astype(np.uint8))
+    notes = evaluate_bundle(bundle, _data(tmp_path, positive_label=255)).notes
+    assert any("classes are swapped" in note for note in notes) == swapped
+
+
+def test_a_positive_label_that_no_map_holds_is_noticed(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, num_classes=2)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), picture(SIZE)[..., ::-1])
+    _write(tmp_path, 0, np.zeros(SIZE, np.uint8))
+    (note,) = evaluate_bundle(bundle, _data(tmp_path, positive_label=255)).notes
+    assert note == "no label map holds the positive label 255; class 1 is not scored"
+
+
+def test_low_cityscapes_ids_are_noticed(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, num_classes=19)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), picture(SIZE)[..., ::-1])
+    ids = np.array([7, 8, 11, 12, 13, 17, *[9] * 13], np.uint8)
+    with Predictor(bundle) as predictor:
+        _write(tmp_path, 0, ids[predictor(picture(SIZE)).labels])
+    (note,) = evaluate_bundle(bundle, _data(tmp_path)).notes
+    assert note.startswith("the labels agree better when read as Cityscapes label ids")
+
+
+def test_ids_above_the_classes_end_the_evaluation(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, num_classes=19)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for index, label in enumerate((7, 26)):
+        cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), picture(SIZE)[..., ::-1])
+        _write(tmp_path, index, np.full(SIZE, label, np.uint8))
+    with pytest.raises(InputError, match=r"1\.png': the label map holds 26, .*Cityscapes label ids"):
+        evaluate_bundle(bundle, _data(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"positive_label": 255, "label_map": "a.csv"}, "positive_label and label_map each say"),
+        ({"reduce_zero_label": True, "label_map": "a.csv"}, "reduce_zero_label and label_map each say"),
+        ({"positive_label": 255, "reduce_zero_label": True}, "positive_label and reduce_zero_label each say"),
+        ({"positive_label": 255, "ignore": 255}, "255 cannot be void"),
+        ({"dataset": "voc", "label_suffix": "_L.png"}, "data set voc says itself"),
+    ],
+)
+def test_options_that_cancel_one_another(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        _data(tmp_path, **options)

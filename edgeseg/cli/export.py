@@ -58,6 +58,7 @@ def export(
     calib_labels: option.CalibLabels = None,
     calib_ignore: option.CalibIgnore = None,
     calib_positive_label: option.CalibPositiveLabel = None,
+    calib_reduce_zero_label: option.CalibReduceZeroLabel = False,
     max_miou_drop: option.MaxMiouDrop = None,
     force: option.Force = False,
     no_fuse: option.NoFuse = False,

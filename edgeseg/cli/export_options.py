@@ -71,6 +71,7 @@ Calib = Annotated[Path | None, _option("calib")]
 CalibLabels = Annotated[Path | None, _option("calib_labels")]
 CalibIgnore = Annotated[int | None, _option("calib_ignore", min=0, max=65535)]
 CalibPositiveLabel = Annotated[int | None, _option("calib_positive_label", min=0, max=65535)]
+CalibReduceZeroLabel = Annotated[bool, _option("calib_reduce_zero_label", "--calib-reduce-zero-label")]
 MaxMiouDrop = Annotated[float | None, _option("max_miou_drop", min=0.0, max=1.0)]
 Force = Annotated[bool, _option("force", "--force")]
 

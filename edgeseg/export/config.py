@@ -49,6 +49,7 @@ class ExportConfig:
         calib_labels: Folder of label maps STEM.png for the calibration pictures; mIoU is then measured too.
         calib_ignore: Label value of void in the label maps.
         calib_positive_label: Label value that means class 1, for masks of 0 and 255.
+        calib_reduce_zero_label: Label 0 is void and k + 1 means class k, as in ADE20K.
         max_miou_drop: Largest loss of mIoU against fp32, 0..1 (0.005 is half a point); operators stay in fp32 until it
             holds.
         force: Write a low precision though it is below its budget or slower than fp32; the report says so.
@@ -73,6 +74,7 @@ class ExportConfig:
     calib_labels: Path | None = None
     calib_ignore: int | None = None
     calib_positive_label: int | None = None
+    calib_reduce_zero_label: bool = False
     max_miou_drop: float | None = None
     force: bool = False
 

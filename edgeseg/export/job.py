@@ -20,6 +20,7 @@ from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.images import read_image
+from edgeseg.label_files import LabelRules
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.outputs import first_logits
@@ -28,7 +29,7 @@ from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 
-__all__ = ["ExportJob", "prepare_job"]
+__all__ = ["ExportJob", "calibration_rules", "prepare_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +154,13 @@ def _calibration(source: NetworkSource, config: ExportConfig, size: Size) -> Cal
         require_nncf()
     if config.calib is None:
         return None
-    return load_calibration(
-        config.calib, size, source.spec.resize, labels=config.calib_labels, positive_label=config.calib_positive_label
-    )
+    rules = calibration_rules(config)
+    return load_calibration(config.calib, size, source.spec.resize, labels=config.calib_labels, label_rules=rules)
+
+
+def calibration_rules(config: ExportConfig) -> LabelRules:
+    """Say what values of the calibration's label maps mean."""
+    return LabelRules(config.calib_ignore, config.calib_positive_label, config.calib_reduce_zero_label)
 
 
 def _logits(source: NetworkSource, size: Size) -> tuple[int, Size]:

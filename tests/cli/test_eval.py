@@ -126,3 +126,58 @@ def test_bad_input(change: dict[str, str], code: int, message: str, data: Path, 
     assert done.code == code, done.err
     assert message in done.sentence
     assert done.out == ""
+
+
+def test_label_options_reach_the_evaluation(data: Path, edgeseg: Edgeseg) -> None:
+    for file in (data / "labels").iterdir():
+        labels = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        assert labels is not None
+        cv2.imwrite(str(data / "empty" / f"{file.stem}_L.png"), labels + np.uint8(1))
+    words = [data / "tiny.edgeseg", "--images", data / "images", "--labels", data / "empty", "--label-suffix", "_L.png"]
+    done = edgeseg("eval", *words, "--reduce-zero-label")
+    assert (done.code, done.err) == (0, "")
+    assert "mIoU 100.00 %" in done.out
+    (data / "map.csv").write_text("1,0\n2,1\n3,2\n4,3\n", encoding="utf-8")
+    done = edgeseg("eval", *words, "--label-map", data / "map.csv")
+    assert (done.code, done.err) == (0, "")
+    assert "mIoU 100.00 %" in done.out
+    done = edgeseg("eval", *words, "--label-map", data / "map.csv", "--reduce-zero-label")
+    assert done.code == 2
+    assert "each say what a label value means" in done.sentence
+
+
+def test_a_pair_that_cannot_be_scored_is_named(data: Path, edgeseg: Edgeseg) -> None:
+    cv2.imwrite(str(data / "labels" / "0.png"), np.full((40, 60), 200, np.uint8))
+    (data / "labels" / "2.png").unlink()
+    done = edgeseg("eval", *_words(data))
+    assert done.code == 9
+    assert "1 pictures on ort" in done.out
+    first, second = done.err.splitlines()[:2]
+    assert "0.png': the label map holds 200, expected 0..3; name the void label with --ignore" in first
+    assert "cannot read label map" in second
+    assert done.sentence == "2 of 3 pictures failed (named above); the others were scored"
+
+
+def test_a_data_set_and_two_folders_exclude_one_another(data: Path, edgeseg: Edgeseg) -> None:
+    done = edgeseg("eval", data / "tiny.edgeseg", "--dataset", "binary", data, "--images", data / "images")
+    assert done.code == 2
+    assert "leave --images and --labels out" in done.sentence
+    done = edgeseg("eval", data / "tiny.edgeseg")
+    assert done.code == 2
+    assert done.sentence == "give --images and --labels, or --dataset NAME ROOT"
+    done = edgeseg("eval", data / "tiny.edgeseg", "--dataset", "binary", data)
+    assert done.code == 2
+    assert "data set binary has 2 classes, the network 4" in done.sentence
+    done = edgeseg("eval", data / "tiny.edgeseg", "--dataset", "city", data)
+    assert done.code == 2
+    assert "did you mean 'cityscapes'" in done.sentence
+
+
+def test_folders_of_folders_are_explained(data: Path, edgeseg: Edgeseg) -> None:
+    for name in ("leftImg8bit/val/ulm", "gtFine/val/ulm"):
+        (data / name).mkdir(parents=True)
+    folders = ["--images", data / "leftImg8bit" / "val", "--labels", data / "gtFine" / "val"]
+    done = edgeseg("eval", data / "tiny.edgeseg", *folders)
+    assert done.code == 7
+    assert f"use --dataset cityscapes '{data}'" in done.sentence
+    assert "--recursive" not in done.sentence

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError
-from edgeseg.evaluation import read_labels
 from edgeseg.images import fit_image, read_image
+from edgeseg.label_files import LabelFile, LabelRules, read_label_file
+from edgeseg.labels import LabelMap
 from edgeseg.postprocess import Region
 from edgeseg.sources import list_images
 from edgeseg.specs import ResizeRule, Size
@@ -42,13 +43,15 @@ class Picture:
         path: Its file.
         image: uint8 (H, W, 3) RGB.
         region: Where it lies in a letterbox, else None.
-        truth: uint8 label map at its own size, or None.
+        truth: Label map at its own size, or None.
+        notes: How the values of the label map were read, where that is not plain.
     """
 
     path: Path
     image: NDArray[np.uint8]
     region: Region | None = None
-    truth: NDArray[np.uint8] | None = None
+    truth: LabelMap | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Calibration:
 
 
 def load_calibration(
-    folder: Path, size: Size, rule: ResizeRule, *, labels: Path | None = None, positive_label: int | None = None
+    folder: Path, size: Size, rule: ResizeRule, *, labels: Path | None = None, label_rules: LabelRules | None = None
 ) -> Calibration:
     """Read a folder of pictures; every fourth is held out, spread over the folder.
 
@@ -76,7 +79,7 @@ def load_calibration(
         size: Height x width of the graph's input.
         rule: The bundle's resize rule; ``none`` is read as a plain bilinear stretch.
         labels: Folder of label maps ``STEM.png``.
-        positive_label: Label value that means class 1.
+        label_rules: What their values mean.
 
     Raises:
         InputError: No such folder, no pictures in it, one that cannot be read, or one without its label map.
@@ -85,13 +88,13 @@ def load_calibration(
         raise InputError(f"there is no folder of calibration pictures at '{folder}'; give one that exists")
     files = list_images(folder)
     if len(files) == 1:
-        only = load_pictures(files, size, rule, labels=labels, positive_label=positive_label)
+        only = load_pictures(files, size, rule, labels=labels, label_rules=label_rules)
         return Calibration(only, only, shared=True)
     held_out = files[_EVERY - 1 :: _EVERY] or files[-1:]
     rest = [file for file in files if file not in set(held_out)]
     return Calibration(
         load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule),
-        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, labels=labels, positive_label=positive_label),
+        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, labels=labels, label_rules=label_rules),
     )
 
 
@@ -101,7 +104,7 @@ def load_pictures(
     rule: ResizeRule,
     *,
     labels: Path | None = None,
-    positive_label: int | None = None,
+    label_rules: LabelRules | None = None,
 ) -> tuple[Picture, ...]:
     """Read and fit pictures, and their label maps where there is a folder of them."""
     stretch = ResizeRule("stretch", "linear") if rule.mode == "none" else rule
@@ -109,8 +112,8 @@ def load_pictures(
     for file in files:
         picture = read_image(file)
         image, region = fit_image(picture, size, stretch)
-        truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], positive_label)
-        found.append(Picture(file, image, region, truth))
+        truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], label_rules)
+        found.append(Picture(file, image, region, *((truth.labels, truth.notes) if truth else ())))
     return tuple(found)
 
 
@@ -132,11 +135,11 @@ def evenly_spaced(files: Sequence[T], most: int) -> list[T]:
     return [files[index * len(files) // most] for index in range(most)]
 
 
-def _truth(file: Path, shape: tuple[int, ...], positive_label: int | None) -> NDArray[np.uint8]:
+def _truth(file: Path, shape: tuple[int, ...], rules: LabelRules | None) -> LabelFile:
     if not file.is_file():
         raise InputError(f"there is no label map at '{file}'; expected STEM.png for every calibration picture")
-    truth = read_labels(file, positive_label=positive_label)
-    if truth.shape != shape:
-        got, expected = ("x".join(map(str, s)) for s in (truth.shape, shape))
+    truth = read_label_file(file, rules or LabelRules())
+    if truth.labels.shape != shape:
+        got, expected = ("x".join(map(str, s)) for s in (truth.labels.shape, shape))
         raise InputError(f"label map '{file}' is {got}, its picture {expected}; their sizes must agree")
     return truth

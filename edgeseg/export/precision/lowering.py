@@ -9,7 +9,7 @@ from functools import partial
 import onnx
 
 from edgeseg.errors import ParityError
-from edgeseg.export.job import ExportJob
+from edgeseg.export.job import ExportJob, calibration_rules
 from edgeseg.export.passes import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
 from edgeseg.export.precision.calibration import held_out_within, load_pictures
@@ -76,11 +76,11 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         classes,
         form=_ort_form(job),
         batch=job.batch,
-        ignore=job.config.calib_ignore,
+        ignore=calibration_rules(job.config).void,
     )
     work = {"int8": _int8, "fp16": _fp16, "bf16": _bf16}[job.config.precision]
     made, report = work(named(model), job, scorer)
-    notes = report.notes
+    notes = (*report.notes, *dict.fromkeys(note for picture in held_out for note in picture.notes))
     if calibration and calibration.shared:
         notes += ("the only calibration picture was also scored on; give several",)
     report = replace(

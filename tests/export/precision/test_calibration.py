@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import InputError
+from edgeseg.export.config import ExportConfig
+from edgeseg.export.job import calibration_rules
 from edgeseg.export.precision.calibration import evenly_spaced, load_calibration
+from edgeseg.label_files import VOID, LabelRules
 from edgeseg.specs import ResizeRule
 from tests.export.precision.pictures import SIZE, write_pictures
 
@@ -36,10 +39,28 @@ def test_one_picture_is_both(tmp_path: Path) -> None:
     assert found.pictures == found.held_out
 
 
+def test_void_of_a_mask_is_no_background(tmp_path: Path) -> None:
+    folder, mask = write_pictures(tmp_path / "c", 4), np.zeros((40, 60), np.uint8)
+    mask[:, 20:], mask[:, 30:], mask[:, 40:] = 128, 200, 255
+    cv2.imwrite(str(tmp_path / "3.png"), mask)
+    rules = LabelRules(128, 255)
+    (picture,) = load_calibration(folder, SIZE, RULE, labels=tmp_path, label_rules=rules).held_out
+    assert picture.truth is not None
+    assert np.array_equal(picture.truth, np.select([mask == 128, mask >= 128], [VOID, 1], 0))
+    (note,) = picture.notes
+    assert note.startswith("label value 200 is cut at half")
+
+
+def test_the_config_says_what_label_values_mean() -> None:
+    config = ExportConfig(calib_ignore=9, calib_reduce_zero_label=True)
+    assert calibration_rules(config) == LabelRules(9, reduce_zero_label=True)
+    assert calibration_rules(ExportConfig(calib_positive_label=255)) == LabelRules(positive_label=255)
+
+
 def test_labels_come_with_the_held_out_pictures(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "c", 4)
     cv2.imwrite(str(tmp_path / "3.png"), np.full((40, 60), 255, np.uint8))
-    found = load_calibration(folder, SIZE, RULE, labels=tmp_path, positive_label=255)
+    found = load_calibration(folder, SIZE, RULE, labels=tmp_path, label_rules=LabelRules(positive_label=255))
     truth = found.held_out[0].truth
     assert truth is not None
     assert truth.shape == (40, 60)

@@ -1,0 +1,295 @@
+"""Data sets as they are downloaded: where pictures and label maps lie, and what the stored values mean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeseg.errors import InputError, UnknownNameError
+from edgeseg.label_files import LabelRules
+from edgeseg.labels import Color, label_set
+from edgeseg.sources import IMAGE_SUFFIXES
+from edgeseg.text import natural_key
+
+__all__ = [
+    "CITYSCAPES_IDS",
+    "DATASETS",
+    "Dataset",
+    "Layout",
+    "dataset",
+    "explain_values",
+    "is_cityscapes_ids",
+    "recognise_layout",
+    "void_colors",
+]
+
+CITYSCAPES_IDS: dict[int, int] = {
+    label: train_id
+    for train_id, label in enumerate((7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33))
+}
+"""Label id -> train id of the 19 scored classes (cityscapesScripts, labels.py)."""
+
+_LAST_CITYSCAPES_ID = 33
+_UNSCORED_IDS = (*(label for label in range(_LAST_CITYSCAPES_ID + 1) if label not in CITYSCAPES_IDS), 255)
+_CITYSCAPES_TABLE: dict[int, int | None] = {**CITYSCAPES_IDS, **dict.fromkeys(_UNSCORED_IDS)}
+_CITYSCAPES_TRAIN: dict[int, int | None] = {**{k: k for k in range(19)}, 255: None}
+_VOC_TABLE: dict[int, int | None] = {**{k: k for k in range(21)}, 255: None}
+_CAMVID_TABLE: dict[int, int | None] = {**{k: k for k in range(11)}, 11: None, 255: None}
+
+# CamVid's 32 colours in the 11 classes of the SegNet split; the colours that name a class are in the label set.
+_CAMVID_MERGED: dict[Color, int | None] = {
+    **dict.fromkeys(((192, 0, 128), (0, 128, 64), (64, 0, 64), (64, 192, 0)), 1),  # archway, bridge, tunnel, wall
+    (0, 0, 64): 2,  # traffic cone
+    **dict.fromkeys(((128, 0, 192), (192, 0, 64)), 3),  # lane markings
+    **dict.fromkeys(((64, 192, 128), (128, 128, 192)), 4),  # parking block, road shoulder
+    (192, 192, 0): 5,  # other vegetation
+    **dict.fromkeys(((128, 128, 64), (0, 64, 64)), 6),  # text, traffic light
+    **dict.fromkeys(
+        ((64, 128, 192), (192, 128, 192), (192, 64, 128), (128, 64, 64)), 8
+    ),  # vans, trucks, trains, others
+    **dict.fromkeys(((192, 128, 64), (64, 0, 192), (64, 128, 64)), 9),  # child, cart, animal
+    (192, 0, 192): 10,  # motorcycle
+    (0, 0, 0): None,
+}
+_CAMVID_COLORS: dict[Color, int | None] = {
+    **{color: label for label, color in enumerate(label_set("camvid", 11).palette)},
+    **_CAMVID_MERGED,
+}
+
+_VOID_COLORS: dict[str, tuple[Color, ...]] = {"voc": ((224, 224, 192),), "camvid": ((0, 0, 0),)}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way a data set is stored.
+
+    Attributes:
+        images: Folder of pictures below the root.
+        labels: Folder of label maps below the root.
+        image_end: End of a picture's name; empty for any picture.
+        label_end: What stands in its place in the label map's name.
+        rules: What stored values mean.
+        nested: Whether both folders hold one folder per city.
+        listing: File below the root that lists the stems to take, or empty for all pictures.
+    """
+
+    images: str
+    labels: str
+    image_end: str
+    label_end: str
+    rules: LabelRules
+    nested: bool = False
+    listing: str = ""
+
+    def pairs(self, root: Path) -> list[tuple[Path, Path]]:
+        """List each picture with its label map, which may be missing, in natural order.
+
+        Raises:
+            InputError: The listing cannot be read.
+        """
+        images, labels = root / self.images, root / self.labels
+        wanted = None if not self.listing else _listed_stems(root / self.listing)
+        found = []
+        for picture in images.glob("*/*" if self.nested else "*"):
+            stem = picture.name.removesuffix(self.image_end) if self.image_end else picture.stem
+            ends = picture.name.endswith(self.image_end) and picture.suffix.lower() in IMAGE_SUFFIXES
+            if ends and not picture.name.startswith(".") and (wanted is None or stem in wanted):
+                found.append((picture, labels / picture.parent.relative_to(images) / f"{stem}{self.label_end}"))
+        if wanted:
+            pictures = {picture.stem for picture, _ in found}
+            found += [(images / f"{stem}.jpg", labels / f"{stem}{self.label_end}") for stem in wanted - pictures]
+        return sorted(found, key=lambda pair: natural_key(pair[0].relative_to(images).as_posix()))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published data set.
+
+    Attributes:
+        name: One of `DATASETS`.
+        classes: Scored classes.
+        layouts: Ways it is stored; the first one that has pictures and label maps is taken.
+        below: Folders that may stand between the given root and the data set.
+    """
+
+    name: str
+    classes: int
+    layouts: tuple[Layout, ...]
+    below: tuple[str, ...] = ()
+
+    def open(self, root: Path) -> tuple[Layout, list[tuple[Path, Path]]]:
+        """Find the data set at `root` or in a folder of its archive below it.
+
+        Returns:
+            The layout found, and each picture with its label map.
+
+        Raises:
+            InputError: Nothing there that looks like the data set.
+        """
+        for folder in (root, *(root / name for name in self.below)):
+            for layout in self.layouts:
+                pairs = layout.pairs(folder) if (folder / layout.labels).is_dir() else []
+                if any(labels.is_file() for _, labels in pairs):
+                    return layout, pairs
+        first = " or ".join(_pattern(layout) for layout in self.layouts)
+        raise InputError(f"no {self.name} data set at '{root}'; expected {first} in that folder")
+
+
+def _pattern(layout: Layout) -> str:
+    city = "CITY/" if layout.nested else ""
+    image, label = f"{city}STEM{layout.image_end or '.*'}", f"{city}STEM{layout.label_end}"
+    listing = f" (stems in {layout.listing})" if layout.listing else ""
+    return f"{layout.images}/{image} with {layout.labels}/{label}{listing}"
+
+
+def _listed_stems(file: Path) -> set[str]:
+    try:
+        return set(file.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{file}' cannot be read; it lists the pictures of the data set to score") from error
+
+
+def _cityscapes(end: str, table: Mapping[int, int | None]) -> Layout:
+    rules = LabelRules(table=table)
+    return Layout("leftImg8bit/val", "gtFine/val", "_leftImg8bit.png", f"_gtFine_{end}.png", rules, nested=True)
+
+
+_CAMVID_RULES = LabelRules(table=_CAMVID_TABLE, colors=_CAMVID_COLORS)
+_BINARY = LabelRules(positive_label=255, either=True)
+_VOC_RULES = LabelRules(
+    table=_VOC_TABLE,
+    colors={**{c: k for k, c in enumerate(label_set("voc", 21).palette)}, (224, 224, 192): None},
+)
+
+DATASETS: dict[str, Dataset] = {
+    "cityscapes": Dataset(
+        "cityscapes", 19, (_cityscapes("labelIds", _CITYSCAPES_TABLE), _cityscapes("labelTrainIds", _CITYSCAPES_TRAIN))
+    ),
+    "ade20k": Dataset(
+        "ade20k",
+        150,
+        (Layout("images/validation", "annotations/validation", "", ".png", LabelRules(reduce_zero_label=True)),),
+        ("ADEChallengeData2016",),
+    ),
+    "voc": Dataset(
+        "voc",
+        21,
+        (Layout("JPEGImages", "SegmentationClass", "", ".png", _VOC_RULES, listing="ImageSets/Segmentation/val.txt"),),
+        ("VOC2012", "VOCdevkit/VOC2012"),
+    ),
+    "camvid": Dataset(
+        "camvid",
+        11,
+        (
+            Layout("test", "testannot", "", ".png", _CAMVID_RULES),
+            Layout("test", "test_labels", "", "_L.png", _CAMVID_RULES),
+            Layout("701_StillsRaw_full", "LabeledApproved_full", "", "_L.png", _CAMVID_RULES),
+        ),
+        ("CamVid",),
+    ),
+    "binary": Dataset(
+        "binary",
+        2,
+        tuple(Layout("images", labels, "", ".png", _BINARY) for labels in ("masks", "labels")),
+    ),
+}
+"""Data sets by name: the validation part of Cityscapes, ADE20K and VOC, the test part of CamVid, and masks."""
+
+
+def dataset(name: str) -> Dataset:
+    """Look a data set up.
+
+    Raises:
+        UnknownNameError: No such data set.
+
+    Example:
+        >>> dataset("ade20k").classes
+        150
+    """
+    if name not in DATASETS:
+        raise UnknownNameError("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def void_colors(set_name: str) -> tuple[Color, ...]:
+    """List the RGB colours of void in a label set's data set.
+
+    Example:
+        >>> void_colors("voc")
+        ((224, 224, 192),)
+    """
+    return _VOID_COLORS.get(set_name, ())
+
+
+# --- recognition -------------------------------------------------------------------------------------------------
+
+
+def recognise_layout(images: Path, labels: Path) -> str:
+    """Advise ``--dataset`` where two folders are plainly those of a data set as downloaded, else give an empty text.
+
+    Example:
+        >>> recognise_layout(Path("data/leftImg8bit/val"), Path("data/gtFine/val"))
+        "these look like Cityscapes as downloaded; use --dataset cityscapes 'data'"
+    """
+    for name, title, image_part, label_part in (
+        ("cityscapes", "Cityscapes", "leftImg8bit", "gtFine"),
+        ("ade20k", "ADE20K", "images/validation", "annotations/validation"),
+        ("voc", "PASCAL VOC", "JPEGImages", "SegmentationClass"),
+    ):
+        root, found, _ = _before(images, image_part)
+        if found and _before(labels, label_part)[1]:
+            return f"these look like {title} as downloaded; use --dataset {name} '{root}'"
+    return ""
+
+
+def _before(path: Path, part: str) -> tuple[Path, bool, str]:
+    """Split a path at the folders `part`."""
+    words, wanted = path.parts, tuple(part.split("/"))
+    for at in range(len(words) - len(wanted) + 1):
+        if words[at : at + len(wanted)] == wanted:
+            return Path(*words[:at]), True, part
+    return path, False, part
+
+
+def is_cityscapes_ids(values: Collection[int], classes: int) -> bool:
+    """Tell whether values that are no class of a network are plainly Cityscapes' label ids.
+
+    Example:
+        >>> is_cityscapes_ids([23, 26], 19), is_cityscapes_ids([255], 19)
+        (True, False)
+    """
+    ids = [value for value in values if value != 255]
+    return classes in (19, 20) and bool(ids) and classes < max(ids) <= _LAST_CITYSCAPES_ID and min(ids) >= 7
+
+
+def explain_values(outside: Collection[int], classes: int, ignore: int | None = None) -> str:
+    """Say what label values that are no class most likely mean, and the option that reads them.
+
+    Args:
+        outside: The values that are neither a class nor void.
+        classes: Number of classes.
+        ignore: Value of void that was given.
+
+    Example:
+        >>> explain_values([23, 26], 19)
+        'these look like Cityscapes label ids; use --dataset cityscapes ROOT, or --label-map with the train ids'
+        >>> explain_values([255], 21)
+        '255 is usually void; use --ignore 255'
+    """
+    values = sorted(outside)
+    if is_cityscapes_ids(values, classes):
+        return "these look like Cityscapes label ids; use --dataset cityscapes ROOT, or --label-map with the train ids"
+    if values == [classes] and classes == 11:
+        return "11 is CamVid's void; use --ignore 11"
+    if values == [classes]:
+        name = ", as in ADE20K (--dataset ade20k ROOT)" if classes == 150 else ""
+        return f"if 0 is void and class k is written as k + 1{name}, use --reduce-zero-label"
+    if classes == 2 and values[-1] in (255, 65535):
+        largest = values[-1]
+        return (
+            f"masks of 0 and {largest} are read with --positive-label {largest}; name void between them with --ignore"
+        )
+    if values == [255] and ignore is None:
+        return "255 is usually void; use --ignore 255"
+    return "name the void label with --ignore, or say what the values mean with --label-map"

@@ -1,0 +1,191 @@
+"""Data sets as they are downloaded, read and scored against numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgeseg.bundle import Bundle
+from edgeseg.datasets import DATASETS, dataset, explain_values, recognise_layout
+from edgeseg.errors import InputError, UnknownNameError, UsageError
+from edgeseg.evaluation import LabelledPictures, evaluate_bundle
+from edgeseg.label_files import VOID, read_label_file
+from edgeseg.labels import label_set
+from edgeseg.predictor import Predictor
+from tests.runtimes.bundles import make_tiny_bundle, picture
+
+SIZE = (40, 60)
+IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+
+def _put(file: Path, image: NDArray[Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(file), image[..., ::-1] if image.ndim == 3 else image)
+
+
+class _Stored:
+    """How a data set stores a picture and its classes, void being -1."""
+
+    def __init__(self, name: str, root: Path) -> None:
+        self.name, self.root = name, root
+
+    def put(self, index: int, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        getattr(self, f"_{self.name}")(f"p{index}", image, classes)
+
+    def _cityscapes(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "leftImg8bit" / "val" / "ulm" / f"{stem}_leftImg8bit.png", image)
+        ids = np.array([*IDS, 3], np.uint8)[classes]
+        _put(self.root / "gtFine" / "val" / "ulm" / f"{stem}_gtFine_labelIds.png", ids)
+
+    def _cityscapes_train(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "leftImg8bit" / "val" / "ulm" / f"{stem}_leftImg8bit.png", image)
+        _put(self.root / "gtFine" / "val" / "ulm" / f"{stem}_gtFine_labelTrainIds.png", classes.astype(np.uint8))
+
+    def _ade20k(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        folder = self.root / "ADEChallengeData2016"
+        _put(folder / "images" / "validation" / f"{stem}.png", image)
+        _put(folder / "annotations" / "validation" / f"{stem}.png", (classes + 1).astype(np.uint8))
+
+    def _voc(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        folder = self.root / "VOCdevkit" / "VOC2012"
+        for name in (stem, "unlisted"):
+            _put(folder / "JPEGImages" / f"{name}.png", image)
+        colors = np.array([*label_set("voc", 21).palette, (224, 224, 192)], np.uint8)[classes]
+        _put(folder / "SegmentationClass" / f"{stem}.png", colors)
+        listing = folder / "ImageSets" / "Segmentation" / "val.txt"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text(f"{listing.read_text() if listing.exists() else ''}{stem}\n", encoding="utf-8")
+
+    def _camvid(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "test" / f"{stem}.png", image)
+        _put(self.root / "testannot" / f"{stem}.png", np.where(classes < 0, 11, classes).astype(np.uint8))
+
+    def _camvid_colors(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "701_StillsRaw_full" / f"{stem}.png", image)
+        colors = np.array([*label_set("camvid", 11).palette, (0, 0, 0)], np.uint8)[classes]
+        _put(self.root / "LabeledApproved_full" / f"{stem}_L.png", colors)
+
+    def _binary(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "images" / f"{stem}.png", image)
+        _put(self.root / "masks" / f"{stem}.png", (classes % 2 * 255).astype(np.uint8))
+
+
+def _bundle(folder: Path, classes: int) -> Bundle:
+    return make_tiny_bundle(folder, num_classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("stored", "name", "outputs"),
+    [
+        ("cityscapes", "cityscapes", 19),
+        ("cityscapes", "cityscapes", 20),
+        ("cityscapes_train", "cityscapes", 19),
+        ("ade20k", "ade20k", 150),
+        ("voc", "voc", 21),
+        ("camvid", "camvid", 11),
+        ("camvid", "camvid", 12),
+        ("camvid_colors", "camvid", 11),
+        ("binary", "binary", 2),
+    ],
+)
+def test_a_data_set_scores_as_numpy_does(stored: str, name: str, outputs: int, tmp_path: Path) -> None:
+    bundle, count = _bundle(tmp_path, outputs), DATASETS[name].classes
+    rng, layout = np.random.default_rng(0), _Stored(stored, tmp_path / "root")
+    counts = np.zeros((count, outputs), np.int64)
+    with Predictor(bundle) as predictor:
+        for index in range(3):
+            image = picture(SIZE, index)
+            found = predictor(image).labels.astype(np.int64)
+            classes = np.where(rng.random(SIZE) < 0.3, rng.integers(0, count, SIZE), found % count)
+            classes[:3] = 0 if name == "binary" else -1
+            layout.put(index, image, classes)
+            kept = classes >= 0
+            np.add.at(counts, (classes[kept], found[kept]), 1)
+    scores = evaluate_bundle(bundle, LabelledPictures.from_dataset(name, tmp_path / "root"))
+    assert (scores.images, scores.failures, len(scores.names)) == (3, (), count)
+    assert np.array_equal(scores.matrix.counts[:, :count], counts[:, :count])
+    assert np.array_equal(scores.matrix.counts[:, count], counts[:, count:].sum(axis=1))
+
+
+def test_camvid_merges_its_32_colours(tmp_path: Path) -> None:
+    shades = np.array(
+        [[(64, 192, 0), (128, 0, 192), (64, 128, 192), (192, 0, 192), (0, 0, 0), (192, 128, 64)]], np.uint8
+    )
+    _put(tmp_path / "a.png", shades)
+    rules = DATASETS["camvid"].layouts[1].rules
+    assert read_label_file(tmp_path / "a.png", rules).labels.tolist() == [
+        [1, 3, 8, 10, VOID, 9]
+    ]  # wall, lane, van, ...
+    _put(tmp_path / "b.png", np.full((2, 2, 3), (1, 2, 3), np.uint8))
+    with pytest.raises(InputError, match="#010203"):
+        read_label_file(tmp_path / "b.png", rules)
+
+
+def test_every_cityscapes_id_is_a_class_or_void(tmp_path: Path) -> None:
+    _put(tmp_path / "a.png", np.arange(34, dtype=np.uint8)[None])
+    (labels,) = read_label_file(tmp_path / "a.png", DATASETS["cityscapes"].layouts[0].rules).labels.tolist()
+    assert labels == [IDS.index(label) if label in IDS else VOID for label in range(34)]
+
+
+def test_a_listed_picture_that_is_missing_is_a_failure(tmp_path: Path) -> None:
+    bundle, layout = _bundle(tmp_path, 21), _Stored("voc", tmp_path / "root")
+    for index in range(2):
+        layout.put(index, picture(SIZE, index), np.zeros(SIZE, np.int64))
+    (tmp_path / "root" / "VOCdevkit" / "VOC2012" / "JPEGImages" / "p1.png").unlink()
+    found = evaluate_bundle(bundle, LabelledPictures.from_dataset("voc", tmp_path / "root"))
+    assert found.images == 1
+    ((name, reason),) = found.failures
+    assert Path(name).stem == "p1"
+    assert "no such file" in reason
+
+
+def test_what_is_no_data_set_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'cityscapes'"):
+        LabelledPictures.from_dataset("cityscape", tmp_path)
+    with pytest.raises(InputError, match=r"expected leftImg8bit/val/CITY/STEM_leftImg8bit\.png with gtFine/val"):
+        dataset("cityscapes").open(tmp_path)
+    _Stored("camvid", tmp_path / "root").put(0, picture(SIZE), np.zeros(SIZE, np.int64))
+    with pytest.raises(UsageError, match="data set camvid has 11 classes, the network 4"):
+        evaluate_bundle(_bundle(tmp_path, 4), LabelledPictures.from_dataset("camvid", tmp_path / "root"))
+    with pytest.raises(UsageError, match="data set camvid says itself"):
+        LabelledPictures(tmp_path, tmp_path, ignore=11, dataset="camvid")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "advice"),
+    [
+        ("d/leftImg8bit/val/ulm", "d/gtFine/val/ulm", "--dataset cityscapes 'd'"),
+        ("d/images/validation", "d/annotations/validation", "--dataset ade20k 'd'"),
+        ("VOC2012/JPEGImages", "VOC2012/SegmentationClass", "--dataset voc 'VOC2012'"),
+        ("d/images", "d/labels", ""),
+        ("d/leftImg8bit/val", "d/labels", ""),
+    ],
+)
+def test_folders_are_recognised(images: str, labels: str, advice: str) -> None:
+    found = recognise_layout(Path(images), Path(labels))
+    assert found.endswith(advice)
+    assert bool(found) == bool(advice)
+
+
+@pytest.mark.parametrize(
+    ("outside", "classes", "advice"),
+    [
+        ([23, 26], 19, "Cityscapes label ids"),
+        ([24, 33], 20, "Cityscapes label ids"),
+        ([150], 150, "--dataset ade20k ROOT"),
+        ([4], 4, "use --reduce-zero-label"),
+        ([19], 19, "use --reduce-zero-label"),
+        ([11], 11, "use --ignore 11"),
+        ([255], 19, "use --ignore 255"),
+        ([255], 2, "--positive-label 255"),
+        ([128, 65535], 2, "--positive-label 65535"),
+        ([77, 99], 19, "--label-map"),
+    ],
+)
+def test_values_are_explained(outside: list[int], classes: int, advice: str) -> None:
+    assert advice in explain_values(outside, classes)
