@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from torch import nn
 from edgeseg.errors import EdgesegError, ExportError, UsageError
 from edgeseg.models import ModelSpec, create_model, custom_spec, model_spec
 from edgeseg.models.checkpoints import load_state, read_checkpoint
+from edgeseg.models.copying import copy_module, unwrap
 from edgeseg.text import first_line
 
 __all__ = ["NetworkSource", "resolve_network"]
@@ -43,6 +43,11 @@ class NetworkSource:
     weights: str
     by_name: bool = True
     labels_chosen: bool = False
+
+    @property
+    def registered(self) -> bool:
+        """Whether it is one of edgeseg's own networks, built by name."""
+        return self.by_name and ":" not in self.origin
 
     def but(self, **conventions: Any) -> NetworkSource:
         """The same network with other conventions.
@@ -84,7 +89,7 @@ def resolve_network(
         'Conv2d'
     """
     if isinstance(network, nn.Module):
-        return _from_module(network, type(network).__name__, weights, spec)
+        return _from_module(network, type(unwrap(network)).__name__, weights, spec)
     if ":" in network:
         return _from_module(_call_factory(network), network, weights, spec)
     base = model_spec(network)
@@ -96,13 +101,23 @@ def resolve_network(
 
 
 def _from_module(module: nn.Module, origin: str, weights: str | Path | None, spec: ModelSpec | None) -> NetworkSource:
-    module = copy.deepcopy(module).float().cpu().eval()
+    module = _own(unwrap(module), origin).float().cpu().eval()
     if weights is not None:
         load_state(module, read_checkpoint(weights), what=origin)
     origin_of_weights = "as built" if weights is None else Path(weights).name
     carried = getattr(module, "edgeseg_spec", None)
     base = carried if isinstance(carried, ModelSpec) else custom_spec(origin)
     return _with_spec(NetworkSource(module, base, origin, origin_of_weights, by_name=":" in origin), spec)
+
+
+def _own(module: nn.Module, origin: str) -> nn.Module:
+    """Copy a module; a factory's that cannot be copied is nobody else's, and taken as it is."""
+    try:
+        return copy_module(module)
+    except UsageError:
+        if ":" not in origin:
+            raise
+        return module
 
 
 def _with_spec(source: NetworkSource, spec: ModelSpec | None) -> NetworkSource:
