@@ -34,7 +34,7 @@ from edgeseg.export.deploy import DeployNetwork  # noqa: E402
 from edgeseg.export.reference import parity_set, shipped_sample  # noqa: E402
 from edgeseg.files import write_text  # noqa: E402
 from edgeseg.models import create_model, list_models, model_spec  # noqa: E402
-from edgeseg.models.outputs import first_logits  # noqa: E402
+from edgeseg.models.outputs import logits_at  # noqa: E402
 from edgeseg.postprocess import labels_from_logits  # noqa: E402
 from edgeseg.specs import Size  # noqa: E402
 from tests.goldens.golden import fill  # noqa: E402
@@ -114,7 +114,7 @@ def rounding(network: nn.Module, name: str, size: Size) -> Row:
     images = [torch.from_numpy(image[None]) for image in wanted.images]
     with torch.inference_mode():
         inputs = [deployed.normalise(image).double() for image in images]
-        exact = [np.asarray(first_logits(network.double()(x))[0]) for x in inputs]
+        exact = [np.asarray(logits_at(network.double()(x))[0]) for x in inputs]
     network.float()
     labels = [labels_from_logits(x.astype(np.float32), size, postprocess=spec.postprocess) for x in exact]
     differing = sum(int((a != b).sum()) for a, b in zip(labels, wanted.labels, strict=True))

@@ -41,6 +41,8 @@ def export(
     dynamic: option.Dynamic = False,
     label_size: option.LabelSize = None,
     output: option.Output = "logits",
+    take: option.Take = None,
+    threshold: option.Threshold = None,
     mean: option.Numbers = None,
     std: option.Numbers = None,
     scale: option.Scale = None,

@@ -145,6 +145,7 @@ def _manifest(job: ExportJob, graphs: TargetGraphs, precisions: Mapping[str, str
             "parameters": job.parameters,
             "macs": job.macs,
             "nodes": len(plain.graph.node),
+            **({"take": job.take} if job.take else {}),
             "machine_profile": config.machine_profile.to_json(),
         },
     )

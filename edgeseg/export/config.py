@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -31,6 +32,8 @@ class ExportConfig:
         dynamic: Leave height and width free. Not for the TensorRT targets, whose graph ends in labels of one size.
         label_size: HEIGHTxWIDTH of the labels a graph ends in; the size of its input where none is given.
         output: logits, or labels: also write graphs from picture to labels alone, for programs without edgeseg.
+        take: Which of the tensors that the network returns are the logits: key or index, such as out, 1 or aux.0.
+        threshold: For one output channel: label 1 where the output is above it; 0.5 for probabilities, 0 for logits.
         fuse: Fold batch norms and branches on the module first.
         rewrites: Rewrite the graph where the same numbers cost less; each rewrite is proven, and undone where it does
             not hold.
@@ -61,6 +64,8 @@ class ExportConfig:
     dynamic: bool = False
     label_size: Size | None = None
     output: str = "logits"
+    take: str | None = None
+    threshold: float | None = None
     fuse: bool = True
     rewrites: bool = True
     skip_passes: tuple[str, ...] = ()
@@ -140,6 +145,8 @@ class ExportConfig:
             share = getattr(self, name)
             if share is not None and not 0.0 <= share <= 1.0:
                 raise UsageError(f"{name} is {share}; it is a share between 0 and 1 (0.005 is half a point)")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UsageError(f"threshold is {self.threshold}; it must be a finite number")
         if self.max_logit_error is not None and not self.max_logit_error >= 0.0:
             raise UsageError(f"max_logit_error is {self.max_logit_error}; it is a share of the range, 0 or more")
         for name, size in (("size", self.size), ("label_size", self.label_size)):

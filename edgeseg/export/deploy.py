@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import ExportError
-from edgeseg.models.outputs import first_logits
+from edgeseg.models.outputs import logits_at
 from edgeseg.specs import InputSpec
 
 __all__ = ["DeployNetwork", "check_normalisation"]
@@ -19,9 +19,10 @@ class DeployNetwork(nn.Module):
     The cast comes first and the transpose second: TensorRT takes uint8 only into a cast.
 
     Args:
-        network: Takes normalised float images (N, 3, H, W), returns logits (N, C, h, w), or a sequence or mapping whose
-            first value is the logits.
+        network: Takes normalised float images (N, 3, H, W), returns logits (N, C, h, w) or a structure that holds
+            them.
         spec: How pixels become its input.
+        take: Path of the logits in what it returns; empty where that is the logits alone.
 
     Shape:
         image uint8 (N, H, W, 3) RGB -> logits float32 (N, C, h, w).
@@ -30,9 +31,9 @@ class DeployNetwork(nn.Module):
     factor: Tensor
     offset: Tensor
 
-    def __init__(self, network: nn.Module, spec: InputSpec) -> None:
+    def __init__(self, network: nn.Module, spec: InputSpec, take: str = "") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.take = network, take
         self.swap = spec.channel_order == "bgr"
         std = torch.tensor(spec.std, dtype=torch.float64)
         factor = spec.scale / std
@@ -50,7 +51,7 @@ class DeployNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) RGB -> float32 logits (N, C, h, w)."""
-        return first_logits(self.network(self.normalise(image)))
+        return logits_at(self.network(self.normalise(image)), self.take)
 
 
 def check_normalisation(spec: InputSpec) -> None:

@@ -6,14 +6,15 @@ method (children before parents), and folds convolution and BN neighbours inside
 
 from __future__ import annotations
 
-import copy
 import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from edgeseg.errors import EdgesegError, ExportError
+from edgeseg.models.copying import copy_module
 from edgeseg.models.layers.folding import fold_bn_pair
 from edgeseg.text import first_line
 
@@ -41,7 +42,13 @@ class FusionReport:
 def _fold_sequential(sequence: nn.Sequential) -> None:
     names = list(sequence._modules)
     for first, second in itertools.pairwise(names):
-        fold_bn_pair(sequence, first, second)
+        if not _is_rewritten(sequence.get_submodule(first)):
+            fold_bn_pair(sequence, first, second)
+
+
+def _is_rewritten(module: nn.Module) -> bool:
+    """Whether hooks or parametrisations (weight_norm, spectral_norm) make its weight anew at every forward."""
+    return bool(module._forward_pre_hooks or module._forward_hooks) or is_parametrized(module)
 
 
 def _fuse_in_place(network: nn.Module) -> None:
@@ -67,8 +74,8 @@ def fuse(network: nn.Module, probe: Tensor) -> tuple[nn.Module, FusionReport]:
         ExportError: The fused form differs from the original by more than 1e-9 of the largest output, or the module
             does not run in float64.
     """
-    exact = copy.deepcopy(network).eval().double()
-    fused = copy.deepcopy(exact)
+    exact = copy_module(network).eval().double()
+    fused = copy_module(exact)
     _fuse_in_place(fused)
     try:
         with torch.inference_mode():

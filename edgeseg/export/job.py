@@ -8,22 +8,20 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from edgeseg.errors import EdgesegError, ExportError, UsageError
+from edgeseg.errors import UsageError
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
+from edgeseg.export.inspect import inspect_network
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
-from edgeseg.export.to_onnx import first_reason
 from edgeseg.images import read_image
 from edgeseg.label_files import LabelRules
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
-from edgeseg.models.outputs import first_logits
 from edgeseg.models.source import NetworkSource
 from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
@@ -45,6 +43,8 @@ class ExportJob:
         logit_size: Height x width of the logits that the module returns.
         labels: Names and colours of the classes.
         pictures: Files to verify on; the first is the sample.
+        take: Path of the logits in what the module returns; empty where that is the logits alone.
+        notes: Sentences about the network that the user must see.
         calibration: Calibration pictures, where a folder of them was given.
     """
 
@@ -56,6 +56,8 @@ class ExportJob:
     logit_size: Size
     labels: LabelSet
     pictures: tuple[Path, ...]
+    take: str = ""
+    notes: tuple[str, ...] = ()
     calibration: Calibration | None = None
 
     @property
@@ -76,7 +78,7 @@ class ExportJob:
     @cached_property
     def reference(self) -> DeployNetwork:
         """Fp32 PyTorch before any folding, which every graph is compared with."""
-        return DeployNetwork(self.source.module, self.spec.input)
+        return DeployNetwork(self.source.module, self.spec.input, self.take)
 
     @cached_property
     def noise(self) -> NDArray[np.uint8]:
@@ -134,17 +136,20 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     for picture in pictures:
         read_image(picture)
     calibration = _calibration(source, config, size)
-    channels, logit_size = _logits(source, size)
     check_normalisation(source.spec.input)
+    seen = inspect_network(source, size, config.take)
+    source = _with_threshold(source, config.threshold, seen.channels)
     return ExportJob(
         source=source,
         config=config,
         name=_checked_name(name, source.spec),
         size=size,
-        channels=channels,
-        logit_size=logit_size,
-        labels=_labels(source, channels),
+        channels=seen.channels,
+        logit_size=seen.logit_size,
+        labels=_labels(source, seen.channels),
         pictures=pictures,
+        take=seen.choice.take,
+        notes=seen.notes,
         calibration=calibration,
     )
 
@@ -163,18 +168,15 @@ def calibration_rules(config: ExportConfig) -> LabelRules:
     return LabelRules(config.calib_ignore, config.calib_positive_label, config.calib_reduce_zero_label)
 
 
-def _logits(source: NetworkSource, size: Size) -> tuple[int, Size]:
-    """Run the module once; return the number of channels, and height x width, of its logits."""
-    try:
-        with torch.inference_mode():
-            logits = first_logits(source.module(torch.zeros(1, 3, *size)))
-    except EdgesegError:
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"{source.origin} fails on an image of {size[0]}x{size[1]}: {first_reason(error)}; choose a --size it takes"
-        ) from error
-    return int(logits.shape[1]), (int(logits.shape[2]), int(logits.shape[3]))
+def _with_threshold(source: NetworkSource, threshold: float | None, channels: int) -> NetworkSource:
+    """The network with the threshold that was given, if one was."""
+    if threshold is None:
+        return source
+    if channels != 1:
+        raise UsageError(
+            f"--threshold is for networks of one output channel, and this one has {channels}; leave it out"
+        )
+    return source.but(postprocess=replace(source.spec.postprocess, threshold=threshold))
 
 
 def _labels(source: NetworkSource, channels: int) -> LabelSet:

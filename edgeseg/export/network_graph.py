@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgeseg.errors import ExportError
+from edgeseg.errors import ExportError, UsageError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.fusion import FusionReport, fuse
 from edgeseg.export.job import ExportJob
@@ -23,13 +22,16 @@ from edgeseg.graph.passes import PassReport, run_passes
 from edgeseg.graph.passes._base import Exact
 from edgeseg.graph.passes.peel import peel_trailing_resize
 from edgeseg.graph.run import run_graph
-from edgeseg.models.outputs import first_logits
+from edgeseg.models.copying import copy_module
+from edgeseg.models.outputs import logits_at
 from edgeseg.specs import Size
 
 __all__ = ["NetworkGraph", "exact_logits", "network_graph"]
 
 _FUSION_SIZE = (128, 192)
 """Largest height x width at which folding is checked: it does not depend on the size, and float64 takes long."""
+
+_NOT_FOLDED = "the module cannot be copied, so its batch norms were left to the exporter"
 
 _PEELED = "the network's last resize was peeled off; the exact postprocessing does it"
 
@@ -73,7 +75,8 @@ def network_graph(job: ExportJob) -> NetworkGraph:
     if job.config.dynamic:
         with step("checking another size"):
             _check_another_size(model, job)
-    return NetworkGraph(model, job, fusion, tuple(reports), () if peeled is None else (_PEELED,))
+    notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * (job.config.fuse and fusion is None)
+    return NetworkGraph(model, job, fusion, tuple(reports), notes)
 
 
 def exact_logits(job: ExportJob) -> Exact:
@@ -85,11 +88,14 @@ def exact_logits(job: ExportJob) -> Exact:
 
 
 def _in_float64(job: ExportJob) -> NDArray[np.float64] | None:
-    network = copy.deepcopy(job.source.module).double()
+    try:
+        network = copy_module(job.source.module).double()
+    except UsageError:  # a factory's module that cannot be copied
+        return None
     normalise = DeployNetwork(network, job.spec.input).normalise
     try:
         with torch.inference_mode():
-            logits = first_logits(network(normalise(torch.from_numpy(job.noise)).double()))
+            logits = logits_at(network(normalise(torch.from_numpy(job.noise)).double()), job.take)
     except Exception:  # a module of the user's own may make float32 constants
         return None
     return np.asarray(logits, np.float64)
@@ -97,12 +103,22 @@ def _in_float64(job: ExportJob) -> NDArray[np.float64] | None:
 
 def _folded(job: ExportJob) -> tuple[nn.Module, FusionReport | None]:
     """The module with its batch norms and branches folded, where that is asked for."""
+    network = _Logits(job.source.module, job.take)
     if not job.config.fuse:
-        return job.source.module, None
+        return network, None
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(1, 3, *_fusion_size(job), generator=generator)
     with step("folding batch norms"):
-        return fuse(_FirstLogits(job.source.module), probe)
+        return _fused_or_as_is(network, probe)
+
+
+def _fused_or_as_is(network: nn.Module, probe: torch.Tensor) -> tuple[nn.Module, FusionReport | None]:
+    """Fold a copy of the network; one that cannot be copied (a factory's) is exported as it is."""
+    try:
+        copy_module(network)
+    except UsageError:
+        return network, None
+    return fuse(network, probe)
 
 
 def _fusion_size(job: ExportJob) -> Size:
@@ -116,15 +132,15 @@ def _fusion_size(job: ExportJob) -> Size:
     return height, width
 
 
-class _FirstLogits(nn.Module):
+class _Logits(nn.Module):
     """A module that returns logits only."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, take: str) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.take = network, take
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return first_logits(self.network(image))
+        return logits_at(self.network(image), self.take)
 
 
 def _exported(module: nn.Module, job: ExportJob) -> onnx.ModelProto:

@@ -23,6 +23,7 @@ from edgeseg.export.precision.acceptance import next_precisions
 from edgeseg.export.precision.figures import measure_targets
 from edgeseg.export.precision.lowering import Lowered, lower
 from edgeseg.export.precision.report import PrecisionReport
+from edgeseg.export.ranges import check_threshold, range_notes
 from edgeseg.export.reference import ParitySet, compare_outputs
 from edgeseg.export.report import ExportReport
 from edgeseg.export.steps import Progress, recorded, step
@@ -81,6 +82,7 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
     job = graph.job
     with step("running fp32 PyTorch"):
         expected = job.expected()
+    check_threshold(job, expected)
     lowered = None
     if job.config.lowers:
         _require_parity(_graph_parity(graph.model, expected, job), job)
@@ -99,7 +101,7 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
         macs=job.macs,
         parameters=job.parameters,
         precision=proof.precision,
-        notes=job.source.notes + graph.notes + proof.notes,
+        notes=job.source.notes + job.notes + range_notes(job, expected) + graph.notes + proof.notes,
     )
 
 

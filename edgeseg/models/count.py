@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edgeseg.models.copying import copy_module
 from edgeseg.specs import Size
 
 __all__ = ["count_macs", "count_parameters"]
@@ -34,7 +33,7 @@ def count_macs(network: nn.Module, size: Size) -> int:
         >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), (64, 128))
         1769472
     """
-    ghost = copy.deepcopy(network).to("meta").eval().requires_grad_(False)  # the counter hooks what has a gradient
+    ghost = copy_module(network).to("meta").eval().requires_grad_(False)  # the counter hooks what has a gradient
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(False), torch.no_grad(), counter:
         ghost(torch.empty(1, 3, *size, device="meta"))

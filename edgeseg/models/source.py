@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from torch import nn
 from edgeseg.errors import EdgesegError, ExportError, UsageError
 from edgeseg.models import ModelSpec, custom_spec, model_spec
 from edgeseg.models.checkpoints import Checkpoint, load_state, open_checkpoint
+from edgeseg.models.copying import copy_module, unwrap
 from edgeseg.models.factory import create_loaded
 from edgeseg.text import first_line
 
@@ -46,6 +46,11 @@ class NetworkSource:
     by_name: bool = True
     labels_chosen: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def registered(self) -> bool:
+        """Whether it is one of edgeseg's own networks, built by name."""
+        return self.by_name and ":" not in self.origin
 
     def but(self, **conventions: Any) -> NetworkSource:
         """The same network with other conventions.
@@ -91,7 +96,7 @@ def resolve_network(
     if weights_key is not None and weights is None:
         raise UsageError("weights_key (--weights-key) says which weights of a file; give the file (--weights) too")
     if isinstance(network, nn.Module):
-        return _from_module(network, type(network).__name__, _opened(weights, weights_key), spec)
+        return _from_module(network, type(unwrap(network)).__name__, _opened(weights, weights_key), spec)
     if ":" in network:
         return _from_module(_call_factory(network), network, _opened(weights, weights_key), spec)
     base = model_spec(network)
@@ -121,12 +126,22 @@ def _noted(source: NetworkSource, checkpoint: Checkpoint | None, notes: tuple[st
 def _from_module(
     module: nn.Module, origin: str, checkpoint: Checkpoint | None, spec: ModelSpec | None
 ) -> NetworkSource:
-    module = copy.deepcopy(module).float().cpu().eval()
+    module = _own(unwrap(module), origin).float().cpu().eval()
     notes = () if checkpoint is None else load_state(module, checkpoint.state, what=origin)
     carried = getattr(module, "edgeseg_spec", None)
     base = carried if isinstance(carried, ModelSpec) else custom_spec(origin)
     source = NetworkSource(module, base, origin, _origin_of(checkpoint, "as built"), by_name=":" in origin)
     return _with_spec(_noted(source, checkpoint, notes), spec)
+
+
+def _own(module: nn.Module, origin: str) -> nn.Module:
+    """Copy a module; a factory's that cannot be copied is nobody else's, and taken as it is."""
+    try:
+        return copy_module(module)
+    except UsageError:
+        if ":" not in origin:
+            raise
+        return module
 
 
 def _with_spec(source: NetworkSource, spec: ModelSpec | None) -> NetworkSource:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import onnx
 import pytest
-import torch
 from onnx import helper
 from torch import Tensor, nn
 
@@ -12,7 +11,6 @@ from edgeseg.errors import ExportError
 from edgeseg.export import to_onnx
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.to_onnx import IR_VERSION, OPSET, check_limits, export_onnx, first_reason, simplify
-from edgeseg.models.outputs import first_logits
 from edgeseg.specs import InputSpec
 from tests.export.graphs import parse
 from tests.export.networks import Tiny
@@ -105,19 +103,3 @@ def test_first_reason_is_the_root_cause_in_one_line() -> None:
     assert first_reason(outer) == "the cause"
     assert first_reason(AssertionError()) == "AssertionError"
     assert len(first_reason(ValueError("x" * 999))) == 200
-
-
-def test_first_logits() -> None:
-    logits = torch.zeros(1, 2, 3, 4)
-    accepted: list[object] = [logits, [logits, None], (logits,), {"out": logits, "aux": None}]
-    assert all(first_logits(output) is logits for output in accepted)
-    refused: list[tuple[object, str]] = [
-        (torch.zeros(1, 3, 4), r"returned \(1, 3, 4\); expected logits"),
-        ([], "returned list"),
-        ({}, "returned dict"),
-        (None, "returned NoneType"),
-        (torch.zeros(1, 1, 3, 4, dtype=torch.int64), r"returned torch\.int64; .* before any argmax"),
-    ]
-    for output, told in refused:
-        with pytest.raises(ExportError, match=told):
-            first_logits(output)

@@ -31,7 +31,7 @@ from edgeseg.predictor import Predictor
 from tests.runtimes.bundles import changed, make_tiny_bundle, picture
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS, BYTES, LETTERS = 3.0, 1 << 30, 600
+SECONDS, BYTES, LETTERS = 20.0, 1 << 30, 600
 GOOD = ("refused", "told", "same")
 
 Mutate = Callable[[Bundle, random.Random], None]

@@ -51,7 +51,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> TorchSession:
     manifest = bundle.manifest
     size = (None, None) if manifest.dynamic else manifest.input_size
     module = _named_network(options.network, weights) if options.network else _network(bundle, weights)
-    return TorchSession(module, manifest.input, size, device=device, batch=manifest.batch)
+    take = str(manifest.facts.get("take", ""))
+    return TorchSession(module, manifest.input, size, device=device, batch=manifest.batch, take=take)
 
 
 def _weights(bundle: Bundle, options: RuntimeOptions) -> str:
@@ -112,6 +113,7 @@ class TorchSession(SessionBase):
         size: Height x width of the input; None where free.
         device: PyTorch's name of the device.
         batch: Of the input; None where free.
+        take: Path of the logits in what the module returns; empty where that is the logits alone.
     """
 
     def __init__(
@@ -122,11 +124,12 @@ class TorchSession(SessionBase):
         *,
         device: str = "cpu",
         batch: int | None = 1,
+        take: str = "",
     ) -> None:
         import torch
 
         self._module: nn.Module | None = module.eval().to(device=device, dtype=torch.float32)
-        self._spec, self._torch_device = spec, device
+        self._spec, self._torch_device, self._take = spec, device, take
         self.inputs = (TensorInfo("image", (batch, *size, 3), "uint8"),)
         self.outputs = (TensorInfo("logits", (batch, None, None, None), "float32"),)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
@@ -152,13 +155,13 @@ class TorchSession(SessionBase):
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         import torch
 
-        from edgeseg.models.outputs import first_logits
+        from edgeseg.models.outputs import logits_at
 
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             if self._module is None:
                 raise InputError(CLOSED)
             pixels = torch.from_numpy(image).to(self._torch_device)
-            logits = first_logits(self._module(normalise(pixels, self._spec)))
+            logits = logits_at(self._module(normalise(pixels, self._spec)), self._take)
             return {name: np.array(logits.float().cpu().numpy()) for name in names}
 
     def _free(self) -> None:

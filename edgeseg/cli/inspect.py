@@ -1,0 +1,51 @@
+"""``edgeseg inspect``: what a network returns for a picture, before it is exported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeseg.cli import export_options as option
+from edgeseg.cli._shared import console, optional_size, results_alone_on_stdout, size_text, table
+from edgeseg.specs import check_divisor
+
+if TYPE_CHECKING:
+    from edgeseg.export.inspect import Inspection
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    network: option.NetworkName,
+    weights: option.Weights = None,
+    size: option.GraphSize = None,
+    classes: option.Classes = None,
+    take: option.Take = None,
+) -> None:
+    """Run a network on two pictures and print what it returns; what cannot be exported is one sentence."""
+    from edgeseg._optional import require
+
+    for package in ("torch", "onnx"):
+        require(package, extra="export", why="inspect")
+    with results_alone_on_stdout():
+        from edgeseg.export import network_source
+        from edgeseg.export.inspect import inspect_network
+
+        source = network_source(network, weights=weights, num_classes=classes)
+        chosen = optional_size(size) or source.spec.input_size
+        check_divisor(source.origin, chosen, source.spec.divisor)
+        seen = inspect_network(source, chosen, take)
+    _print(network, chosen, seen)
+
+
+def _print(network: str, size: tuple[int, int], seen: Inspection) -> None:
+    """Print an inspection."""
+    listed = table("what", "seen")
+    listed.add_row("network", network)
+    listed.add_row("picture", size_text(size))
+    listed.add_row("logits", f"'{seen.choice.take}' of what it returns" if seen.choice.take else "a tensor alone")
+    listed.add_row("channels", str(seen.channels))
+    listed.add_row("size of the logits", size_text(seen.logit_size))
+    listed.add_row("range", f"{seen.low:.4g} .. {seen.high:.4g}")
+    console().print(listed)
+    for note in seen.notes:
+        console().print(note)

@@ -1,0 +1,193 @@
+"""What a network does before it is exported: whether it is a function of its picture, in finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.errors import EdgesegError, ExportError
+from edgeseg.export.deploy import DeployNetwork
+from edgeseg.export.returned import Choice, check_logits, choose_logits
+from edgeseg.export.to_onnx import first_reason
+from edgeseg.models.outputs import logits_at
+from edgeseg.models.source import NetworkSource
+from edgeseg.specs import InputSpec, Size
+
+__all__ = ["Inspection", "inspect_network"]
+
+_SAME = 1e-5
+"""Largest difference between two forwards on the same picture, relative to the range of the logits."""
+
+_ALONE = 1e-2
+"""Largest difference between a picture alone and in a batch, relative to the range of the logits: kernels of another
+batch round otherwise, and a deep network amplifies that."""
+
+_NAMES = 5
+"""Parameters and modules that a sentence names at most."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen of a network.
+
+    Attributes:
+        choice: Which of the tensors that it returns are the logits.
+        channels: Of the logits.
+        logit_size: Height x width of the logits.
+        low: Smallest logit on the two pictures.
+        high: Largest logit.
+    """
+
+    choice: Choice
+    channels: int
+    logit_size: Size
+    low: float
+    high: float
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences the user must see."""
+        return (self.choice.note,) if self.choice.note else ()
+
+
+def inspect_network(source: NetworkSource, size: Size, take: str | None = None) -> Inspection:
+    """Run the untouched module on two pictures, one after the other, again, and as one batch.
+
+    A registered network runs once: what it returns is known.
+
+    Args:
+        source: The network.
+        size: Height x width of its input.
+        take: Path of the logits in what it returns, where the user gave one.
+
+    Raises:
+        ExportError: The module fails, what it returns is not logits of the picture, they are not finite, or they
+            depend on more than the picture.
+        UsageError: Which of several maps are the logits is not known, or `take` names none.
+    """
+    pictures = _pictures(size, source.spec.input)
+    first, second = pictures[:1], pictures[1:]
+    before = _buffers(source.module)
+    output = _forward(source, first, size)
+    choice = choose_logits(output, size, take)
+    logits = logits_at(output, choice.take)
+    _check_finite(source.module, logits)
+    if not source.registered:
+        check_logits(logits, size)
+        run = _runner(source.module, choice.take)
+        _check_repeatable(source.module, logits, run(first), before)
+        other = run(second)
+        _check_finite(source.module, other)
+        _check_alone(source.module, torch.cat((logits, other)), run, pictures)
+        logits = torch.cat((logits, other))
+    height, width = logits.shape[2:]
+    return Inspection(choice, int(logits.shape[1]), (height, width), float(logits.min()), float(logits.max()))
+
+
+def _pictures(size: Size, spec: InputSpec) -> Tensor:
+    """Noise, and a ramp with noise, as the network's input (2, 3, H, W); their pixels are not whole numbers."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand((2, *size, 3), generator=generator) * 255
+    noise[1] = 0.25 * noise[1] + 0.75 * torch.linspace(0, 255, size[1])[:, None]
+    return DeployNetwork(nn.Identity(), spec).normalise(noise)
+
+
+def _forward(source: NetworkSource, image: Tensor, size: Size) -> object:
+    try:
+        with torch.inference_mode():
+            return source.module(image)
+    except EdgesegError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{source.origin} fails on an image of {size[0]}x{size[1]}: {first_reason(error)}; choose a --size it takes"
+        ) from error
+
+
+def _runner(module: nn.Module, take: str) -> Callable[[Tensor], Tensor]:
+    def run(image: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return logits_at(module(image), take)
+
+    return run
+
+
+def _check_finite(module: nn.Module, logits: Tensor) -> None:
+    if bool(torch.isfinite(logits).all()):
+        return
+    values = [*module.named_parameters(), *module.named_buffers()]
+    broken = [name for name, value in values if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    why = (
+        f"NaN or infinity is in {_listed(broken)}; give a sound checkpoint"
+        if broken
+        else "its parameters are finite; check mean and std of the input, and divisions and logarithms in its forward"
+    )
+    raise ExportError(f"fp32 PyTorch gives logits that are not finite numbers: {why}")
+
+
+def _check_repeatable(module: nn.Module, first: Tensor, again: Tensor, before: dict[str, Tensor]) -> None:
+    if _differ(first, again) <= _SAME:
+        return
+    changed = [name for name, value in _buffers(module).items() if not torch.equal(value, before.get(name, value))]
+    causes = _causes(module)
+    if changed:
+        causes.insert(0, f"a forward changes its buffer {_listed(changed)}")
+    why = "; ".join(causes) or "it draws random numbers or keeps state between forwards"
+    raise ExportError(
+        f"the network gives other logits for the same picture at a second forward: {why}; make its forward a function "
+        "of the picture alone (eval mode, no random numbers, no state)"
+    )
+
+
+def _check_alone(module: nn.Module, alone: Tensor, run: Callable[[Tensor], Tensor], pictures: Tensor) -> None:
+    """Compare two pictures alone with the batch of both; a module that takes no batch of two has nothing to mix."""
+    try:
+        batch = run(pictures)
+    except EdgesegError:
+        raise
+    except Exception:
+        return
+    if batch.shape == alone.shape and _differ(alone, batch) <= _ALONE:
+        return
+    why = "; ".join(_causes(module)) or "its forward mixes the pictures (a mean, softmax or reshape over dimension 0)"
+    raise ExportError(
+        f"the logits of a picture depend on the other pictures of its batch: {why}; make its forward treat each "
+        "picture alone (eval mode, running statistics)"
+    )
+
+
+def _causes(module: nn.Module) -> list[str]:
+    """Name the modules that are random or use batch statistics as they stand."""
+    parts = [(path or type(part).__name__, part) for path, part in module.named_modules()]
+    training = [path for path, part in parts if part.training and isinstance(part, _TRAINED)]
+    norms = [path for path, part in parts if isinstance(part, _NORMS) and part.running_mean is None]
+    causes = []
+    if training:
+        causes.append(f"{_listed(training)} is in training mode")
+    if norms:
+        causes.append(f"{_listed(norms)} has no running statistics")
+    return causes
+
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_TRAINED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.named_buffers()}
+
+
+def _differ(one: Tensor, other: Tensor) -> float:
+    """Largest difference, relative to the range of the first; infinite for other shapes or numbers that are none."""
+    if one.shape != other.shape:
+        return float("inf")
+    difference = float((one - other).abs().max() / (one.max() - one.min()).clamp_min(1e-6 * one.abs().max() + 1e-30))
+    return difference if difference == difference else float("inf")
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(f"'{name}'" for name in names[:_NAMES]) + more

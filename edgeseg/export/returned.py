@@ -1,0 +1,166 @@
+"""Which of the tensors that a network returns are the logits, and whether they can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgeseg.errors import ExportError, UsageError
+from edgeseg.models.outputs import tensors_in
+from edgeseg.specs import Size
+from edgeseg.text import one_line
+
+__all__ = ["Choice", "check_logits", "choose_logits"]
+
+_LOGIT_KEYS = ("logits", "out", "output", "pred", "preds", "seg", "sem_seg", "segmentation", "semantic")
+"""Keys, fields and attributes that frameworks give the logits of the result."""
+
+_MOST_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Where the logits are in what a network returns.
+
+    Attributes:
+        take: Path of the logits; empty for a tensor alone.
+        note: What was chosen among several maps, for the user; empty where there was one.
+    """
+
+    take: str
+    note: str = ""
+
+
+def choose_logits(output: object, size: Size, take: str | None = None) -> Choice:
+    """Find the logits in what a network returns for one picture.
+
+    A tensor alone is taken, and so is the only map of a structure. Of several maps, the one under the only key that
+    means logits is taken, else the user has to say which.
+
+    Args:
+        output: What the network returned.
+        size: Height x width of the picture.
+        take: Path that the user gave.
+
+    Raises:
+        ExportError: There is no map in it.
+        UsageError: There are several, or none at `take`.
+    """
+    tensors = tensors_in(output)
+    if not tensors:
+        kind = type(output).__name__
+        raise ExportError(f"the network returned {kind} without a tensor in it; expected logits (N, classes, h, w)")
+    if take is not None:
+        return _given(tensors, take)
+    pool = _named(tensors)
+    maps = [path for path in pool if _may_be_logits(pool[path], size)]
+    if len(pool) == 1:
+        chosen = next(iter(pool))
+    elif len(maps) == 1:
+        chosen = maps[0]
+    else:
+        raise _ambiguous(pool, maps)
+    others = [path for path in tensors if path != chosen and _may_be_logits(tensors[path], size)]
+    listed = _listing(tensors, [path for path in tensors if path in (chosen, *others)])
+    return Choice(chosen, f"the network returned several maps ({listed}); '{chosen}' was taken" if others else "")
+
+
+def check_logits(logits: Tensor, size: Size) -> None:
+    """Check that a tensor (1, C, h, w) can be the logits of one picture whose pixels are not whole numbers.
+
+    Raises:
+        ExportError: Another batch, classes last, height and width swapped, a size that is not the picture's over a
+            stride, or labels.
+    """
+    shape, picture = tuple(logits.shape), f"{size[0]}x{size[1]}"
+    if shape[0] != 1:
+        raise ExportError(f"the network returned {shape} for one picture; expected logits (1, classes, height, width)")
+    if not _fits(shape[2:], size):
+        raise ExportError(_misfit(shape, size, picture))
+    if shape[1] == 1 and bool((logits == logits.round()).all()) and bool((logits != logits.flatten()[0]).any()):
+        raise ExportError(
+            f"the network returned one channel {shape} of whole numbers only, which are labels, not logits; return the "
+            "logits before argmax, round or threshold"
+        )
+
+
+def _misfit(shape: tuple[int, ...], size: Size, picture: str) -> str:
+    if _fits(shape[1:3], size):
+        return (
+            f"the network returned {shape} for a picture of {picture}: the classes stand last; expected (N, classes, "
+            "height, width), so permute them in its forward"
+        )
+    if shape[3] * size[1] == shape[2] * size[0]:  # rounded sides could be anything's
+        return (
+            f"the network returned {shape} for a picture of {picture}: height and width are swapped; expected (N, "
+            "classes, height, width), so transpose them in its forward"
+        )
+    return (
+        f"the network returned {shape} for a picture of {picture}, whose height and width are not the picture's "
+        "divided by a stride, so labels would not lie on their pixels; pad, or resize to the picture's shape, "
+        "in its forward"
+    )
+
+
+def _fits(sides: Iterable[int], size: Size) -> bool:
+    """Whether sides are a picture's divided by a common stride, rounded either way, or multiplied by a number."""
+    height, width = sides
+    if height % size[0] == 0 and width % size[1] == 0 and height // size[0] == width // size[1]:
+        return True
+    return any(
+        height in (size[0] // stride, -(-size[0] // stride)) and width in (size[1] // stride, -(-size[1] // stride))
+        for stride in range(1, max(size) + 1)
+    )
+
+
+def _may_be_logits(tensor: Tensor, size: Size) -> bool:
+    """Whether a tensor of a structure is a map: 4-D, or (N, H, W) of the picture's size, and no integers."""
+    if not tensor.dtype.is_floating_point or tensor.numel() == 0:
+        return False
+    return tensor.ndim == 4 or (tensor.ndim == 3 and tuple(tensor.shape[1:]) == size)
+
+
+def _given(tensors: Mapping[str, Tensor], take: str) -> Choice:
+    if take not in tensors:
+        raise UsageError(f"--take '{one_line(take)}' is none of what the network returned: {_listing(tensors)}")
+    return Choice(take)
+
+
+def _named(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors under the only key that means logits; all of them where there is no such key, or several."""
+    paths = {path: path.split(".") for path in tensors}
+    depth = _shared_depth(list(paths.values()))
+    keys = {parts[depth] for parts in paths.values()} & set(_LOGIT_KEYS)
+    if len(keys) != 1:
+        return tensors
+    return {path: tensors[path] for path, parts in paths.items() if parts[depth] in keys}
+
+
+def _shared_depth(paths: list[list[str]]) -> int:
+    """How many keys all paths begin with: a structure that holds one structure is looked at inside."""
+    depth = 0
+    while all(len(parts) > depth + 1 for parts in paths) and len({parts[depth] for parts in paths}) == 1:
+        depth += 1
+    return depth
+
+
+def _ambiguous(tensors: Mapping[str, Tensor], maps: list[str]) -> UsageError:
+    what = f"{len(maps)} of them may be the logits" if maps else "none of them is (N, classes, height, width)"
+    return UsageError(
+        f"the network returned {_listing(tensors)}; {what}, so say which are the logits with --take KEY_OR_INDEX "
+        f"({', '.join((maps or list(tensors))[:_MOST_LISTED])})"
+    )
+
+
+def _listing(tensors: Mapping[str, Tensor], paths: list[str] | None = None) -> str:
+    chosen = list(tensors) if paths is None else paths
+    more = f" and {len(chosen) - _MOST_LISTED} more" if len(chosen) > _MOST_LISTED else ""
+    return ", ".join(_described(path, tensors[path]) for path in chosen[:_MOST_LISTED]) + more
+
+
+def _described(path: str, tensor: Tensor) -> str:
+    kind = "" if tensor.dtype is torch.float32 else f" {str(tensor.dtype).removeprefix('torch.')}"
+    return f"{one_line(path) or 'a tensor alone'} {tuple(tensor.shape)}{kind}"
