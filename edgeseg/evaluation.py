@@ -345,13 +345,13 @@ class _Scoring:
         try:
             read = read_label_file(file, self._rules, max_pixels=self._data.max_pixels, strict=self._data.strict)
             outside = read.outside(len(self.names))
-            if len(outside) == 0:
-                result = predictor(picture)
+            result = None if len(outside) else predictor(picture)
+            if result is not None:
                 self._count(read, result.labels, file)
         except InputError as error:
             self.failures.append((str(picture), str(error)))
             return
-        if len(outside):
+        if result is None:
             self._refuse(picture, file, outside.tolist())
             return
         self.damaged.extend((str(picture), note) for note in result.damaged)

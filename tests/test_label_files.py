@@ -126,7 +126,8 @@ def test_reduce_zero_label(dtype: type[np.unsignedinteger[Any]], tmp_path: Path)
 )
 def test_masks(stored: list[int], rules: dict[str, Any], expected: list[int], note: str, tmp_path: Path) -> None:
     file = _write(tmp_path / "a.png", np.array([stored], np.uint8))
-    read = read_label_file(file, LabelRules(**({"positive_label": 255} | rules)))
+    options: dict[str, Any] = {"positive_label": 255} | rules
+    read = read_label_file(file, LabelRules(**options))
     assert read.labels.tolist() == [expected]
     assert len(read.notes) == bool(note)
     if note:

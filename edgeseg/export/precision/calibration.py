@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +113,8 @@ def load_pictures(
         picture = read_image(file)
         image, region = fit_image(picture, size, stretch)
         truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], label_rules)
-        found.append(Picture(file, image, region, *((truth.labels, truth.notes) if truth else ())))
+        labelled: dict[str, Any] = {} if truth is None else {"truth": truth.labels, "notes": truth.notes}
+        found.append(replace(Picture(file, image, region), **labelled))
     return tuple(found)
 
 
