@@ -108,7 +108,7 @@ def _places(
             raise UsageError("--dataset NAME ROOT finds both folders itself; leave --images and --labels out")
         return dataset[1], dataset[1], dataset[0]
     if images is None or labels is None:
-        raise UsageError("give --images and --labels, or --dataset NAME ROOT")
+        raise UsageError("give --images and --labels, or --dataset NAME ROOT (edgeseg eval --help)")
     return images, labels, None
 
 

@@ -164,7 +164,7 @@ def test_a_data_set_and_two_folders_exclude_one_another(data: Path, edgeseg: Edg
     assert "leave --images and --labels out" in done.sentence
     done = edgeseg("eval", data / "tiny.edgeseg")
     assert done.code == 2
-    assert done.sentence == "give --images and --labels, or --dataset NAME ROOT"
+    assert done.sentence == "give --images and --labels, or --dataset NAME ROOT (edgeseg eval --help)"
     done = edgeseg("eval", data / "tiny.edgeseg", "--dataset", "binary", data)
     assert done.code == 2
     assert "data set binary has 2 classes, the network 4" in done.sentence
