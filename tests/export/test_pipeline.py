@@ -364,8 +364,8 @@ def test_a_graph_that_only_looks_free_is_refused(tmp_path: Path) -> None:
 ON_OPENVINO_TOO = ("espnet_p2_q3", "sinet", "extremec3net", "pphumanseg_lite", "fast_scnn", "pidnet_s")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("pidnet_m", "pidnet_l") else n for n in NETWORKS]
+@pytest.mark.parametrize(  # the others are in the slow tier: tests/test_matrix.py exports one of each system everywhere
+    "name", [n if n in ON_OPENVINO_TOO else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
 )
 def test_tensorrt_rtx_engine_of_every_network(name: str, tmp_path: Path) -> None:
     targets = (["openvino"] if name in ON_OPENVINO_TOO else []) + (["trt-rtx"] if HAS_RTX else [])
