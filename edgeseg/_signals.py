@@ -138,7 +138,7 @@ def watch_signals() -> Iterator[Signals]:
     def unraisable(swallowed: Any) -> None:
         if issubclass(swallowed.exc_type, (KeyboardInterrupt, Terminated)) and signals.number is not None:
             signals.raise_again()  # a destructor or a callback swallowed it
-        else:
+        elif signals.number is None:  # after a signal, objects that were half made say so as they go
             hook(swallowed)
 
     try:

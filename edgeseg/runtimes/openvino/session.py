@@ -58,7 +58,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> OpenVinoSession:
     device = _device(options.device, tuple(core.available_devices))
     try:
         model = core.read_model(str(graph), str(weights))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:  # what it quotes of a damaged file may be no text
         raise BundleError(
             f"OpenVINO cannot read '{graph}' ({cause(error)}); copy or export the bundle again"
         ) from error
@@ -95,7 +95,7 @@ def _core() -> openvino.Core:
 def _compile(core: openvino.Core, model: openvino.Model, device: str, config: dict[str, Any]) -> openvino.CompiledModel:
     try:
         return core.compile_model(model, device, config)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeError) as error:
         asked = ", ".join(f"{key}={value}" for key, value in config.items())
         raise TargetUnavailableError(
             f"OpenVINO cannot compile the graph for {device} with {asked} ({cause(error)}); use the device CPU, "

@@ -162,6 +162,19 @@ def test_a_damaged_graph_is_a_bundle_error(tmp_path: Path) -> None:
         open_session(bundle, "openvino")
 
 
+def test_what_openvino_quotes_of_a_damaged_file_may_be_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Core:
+        available_devices = ("CPU",)
+
+        def read_model(self, *files: str) -> None:
+            b"\xa5".decode("utf-8")
+
+    monkeypatch.setattr("edgeseg.runtimes.openvino.session.shared_core", Core)
+    bundle = make_tiny_bundle(tmp_path, targets=("openvino",))
+    with pytest.raises(BundleError, match=r"OpenVINO cannot read '.*model\.xml' .*can't decode byte.*copy or export"):
+        open_session(bundle, "openvino")
+
+
 def test_converting_something_else_is_an_export_error(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(b"no graph")
