@@ -24,7 +24,6 @@ def _modules_with_examples() -> list[str]:
 MODULES = _modules_with_examples()
 PUBLIC = (
     *(name for name in edgeseg.__all__ if name != "__version__"),
-    "export.network_source",
     "export.config.option_help",
     "models.ModelSpec.but",
     "models.custom_spec",

@@ -101,9 +101,9 @@ def _config(options: Mapping[str, Any]) -> ExportConfig:
 
 def _source(options: Mapping[str, Any]) -> NetworkSource:
     """The network, with the conventions that options change."""
-    from edgeseg.export import network_source
+    from edgeseg.models.source import resolve_network
 
-    source = network_source(
+    source = resolve_network(
         options["network"],
         weights=options["weights"],
         weights_key=options["weights_key"],

@@ -27,10 +27,10 @@ def inspect(
     for package in ("torch", "onnx"):
         require(package, extra="export", why="inspect")
     with results_alone_on_stdout():
-        from edgeseg.export import network_source
         from edgeseg.export.inspect import inspect_network
+        from edgeseg.models.source import resolve_network
 
-        source = network_source(network, weights=weights, num_classes=classes)
+        source = resolve_network(network, weights=weights, num_classes=classes)
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
         seen = inspect_network(source, chosen, take)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeseg.models import ModelSpec
     from edgeseg.models.source import NetworkSource
 
-__all__ = ["export_model", "network_source"]
+__all__ = ["export_model"]
 
 
 def export_model(
@@ -35,10 +35,11 @@ def export_model(
 
     Args:
         network: Registry name, ``package.module:factory``, or any module that takes normalised images (N, 3, H, W) and
-            returns logits (N, classes, h, w); or a `network_source`.
+            returns logits (N, classes, h, w); or what `edgeseg.models.source.resolve_network`
+            gave, its conventions changed with ``.but(...)``.
         config: The options (`edgeseg.export.config.ExportConfig`).
         weights: Published or own checkpoint; without it the weights are random (registered networks) or as they stand.
-            For one of several sets of weights in a file: ``network_source(..., weights_key=KEY)``.
+            For one of several sets of weights in a file: ``resolve_network(..., weights_key=KEY)``.
         num_classes: Output channels of a registered network; without it, what the checkpoint holds.
         spec: Conventions of the network, where they are not the registry's or the module's own: ``model_spec(NAME)``
             or ``custom_spec(NAME)`` of `edgeseg.models`, changed with ``.but(input=..., resize=..., labels=...)``.
@@ -66,11 +67,11 @@ def export_model(
     chosen = config_of(config, options)
     from edgeseg.export.job import prepare_job
     from edgeseg.export.pipeline import run_export
-    from edgeseg.models.source import NetworkSource
+    from edgeseg.models.source import NetworkSource, resolve_network
     from edgeseg.runtimes import engine
 
     if not isinstance(network, NetworkSource):
-        network = network_source(network, weights=weights, num_classes=num_classes, spec=spec)
+        network = resolve_network(network, weights=weights, num_classes=num_classes, spec=spec)
     elif weights is not None or num_classes is not None or spec is not None:
         raise UsageError("a resolved network has its weights, classes and conventions; change them there")
     if any("network" in engine(target).options for target in chosen.targets) and not network.by_name:
@@ -79,33 +80,3 @@ def export_model(
             "network or package.module:factory for it, or leave torch out"
         )
     return run_export(prepare_job(network, chosen, name), out=Path(out), progress=progress)
-
-
-def network_source(
-    network: str | nn.Module,
-    *,
-    weights: str | Path | None = None,
-    weights_key: str | None = None,
-    num_classes: int | None = None,
-    spec: ModelSpec | None = None,
-) -> NetworkSource:
-    """Find or build a network to export; see `export_model` for the arguments.
-
-    Where the checkpoint holds several sets of weights (raw and averaged, student and teacher), `weights_key` names one.
-
-    Change its conventions with ``.but(input=..., resize=..., labels=...)``, then give it to `export_model`.
-
-    Raises:
-        UnknownNameError: No such registered network.
-        UsageError: The factory cannot be imported or gives no module, or classes are given for it.
-        ExportError: The factory fails.
-        CheckpointError: The checkpoint cannot be read or does not fit.
-
-    >>> network_source("espnet_p2_q3").but(labels="generic").spec.labels
-    'generic'
-    """
-    from edgeseg.models.source import resolve_network
-
-    if num_classes is not None and (not isinstance(network, str) or ":" in network):
-        raise UsageError("num_classes (--classes) is for registered networks; a network of your own decides it itself")
-    return resolve_network(network, weights=weights, weights_key=weights_key, num_classes=num_classes, spec=spec)

@@ -82,7 +82,8 @@ def resolve_network(
 
     Raises:
         UnknownNameError: No such registered network.
-        UsageError: The factory cannot be imported or does not give a module, or a key is given without weights.
+        UsageError: The factory cannot be imported or does not give a module, classes are given for one, or a key is
+            given without weights.
         ExportError: The factory's module or the factory itself fails.
         CheckpointError: The checkpoint cannot be read or does not fit.
 
@@ -90,11 +91,13 @@ def resolve_network(
         >>> source = resolve_network("regseg", num_classes=3)
         >>> source.origin, source.weights, source.spec.input_size
         ('regseg', 'random (seed 0)', (1024, 2048))
-        >>> resolve_network(nn.Conv2d(3, 2, 1)).origin
+        >>> resolve_network(nn.Conv2d(3, 2, 1)).but(labels="generic").origin
         'Conv2d'
     """
     if weights_key is not None and weights is None:
         raise UsageError("weights_key (--weights-key) says which weights of a file; give the file (--weights) too")
+    if num_classes is not None and (isinstance(network, nn.Module) or ":" in network):
+        raise UsageError("num_classes (--classes) is for registered networks; a network of your own decides it itself")
     if isinstance(network, nn.Module):
         return _from_module(network, type(unwrap(network)).__name__, _opened(weights, weights_key), spec)
     if ":" in network:
