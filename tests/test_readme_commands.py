@@ -310,7 +310,7 @@ def test_every_command_of_the_readme(tmp_path: Path) -> None:
         print(f"{outcome.seconds:6.1f} s  {outcome.code}  {line}")
         found = complaints(outcome, _codes(words, usable))
         if outcome.code == 4 and not re.search(GUARD, outcome.err):
-            found.append("refused, and not by the guard of int8")
+            found.append("refused, and not by the acceptance of int8")
         wrong += [f"{line}: {sentence}\n{outcome.err}" for sentence in found]
         for suggested in re.findall(r"^  (edgeseg .*)$", outcome.out, re.MULTILINE):  # what export names as next
             parse(suggested)

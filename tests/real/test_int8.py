@@ -62,7 +62,7 @@ def test_sinet_keeps_its_portraits(shared: Path, real_weights: Path, tmp_path: P
         precision="int8",
         calib=calib,
         min_agreement=0.99,
-        force=True,  # SINet is too small to be faster in int8, and the guard says so
+        force=True,  # SINet is too small to be faster in int8, and acceptance says so
         out=tmp_path,
     )
     for target in CPU_TARGETS:
