@@ -17,12 +17,13 @@ WHEELS = $(CURDIR)/build/wheels
 FETCHED = PIP_NO_INDEX=1 PIP_FIND_LINKS="$(WHEELS)"
 endif
 
-.PHONY: help venv demo test test-all test-readme test-fuzz lint types wheel sbom lock check clean
+.PHONY: help venv demo test test-all test-matrix test-readme test-fuzz lint types wheel sbom lock check clean
 
 help:
 	@echo "make demo   a person cut out of a photograph: export, ONNX Runtime, Predictor"
 	@echo "make test   the test suite;  make test-all  also the slow tests"
-	@echo "make test-readme test-fuzz   the README's commands, as they stand;  fuzzing for minutes"
+	@echo "make test-matrix test-readme test-fuzz   what CI runs besides: every system on every engine;  the README's"
+	@echo "            commands, as they stand;  fuzzing for minutes"
 	@echo "make lint types wheel   ruff;  mypy and pyright;  build the wheel and probe it outside the checkout"
 	@echo "make sbom   what a device and an exporting machine install, as CycloneDX, in $(SBOM)/"
 	@echo "make lock   fetch the hashes of constraints.txt anew, after a change there"
@@ -55,6 +56,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-matrix: $(STAMP)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not gpu" -k "one_network_of_each_system" tests/test_matrix.py
 
 test-readme: $(STAMP)
 	$(BIN)/python -m pytest -s -m "slow and not gpu" tests/test_readme_commands.py

@@ -361,7 +361,7 @@ def test_a_graph_that_only_looks_free_is_refused(tmp_path: Path) -> None:
 # Every network of the zoo's first families
 
 
-ON_OPENVINO_TOO = ("espnet_p2_q3", "sinet", "extremec3net", "pphumanseg_lite", "fast_scnn", "pidnet_s")
+ON_OPENVINO_TOO = ("espnet_p2_q3", "pphumanseg_lite", "pidnet_s")
 
 
 @pytest.mark.parametrize(  # the others are in the slow tier: tests/test_matrix.py exports one of each system everywhere
