@@ -22,13 +22,18 @@ def doctor(
 ) -> None:
     """Say which targets this machine can run, on which devices, and what the others lack."""
     from edgeseg.doctor import probe_machine, probe_targets
+    from edgeseg.runtimes.registry import engines
 
     machine, targets = probe_machine(), probe_targets()
+    descriptions = {record.name: record.description for record in engines()}
     states = {str(bundle): _state(bundle) for bundle in bundles or []}
     if as_json:
         data = {
             "machine": asdict(machine),
-            "targets": [{"target": name, **asdict(probe)} for name, probe in targets.items()],
+            "targets": [
+                {"target": name, "description": descriptions.get(name, ""), **asdict(probe)}
+                for name, probe in targets.items()
+            ],
             "bundles": states,
         }
         print_json(data, indent=2)
@@ -40,7 +45,13 @@ def doctor(
     listed = table("target", "usable", "engine", "devices", "why not, and what to do")
     for name, probe in targets.items():
         told = "; ".join(part for part in (probe.reason, probe.advice) if part)
-        listed.add_row(name, "yes" if probe.usable else "no", probe.engine, ", ".join(probe.devices), told)
+        listed.add_row(
+            name,
+            "yes" if probe.usable else "no",
+            probe.engine or descriptions.get(name, ""),
+            ", ".join(probe.devices),
+            told,
+        )
     screen.print(listed)
     for bundle, state in states.items():
         screen.print(f"{bundle}: {state}", soft_wrap=True)

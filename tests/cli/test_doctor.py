@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeseg.runtimes import Engine
+from edgeseg.runtimes.openvino.engine import OPENVINO
 from edgeseg.runtimes.registry import BUILT_IN, GROUP
 from tests.cli.conftest import Edgeseg
 from tests.packages import install
@@ -44,6 +45,9 @@ def test_what_is_missing_comes_with_advice(edgeseg: Edgeseg, monkeypatch: pytest
     assert not found["openvino"]["usable"]
     assert "not installed" in found["openvino"]["reason"]
     assert "edgeseg[openvino]" in found["openvino"]["advice"]
+    assert found["openvino"]["description"] == OPENVINO.description
+    (line,) = (line for line in edgeseg("doctor").out.splitlines() if line.startswith("openvino "))
+    assert OPENVINO.description.split()[0] in line.split()
     assert found["ort"]["usable"]
 
 
