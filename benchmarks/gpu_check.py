@@ -1,11 +1,12 @@
 """Check and time bundles on this machine's NVIDIA GPU: same labels as ONNX Runtime, and how fast.
 
-    python benchmarks/gpu_check.py pidnet_s.edgeseg ffnet.edgeseg --target trt --json results/orin.json
+    python benchmarks/gpu_check.py pidnet_s.edgeseg ffnet.edgeseg --json results/orin.json
 
-Per bundle: the engine is loaded or built; the bundle's sample picture is run; the labels that end the GPU's graph are
-compared with those of ONNX Runtime on the CPU through the host's exact postprocessing; then the engine is timed alone
-(events on the GPU) and from host memory to host memory (wall clock, copies included). Without a GPU it says so and
-exits with 6.
+Per bundle: the engine is loaded or built; the bundle's sample picture is run twice; the labels that end the GPU's graph
+are compared with those of ONNX Runtime on the CPU through the host's exact postprocessing, and with what that
+postprocessing makes of the GPU's own logits; then the engine is timed alone (events on the GPU) and from host memory to
+host memory (wall clock, copies included). The JSON file is written after every bundle. Exit codes: 4 where a bundle is
+outside its budget, 6 without a GPU that the target runs on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.bundle import SAMPLE, Bundle, open_bundle
-from edgeseg.errors import EdgesegError, UsageError
+from edgeseg.errors import EdgesegError, ParityError, UsageError
 from edgeseg.files import write_text
 from edgeseg.images import fit_image, read_image
 from edgeseg.metrics import agreement
@@ -50,6 +51,8 @@ class GpuCheck:
         open_seconds: Loading or building, and preparing the engine.
         pixels: Compared.
         differing: Labels that differ between the GPU's graph and ONNX Runtime with the host's postprocessing.
+        differing_from_own: Labels that differ from the host's postprocessing of the GPU's own logits.
+        repeatable: Whether a second run gave the same logits and labels, bit for bit.
         max_logit_error: Largest absolute difference of logits from ONNX Runtime's.
         logit_range: Largest minus smallest logit of ONNX Runtime's, for scale.
         device_ms: p50 and p95 of the engine alone, between events on the GPU.
@@ -68,6 +71,8 @@ class GpuCheck:
     open_seconds: float
     pixels: int
     differing: int
+    differing_from_own: int
+    repeatable: bool
     max_logit_error: float
     logit_range: float
     device_ms: tuple[float, float]
@@ -76,11 +81,30 @@ class GpuCheck:
     repeat: int
     notes: tuple[str, ...]
 
+    def faults(self, min_agreement: float, max_logit_error: float) -> list[str]:
+        """What is outside of the budget, each in a few words.
+
+        Args:
+            min_agreement: Smallest share of equal labels, 0..1.
+            max_logit_error: Largest difference of logits, as a share of their range.
+        """
+        worst = max(self.differing, self.differing_from_own)
+        found = []
+        if not 1 - worst / self.pixels >= min_agreement:
+            found.append(f"{worst} of {self.pixels} labels differ, {min_agreement:.3%} must be equal")
+        if not self.max_logit_error <= max_logit_error * self.logit_range:
+            share = self.max_logit_error / self.logit_range if self.logit_range else float("inf")
+            found.append(f"logits differ by {share:.1e} of their range, {max_logit_error:.1e} is allowed")
+        if not self.repeatable:
+            found.append("a second run gave something else")
+        return found
+
     def __str__(self) -> str:
         share = 100.0 * self.differing / self.pixels
         return (
             f"{self.bundle} {self.size[0]}x{self.size[1]} on {self.device}, {self.engine}, {self.precision}: "
-            f"{self.differing} of {self.pixels} labels differ ({share:.3f} %), logits by at most "
+            f"{self.differing} of {self.pixels} labels differ ({share:.3f} %), {self.differing_from_own} from the "
+            f"host's postprocessing of its own logits; logits by at most "
             f"{self.max_logit_error:.2e} of a range of {self.logit_range:.1f}; engine {self.device_ms[0]:.3f} ms, "
             f"with copies {self.labels_ms[0]:.3f} ms (labels) or {self.logits_ms[0]:.3f} ms (logits), "
             f"p50 of {self.repeat}"
@@ -115,9 +139,11 @@ def check_bundle(bundle: Bundle, target: str, *, repeat: int = 100, cache_dir: s
 
 
 def _check(bundle: Bundle, session: EngineSession, image: NDArray[np.uint8], opened: float, repeat: int) -> GpuCheck:
-    got, logits = session.run(image), _reference(bundle, image)
+    got, again, logits = session.run(image), session.run(image), _reference(bundle, image)
     manifest = bundle.manifest
-    wanted = labels_from_logits(logits[0], manifest.label_size or manifest.input_size, postprocess=manifest.postprocess)
+    size = manifest.label_size or manifest.input_size
+    wanted = labels_from_logits(logits[0], size, postprocess=manifest.postprocess)
+    own = labels_from_logits(got["logits"][0], size, postprocess=manifest.postprocess)
     differing, pixels = agreement(got["labels"][0], wanted)
     return GpuCheck(
         bundle=manifest.name,
@@ -129,6 +155,8 @@ def _check(bundle: Bundle, session: EngineSession, image: NDArray[np.uint8], ope
         open_seconds=opened,
         pixels=pixels,
         differing=differing,
+        differing_from_own=agreement(got["labels"][0], own)[0],
+        repeatable=all(np.array_equal(got[name], again[name]) for name in got),
         max_logit_error=float(np.abs(got["logits"] - logits).max()),
         logit_range=float(logits.max() - logits.min()),
         device_ms=_percentiles(session.device_milliseconds(image, repeat + _WARM_UP)[_WARM_UP:]),
@@ -172,26 +200,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Check the bundles named on the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Check and time bundles on this machine's NVIDIA GPU.")
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
-    parser.add_argument("--target", choices=("trt", "trt-rtx"), default="trt-rtx")
+    parser.add_argument("--target", choices=("trt", "trt-rtx"), default="trt")
     parser.add_argument("--json", type=Path, help="write the results here")
     parser.add_argument("--repeat", type=int, default=100, help="runs timed (default 100)")
     parser.add_argument("--cache-dir", help="folder of the engines built here")
+    parser.add_argument("--min-agreement", type=float, default=0.999, help="share of labels (default 0.999)")
+    parser.add_argument("--max-logit-error", type=float, default=0.01, help="share of the range (default 0.01)")
     chosen = parser.parse_args(arguments)
     if chosen.repeat < 1:
         parser.error(f"--repeat is {chosen.repeat}; it must be at least 1")
-    results = []
+    results: list[GpuCheck] = []
+    faults: list[str] = []
     try:
-        cuda.open_device().close()  # without a GPU there is nothing to read either
+        cuda.open_device()  # without a GPU there is nothing to read either
         for path in chosen.bundles:
             check = check_bundle(open_bundle(path), chosen.target, repeat=chosen.repeat, cache_dir=chosen.cache_dir)
             print(check, flush=True)
-            results.append(asdict(check))
-        if chosen.json is not None:
-            write_text(chosen.json, json.dumps(results, indent=2) + "\n")
+            results.append(check)
+            faults += [f"{check.bundle}: {why}" for why in check.faults(chosen.min_agreement, chosen.max_logit_error)]
+            if chosen.json is not None:
+                write_text(chosen.json, json.dumps([asdict(each) for each in results], indent=2) + "\n")
     except EdgesegError as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
+    for fault in faults:
+        print(f"gpu_check: {fault}", file=sys.stderr)
+    return ParityError.exit_code if faults else 0
 
 
 if __name__ == "__main__":

@@ -24,8 +24,25 @@ def test_compares_and_times(
     assert (found["device"], found["engine"]) == ("Fake A, sm_87", "tensorrt 10.3.0")
     assert (found["pixels"], found["differing"], found["max_logit_error"]) == (32 * 48, 0, 0.0)
     assert found["device_ms"] == pytest.approx([1.5, 1.5])
-    assert tensorrt.calls.count("execute") == 1 + 3 * (3 + 20)
+    assert (found["differing_from_own"], found["repeatable"]) == (0, True)
+    assert tensorrt.calls.count("execute") == 2 + 3 * (3 + 20)
     assert "0 of 1536 labels differ" in capsys.readouterr().out
+
+
+def test_what_is_outside_the_budget_has_an_exit_code_and_the_file_all_the_same(
+    tmp_path: Path, tensorrt: FakeTensorRT, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, out = make_tiny_bundle(tmp_path, targets=("ort", "trt")), tmp_path / "out.json"
+    reference = gpu_check._reference
+    monkeypatch.setattr(gpu_check, "_reference", lambda *args: -reference(*args))
+    arguments = [str(bundle.path), "--repeat", "1", "--json", str(out), "--cache-dir", str(tmp_path / "plans")]
+    assert gpu_check.main(arguments) == 4
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "labels differ, 99.900% must be equal" in said[0]
+    assert "of their range, 1.0e-02 is allowed" in said[1]
+    assert json.loads(out.read_text())[0]["differing"] > 0
+    assert gpu_check.main([*arguments, "--min-agreement", "0", "--max-logit-error", "9"]) == 0
 
 
 @pytest.mark.usefixtures("no_gpu")
