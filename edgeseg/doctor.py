@@ -38,7 +38,7 @@ CPU_FLAGS = (
     "sve",
 )
 
-_L4T_TO_JETPACK = {"35": "5", "36": "6", "38": "7"}
+_L4T_TO_JETPACK = {"34": "5", "35": "5", "36": "6", "38": "7", "39": "7"}
 
 
 @dataclass(frozen=True)
