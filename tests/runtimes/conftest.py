@@ -34,10 +34,12 @@ def fake_driver_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fake_gpu(fake_driver_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
     """One fake GPU; yields the library, whose ``fake_live`` counts what is not freed."""
     library = ctypes.CDLL(str(fake_driver_library))
-    library.fake_setup(1, ctypes.c_size_t(1 << 30))
+    library.fake_reset()
     monkeypatch.setattr(cuda, "_library_names", lambda: (str(fake_driver_library),))
     cuda._driver.cache_clear()
     yield library
+    assert library.fake_current() == 0, "a context was left current"
+    assert library.fake_live() == 0, "something was not freed"
     cuda._driver.cache_clear()
 
 
@@ -53,7 +55,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def tensorrt(fake_gpu: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
     """A fake ``tensorrt`` 10.3 on a fake GPU; yields what it was asked."""
-    module, record = fake_tensorrt()
+    module, record = fake_tensorrt(driver=fake_gpu)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     yield record
     logger_of.cache_clear()

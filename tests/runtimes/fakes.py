@@ -1,6 +1,7 @@
 """Stand-ins for a GPU: a CUDA driver compiled from ``fake_cuda.c``, and a ``tensorrt`` module that runs ONNX Runtime.
 
-Together they drive the whole path from a picture to the outputs through real pointers, and write down every call.
+Together they drive the whole path from a picture to the outputs through real pointers, and write down every call. Both
+are strict: the module wants a current context where TensorRT does, and memory with room for the whole tensor.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ class BuilderFlag(enum.IntEnum):
     FP16, INT8, TF32 = 0, 1, 7
 
 
+class BuilderFlag11(enum.IntEnum):
+    TF32 = 6
+
+
 class MemoryPoolType(enum.IntEnum):
     WORKSPACE = 0
 
@@ -44,8 +49,22 @@ class Flags10(enum.IntEnum):
     EXPLICIT_BATCH, STRONGLY_TYPED = 0, 1
 
 
-class Flags8(enum.IntEnum):
-    EXPLICIT_BATCH = 0
+class Flags11(enum.IntEnum):
+    STRONGLY_TYPED = 1
+
+
+class FlagsRtx(enum.IntEnum):
+    STRONGLY_TYPED = 0
+
+
+class ComputeCapability(enum.IntEnum):
+    NONE, CURRENT = 0, 1
+    SM75, SM80, SM86, SM87, SM89, SM120 = 75, 80, 86, 87, 89, 120
+
+
+class EngineInvalidityDiagnostics(enum.IntEnum):
+    VERSION_MISMATCH, UNSUPPORTED_CC, OLD_CUDA_DRIVER, OLD_CUDA_RUNTIME = 1, 2, 4, 8
+    INSUFFICIENT_GPU_MEMORY, MALFORMED_ENGINE, CUDA_ERROR = 16, 32, 64
 
 
 class ILogger:
@@ -61,36 +80,64 @@ class FakeTensorRT:
         flags: Builder flags after the last configuration.
         network_flags: As given to create_network.
         profiles: Shapes given to set_shape.
-        refuse: Of ``parse``, ``build``, ``deserialize``, ``execute``.
+        refuse: Of ``parse``, ``build``, ``deserialize``, ``execute``, ``set_tensor_address``,
+            ``create_execution_context``, and ``Builder`` and ``Runtime``, which then raise as pybind11 does.
+        words: What is logged with a refusal.
+        diagnostics: What ``get_engine_validity`` finds; None for a package without it.
+        driver: The fake driver, which knows contexts and memory.
         logger: The logger of the last builder or runtime.
     """
 
     calls: list[str] = field(default_factory=list)
-    flags: set[int] = field(default_factory=set)
+    flags: set[str] = field(default_factory=set)
     network_flags: int = -1
     profiles: list[tuple[Any, ...]] = field(default_factory=list)
     refuse: set[str] = field(default_factory=set)
+    words: str = ""
+    workspaces: list[int] = field(default_factory=list)
+    diagnostics: int | None = None
+    driver: Any = None
     logger: Any = None
 
     def note(self, call: str) -> bool:
         self.calls.append(call)
         refused = call in self.refuse
         if refused:
-            self.logger.log(Severity.ERROR, f"fake refusal in {call}")
+            self.logger.log(Severity.ERROR, self.words or f"fake refusal in {call}")
         return not refused
 
+    def start(self, what: str, logger: Any) -> None:
+        """Take the logger of a builder or runtime; raise as pybind11 does where it is refused."""
+        self.logger = logger
+        if what in self.refuse:
+            logger.log(Severity.ERROR, self.words or f"fake refusal in {what}")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
-def fake_tensorrt(*, version: str = "10.3.0", name: str = "tensorrt") -> tuple[Any, FakeTensorRT]:
-    """A module with the part of TensorRT's API that edgeseg uses, and its record."""
-    record = FakeTensorRT()
+    def needs_context(self, call: str) -> bool:
+        """Whether there is a current context, as every call on the GPU wants."""
+        current = self.driver is None or self.driver.fake_current() != 0
+        if not current:
+            self.logger.log(Severity.ERROR, f"{call} without a current context")
+        return current
+
+
+def fake_tensorrt(
+    *, version: str = "10.3.0", name: str = "tensorrt", driver: ctypes.CDLL | None = None
+) -> tuple[Any, FakeTensorRT]:
+    """A module with the part of TensorRT's API that edgeseg uses, and its record; enums as that version has them."""
+    record = FakeTensorRT(driver=driver)
     module: Any = ModuleType(name)
     module.__version__, module.__file__ = version, __file__
-    module.ILogger, module.BuilderFlag, module.DataType = ILogger, BuilderFlag, DataType
-    module.NetworkDefinitionCreationFlag = Flags8 if version.startswith("8") else Flags10
-    module.MemoryPoolType = MemoryPoolType
+    module.ILogger, module.DataType, module.MemoryPoolType = ILogger, DataType, MemoryPoolType
+    rtx, newest = "rtx" in name, version.startswith("11")
+    module.BuilderFlag = BuilderFlag11 if rtx or newest else BuilderFlag
+    module.NetworkDefinitionCreationFlag = FlagsRtx if rtx else Flags11 if newest else Flags10
     module.Builder = lambda logger: _Builder(record, logger)
     module.OnnxParser = lambda network, logger: _Parser(record, network)
-    module.Runtime = lambda logger: _Runtime(record, logger)
+    module.Runtime = lambda logger: (_RtxRuntime if rtx else _Runtime)(record, logger)
+    if rtx:
+        module.ComputeCapability = ComputeCapability
+        module.EngineInvalidityDiagnostics = EngineInvalidityDiagnostics
     return module, record
 
 
@@ -105,13 +152,14 @@ class _Network:
 class _Config:
     def __init__(self, record: FakeTensorRT) -> None:
         self.record = record
-        record.flags = {int(BuilderFlag.TF32)}
+        record.flags = {"TF32"}
 
-    def clear_flag(self, flag: int) -> None:
-        self.record.flags.discard(int(flag))
+    def clear_flag(self, flag: enum.IntEnum) -> None:
+        self.record.flags.discard(flag.name)
 
-    def set_flag(self, flag: int) -> None:
-        self.record.flags.add(int(flag))
+    def set_memory_pool_limit(self, pool: MemoryPoolType, size: int) -> None:
+        assert pool is MemoryPoolType.WORKSPACE
+        self.record.workspaces.append(size)
 
     def add_optimization_profile(self, profile: object) -> None:
         self.record.note("add_optimization_profile")
@@ -128,7 +176,7 @@ class _Profile:
 class _Builder:
     def __init__(self, record: FakeTensorRT, logger: object) -> None:
         self.record = record
-        record.logger = logger
+        record.start("Builder", logger)
 
     def create_network(self, flags: int) -> _Network:
         self.record.network_flags = flags
@@ -175,11 +223,16 @@ class _Parser:
 class _Runtime:
     def __init__(self, record: FakeTensorRT, logger: object) -> None:
         self.record = record
-        record.logger = logger
+        record.start("Runtime", logger)
 
     def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
-        good = self.record.note("deserialize")
+        good = self.record.note("deserialize") and self.record.needs_context("deserialize")
         return _Engine(self.record, plan[len(PLAN) :]) if good and plan.startswith(PLAN) else None
+
+
+class _RtxRuntime(_Runtime):
+    def get_engine_validity(self, plan: bytes) -> tuple[int, int]:
+        return 2, self.record.diagnostics or 0
 
 
 class _Engine:
@@ -205,9 +258,9 @@ class _Engine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [(1, 8, 8, 3), (1, 32, 48, 3), (1, 64, 96, 3)]
 
-    def create_execution_context(self) -> _Context:
-        self.record.note("create_execution_context")
-        return _Context(self.record, self)
+    def create_execution_context(self) -> _Context | None:
+        good = self.record.note("create_execution_context") and self.record.needs_context("create_execution_context")
+        return _Context(self.record, self) if good else None
 
 
 class _Context:
@@ -229,13 +282,33 @@ class _Context:
             return (batch, int(self.engine.get_tensor_shape(name)[1]), -(-height // 8), -(-width // 8))
         return self.shape if name == "image" else (batch, height, width)
 
-    def set_tensor_address(self, name: str, address: int) -> None:
-        self.record.note(f"set_tensor_address {name}")
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.record.calls.append(f"set_tensor_address {name}")
+        if "set_tensor_address" in self.record.refuse:
+            self.record.logger.log(Severity.ERROR, "fake refusal in set_tensor_address")
+            return False
         self.addresses[name] = address
+        return True
+
+    def _has_memory(self) -> bool:
+        """Whether every tensor lies in allocated memory with room for it."""
+        driver = self.record.driver
+        if driver is None:
+            return True
+        for name in (node.name for node in self.engine.nodes):
+            size = int(np.prod(self.get_tensor_shape(name))) * (4 if name == "logits" else 1)
+            if not driver.fake_holds(ctypes.c_uint64(self.addresses.get(name, 0)), ctypes.c_size_t(size)):
+                self.record.logger.log(Severity.ERROR, f"no memory for {name}")
+                return False
+        return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        if not self.record.note("execute") or not stream:
+        if not self.record.note("execute") or not stream or not self.record.needs_context("execute"):
             return False
+        if not self._has_memory():
+            return False
+        if self.record.driver is not None:
+            self.record.driver.fake_flush(ctypes.c_void_p(stream))
         size = int(np.prod(self.shape))
         raw = ctypes.string_at(self.addresses["image"], size)
         image = np.frombuffer(raw, np.uint8).reshape(self.shape)

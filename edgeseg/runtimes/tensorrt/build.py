@@ -10,19 +10,22 @@ from __future__ import annotations
 import functools
 import logging
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from edgeseg.bundle import Bundle
-from edgeseg.errors import ExportError, UnknownNameError
+from edgeseg.errors import ExportError, TargetUnavailableError, UnknownNameError
 from edgeseg.runtimes._base import RuntimeOptions
 from edgeseg.runtimes.tensorrt.packages import TARGETS
 from edgeseg.specs import Size
+from edgeseg.text import first_line
 
 if TYPE_CHECKING:
     from edgeseg.runtimes.tensorrt import _api as trt
+    from edgeseg.runtimes.tensorrt import cuda
 
 __all__ = [
     "BuildSettings",
@@ -34,9 +37,15 @@ __all__ = [
     "package_name",
     "profile_for",
     "settings_for",
+    "started",
 ]
 
+_T = TypeVar("_T")
+
 _log = logging.getLogger("edgeseg.tensorrt")
+
+_MOST_SCRATCH = 1 << 30
+"""Bytes of scratch memory that a build takes at most of memory that the GPU shares with the machine."""
 
 _ERRORS = ("INTERNAL_ERROR", "ERROR")
 
@@ -51,7 +60,7 @@ class Profile:
 
     def __str__(self) -> str:
         low, best, high = ("x".join(map(str, s[1:3])) for s in (self.smallest, self.best, self.largest))
-        return f"{low} to {high}, tuned for {best}"
+        return f"{self.best[0]} of {low} to {high}, tuned for {best}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +70,7 @@ class BuildSettings:
     Attributes:
         profile: For a graph with free height and width; None for a fixed one.
         tf32: Let fp32 convolutions run on tensor cores with a 10-bit mantissa. Faster, not exact.
-        precision: Of the graph's numbers; only TensorRT 8 and 9 need to be told.
+        precision: Of the graph's numbers, for people: the graph is strongly typed.
         workspace: Most scratch memory in bytes; None is the builder's own limit (all of the GPU's).
         compute_capabilities: TensorRT for RTX only, such as ``("7.5", "8.6")``; empty is the builder's default.
     """
@@ -73,8 +82,17 @@ class BuildSettings:
     compute_capabilities: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = ["tf32" if self.tf32 else "f32", self.precision, f"profile {self.profile}"]
+        parts = ["tf32" if self.tf32 else "f32", self.precision, f"profile {self.profile}", f"scratch {self.workspace}"]
         return ", ".join([*parts, *self.compute_capabilities])
+
+    def on(self, gpu: cuda.GpuInfo) -> BuildSettings:
+        """The settings for a GPU: one that shares the machine's memory builds in an eighth of it, 1 GiB at most.
+
+        The builder would try kernels that take all of it, and the machine would kill the process.
+        """
+        if self.workspace is not None or not gpu.integrated:
+            return self
+        return replace(self, workspace=min(_MOST_SCRATCH, gpu.memory // 8))
 
 
 def settings_for(bundle: Bundle, options: RuntimeOptions) -> BuildSettings:
@@ -116,9 +134,8 @@ def logger_of(module: ModuleType) -> Logger:
     def log(self: Logger, severity: trt.Severity, message: str) -> None:
         if severity.name in _ERRORS:
             self.errors.append(message.strip())
-        level = {"WARNING": logging.INFO, "INFO": logging.DEBUG, "VERBOSE": logging.NOTSET}.get(severity.name, 30)
-        if level:
-            _log.log(level, "%s", message.strip())
+        if severity.name != "VERBOSE":
+            _log.debug("%s", message.strip())  # errors too: the sentence that edgeseg raises quotes them
 
     made: Logger = type("CollectingLogger", (module.ILogger,), {"log": log, "errors": deque(maxlen=50)})()
     return made
@@ -144,7 +161,7 @@ def build_plan(module: ModuleType, onnx_path: Path, settings: BuildSettings) -> 
     """
     logger = logger_of(module)
     errors_logged(logger)
-    builder = module.Builder(logger)
+    builder = started(module, lambda: module.Builder(logger))
     network = builder.create_network(_network_flags(module))
     parser = module.OnnxParser(network, logger)
     if not parser.parse(onnx_path.read_bytes(), str(onnx_path)):
@@ -157,13 +174,29 @@ def build_plan(module: ModuleType, onnx_path: Path, settings: BuildSettings) -> 
     return bytes(plan)
 
 
+def started(module: ModuleType, make: Callable[[], _T]) -> _T:
+    """Make a builder or a runtime.
+
+    Raises:
+        TargetUnavailableError: It cannot be made, since CUDA does not start.
+    """
+    try:
+        return make()
+    except TypeError as error:  # pybind11's word for a constructor that gave a null pointer
+        said = errors_logged(logger_of(module)) or first_line(error)
+        raise TargetUnavailableError(
+            f"{package_name(module)} does not start on this machine: {said}; look whether the NVIDIA driver is new "
+            "enough for its CUDA version (edgeseg doctor)"
+        ) from error
+
+
 def package_name(module: ModuleType) -> str:
     """Name a TensorRT package with its version, for messages."""
     return f"{'TensorRT-RTX' if 'rtx' in module.__name__ else 'TensorRT'} {module.__version__}"
 
 
 def _network_flags(module: ModuleType) -> int:
-    """Explicit batch (before TensorRT 10 it had to be asked for) and strong typing (10 and newer)."""
+    """Strong typing, and explicit batch where it can still be asked for (TensorRT 10; 11 knows nothing else)."""
     names = ("EXPLICIT_BATCH", "STRONGLY_TYPED")
     known = (getattr(module.NetworkDefinitionCreationFlag, name, None) for name in names)
     return sum(1 << int(flag) for flag in known if flag is not None)
@@ -188,10 +221,6 @@ def _configure(
     flags = module.BuilderFlag
     if not settings.tf32 and hasattr(flags, "TF32"):
         config.clear_flag(flags.TF32)
-    if not hasattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
-        for word, name in (("fp16", "FP16"), ("int8", "INT8")):
-            if settings.precision == word:
-                config.set_flag(getattr(flags, name))
     if settings.workspace is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace)
     if settings.profile is not None:

@@ -2,7 +2,11 @@
 
 TensorRT's Python package has no allocator. The driver's own library (``libcuda``) is on every machine whose GPU works,
 a Jetson included, so it is called with ctypes and nothing else has to be installed. TensorRT uses the device's primary
-context, which is the one made current here; pointers and streams can be handed to it as plain integers.
+context; pointers and streams can be handed to it as plain integers.
+
+The primary context is retained once per GPU and stays until the process ends: TensorRT keeps state of its own in it
+beyond the life of an engine. It is current in a thread only while that thread is inside `Device.current`, so that
+another user of CUDA in the same thread finds its device as it left it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,11 @@ import functools
 import math
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,9 +40,10 @@ __all__ = [
     "open_device",
 ]
 
-_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute
+_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS = 75, 76, 18, 16  # CUdevice_attribute
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
-_OUT_OF_MEMORY = 2
+_OUT_OF_MEMORY, _NO_DEVICE, _MISMATCH, _UNKNOWN = 2, 100, 803, 999  # CUresult
+_TEGRA = Path("/etc/nv_tegra_release")
 
 _PTR, _SIZE, _INT, _UINT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_uint
 _U64 = ctypes.c_uint64  # CUdeviceptr
@@ -51,8 +60,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDeviceTotalMem_v2": (_OUT, _INT),
     "cuDeviceGetAttribute": (_OUT, _INT, _INT),
     "cuDevicePrimaryCtxRetain": (_OUT, _INT),
-    "cuDevicePrimaryCtxRelease_v2": (_INT,),
-    "cuCtxSetCurrent": (_PTR,),
+    "cuCtxPushCurrent_v2": (_PTR,),
+    "cuCtxPopCurrent_v2": (_OUT,),
     "cuMemGetInfo_v2": (_OUT, _OUT),
     "cuMemAlloc_v2": (_OUT, _SIZE),
     "cuMemFree_v2": (_U64,),
@@ -83,6 +92,7 @@ class GpuInfo:
         compute_capability: Such as ``"8.7"``.
         memory: Total bytes; on a Jetson it is the machine's own memory.
         integrated: Whether it shares the machine's memory (Jetson).
+        multiprocessors: Streaming multiprocessors in use; on a Jetson they change with the power mode.
     """
 
     ordinal: int
@@ -90,6 +100,7 @@ class GpuInfo:
     compute_capability: str
     memory: int
     integrated: bool
+    multiprocessors: int
 
     def __str__(self) -> str:
         return f"{self.name}, sm_{self.compute_capability.replace('.', '')}"
@@ -106,10 +117,24 @@ class _Driver:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._functions: dict[str, Any] = {}
+        self._contexts: dict[int, int] = {}
+        self._lock = threading.Lock()
         for name, arguments in _SIGNATURES.items():
-            function = getattr(library, name)
+            function = getattr(library, name, None)
+            if function is None:
+                raise TargetUnavailableError(
+                    f"the NVIDIA driver here is too old: it has no {name}; install a newer one"
+                )
             function.argtypes, function.restype = list(arguments), _INT
             self._functions[name] = function
+
+    def context(self, ordinal: int) -> int:
+        """The primary context of a GPU, retained at the first call and never released."""
+        with self._lock:
+            if ordinal not in self._contexts:
+                handle = self.integer("cuDeviceGet", ordinal)
+                self._contexts[ordinal] = self.integer("cuDevicePrimaryCtxRetain", handle, kind=_PTR)
+            return self._contexts[ordinal]
 
     def status(self, name: str, *arguments: object) -> int:
         """Call a function and return its CUresult."""
@@ -148,19 +173,40 @@ def _driver() -> _Driver:
     """
     for name in _library_names():
         try:
-            driver = _Driver(ctypes.CDLL(name))
-        except (OSError, AttributeError):
+            library = ctypes.CDLL(name)
+        except OSError:
             continue
+        driver = _Driver(library)
         status = driver.status("cuInit", 0)
         if status != 0:
-            raise TargetUnavailableError(
-                f"the NVIDIA driver does not start: {driver.words(status)}; check it with nvidia-smi"
-            )
+            raise TargetUnavailableError(_start_failure(status, driver.words(status)))
         return driver
     raise TargetUnavailableError(
         "this machine has no NVIDIA driver (libcuda was not found), so no GPU can be used; "
         "install the driver, or choose the target ort or openvino"
     )
+
+
+def _start_failure(status: int, words: str) -> str:
+    """Why the driver does not start, and what to do."""
+    if status == _NO_DEVICE and "CUDA_VISIBLE_DEVICES" in os.environ:
+        return _HIDDEN
+    if status in (_NO_DEVICE, _UNKNOWN) and _TEGRA.exists():
+        advice = (
+            "the user must be in the groups video and render (sudo usermod -aG video,render $USER, then log in again), "
+            "and a container is started with --runtime nvidia"
+        )
+    elif status == _MISMATCH:
+        advice = "the driver was updated while its kernel module ran on; restart the machine"
+    else:
+        advice = "check it with nvidia-smi"
+    return f"the NVIDIA driver does not start: {words}; {advice}"
+
+
+_HIDDEN = (
+    "the NVIDIA driver finds no GPU that CUDA_VISIBLE_DEVICES leaves visible; set it to the number of a GPU, unset it, "
+    "or choose the target ort or openvino"
+)
 
 
 def driver_version() -> str:
@@ -194,6 +240,7 @@ def _describe(ordinal: int) -> GpuInfo:
         compute_capability=f"{attribute(_MAJOR, handle)}.{attribute(_MINOR, handle)}",
         memory=driver.integer("cuDeviceTotalMem_v2", handle, kind=_SIZE),
         integrated=bool(attribute(_INTEGRATED, handle)),
+        multiprocessors=attribute(_MULTIPROCESSORS, handle),
     )
 
 
@@ -212,8 +259,8 @@ def open_device(word: str | None = None) -> Device:
         raise UsageError(f"device '{word}' is not the number of a GPU; use 0 for the first")
     gpus = list_gpus()
     if not gpus:
-        hidden = " that CUDA_VISIBLE_DEVICES leaves visible" if "CUDA_VISIBLE_DEVICES" in os.environ else ""
-        raise TargetUnavailableError(f"the NVIDIA driver finds no GPU{hidden}; choose the target ort or openvino")
+        none = "the NVIDIA driver finds no GPU; choose the target ort or openvino"
+        raise TargetUnavailableError(_HIDDEN if "CUDA_VISIBLE_DEVICES" in os.environ else none)
     if int(text) >= len(gpus):
         has = ", ".join(f"{gpu.ordinal} ({gpu.name})" for gpu in gpus)
         raise TargetUnavailableError(f"there is no GPU {text}; this machine has {has}")
@@ -221,7 +268,7 @@ def open_device(word: str | None = None) -> Device:
 
 
 class Device:
-    """A GPU with its primary context held until `close`.
+    """A GPU whose primary context is there.
 
     Args:
         gpu: Which.
@@ -229,26 +276,23 @@ class Device:
 
     def __init__(self, gpu: GpuInfo) -> None:
         self.gpu = gpu
-        self._handle = _driver().integer("cuDeviceGet", gpu.ordinal)
-        self._context: int | None = _driver().integer("cuDevicePrimaryCtxRetain", self._handle, kind=_PTR)
-        self.make_current()
+        self._context = _driver().context(gpu.ordinal)
 
-    def make_current(self) -> None:
-        """Let the calling thread use the GPU; cheap, and needed in every thread."""
-        _driver().call("cuCtxSetCurrent", self._context)
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the GPU the calling thread's for the block, and what was current before it after it."""
+        _driver().call("cuCtxPushCurrent_v2", self._context)
+        try:
+            yield
+        finally:
+            _driver().call("cuCtxPopCurrent_v2", ctypes.byref(_PTR()))
 
     def free_memory(self) -> int:
         """Bytes free on the GPU now."""
         free, total = _SIZE(), _SIZE()
-        self.make_current()
-        _driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        with self.current():
+            _driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value
-
-    def close(self) -> None:
-        """Let go of the context; closing twice is harmless."""
-        if self._context is not None:
-            self._context = None
-            _driver().call("cuDevicePrimaryCtxRelease_v2", self._handle)
 
 
 class Buffer:

@@ -8,7 +8,7 @@ from edgeseg._optional import is_installed, package_version
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.runtimes._base import RuntimeOptions
 from edgeseg.runtimes.engine import BuildRequest, Engine, Probe
-from edgeseg.runtimes.tensorrt.packages import rtx_module, trt_module
+from edgeseg.runtimes.tensorrt.packages import check_version, rtx_module, trt_module
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -41,6 +41,7 @@ def _probe_trt() -> Probe:
     version = package_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
     if not version or not is_installed("tensorrt"):  # without it, or where the version is known by the module only
         version = str(trt_module().__version__)
+    check_version(version)
     return _with_gpu(f"tensorrt {version}")
 
 
@@ -75,7 +76,7 @@ TRT = Engine(
     name="trt",
     aliases=("tensorrt", "engine"),
     description="TensorRT (Jetson and data-centre GPUs; engine built on the device)",
-    needs="TensorRT 8.5 to 11 on the device; the engine is built at first use and cached",
+    needs="TensorRT 10.0 to 11.x on the device; the engine is built at first use and cached",
     extra="tensorrt",
     options=_OPTIONS,
     files=("model_labels.onnx",),

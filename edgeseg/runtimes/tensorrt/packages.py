@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import ModuleType
 
 from edgeseg._optional import is_installed, require
+from edgeseg.errors import TargetUnavailableError
 
-__all__ = ["TARGETS", "rtx_module", "trt_module"]
+__all__ = ["TARGETS", "check_version", "rtx_module", "trt_module"]
 
 TARGETS = ("trt", "trt-rtx")
 """Targets that share ``model_labels.onnx``."""
@@ -18,13 +19,38 @@ ADVICE = (
 """How to get TensorRT, which pip alone does not bring everywhere."""
 
 
+OLDEST = 10
+"""Major version of the oldest TensorRT that is taken.
+
+The parsers before it take the axes of a reduction for an attribute. From opset 18 on they are an input, which such a
+parser drops: it reduces over all axes without a word.
+"""
+
+
 def trt_module() -> ModuleType:
     """Import TensorRT's package.
 
     Raises:
-        TargetUnavailableError: It is not installed; says how to get it.
+        TargetUnavailableError: It is not installed, or too old; says how to get it.
     """
-    return require("tensorrt", extra="tensorrt", why="the trt target", advice=ADVICE)
+    module = require("tensorrt", extra="tensorrt", why="the trt target", advice=ADVICE)
+    check_version(str(module.__version__))
+    return module
+
+
+def check_version(version: str) -> None:
+    """Refuse a TensorRT that misreads graphs of today's opsets.
+
+    Raises:
+        TargetUnavailableError: Below 10.0.
+    """
+    major = version.partition(".")[0]
+    if not major.isdigit() or int(major) < OLDEST:
+        raise TargetUnavailableError(
+            f"TensorRT {version} is installed, and the trt target needs 10.0 or newer: older ones drop the axes of "
+            "reductions and compute something else; on a Jetson update to JetPack 6.1 or newer, elsewhere run pip "
+            "install --upgrade 'edgeseg[tensorrt]', or use the target ort"
+        )
 
 
 def rtx_module() -> ModuleType:

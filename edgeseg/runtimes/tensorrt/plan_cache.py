@@ -45,14 +45,18 @@ class PlanKey:
         model: SHA-256 of the ONNX file.
         gpu: Name of the GPU.
         compute_capability: Such as ``"8.7"``.
+        multiprocessors: Of the GPU, in use: boards of one name have 4 to 16, and a power mode switches some off.
+        memory: Of the GPU, in bytes.
         engine: Engine and version, such as ``"tensorrt 10.3.0"``.
         driver: CUDA version of the driver.
-        flags: Everything else that shapes the build (precision, profile), in words.
+        flags: Everything else that shapes the build (precision, profile, scratch memory), in words.
     """
 
     model: str
     gpu: str
     compute_capability: str
+    multiprocessors: int
+    memory: int
     engine: str
     driver: str
     flags: str = ""

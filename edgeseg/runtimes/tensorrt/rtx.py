@@ -1,6 +1,6 @@
 """The ``trt-rtx`` target: TensorRT for RTX on desktop GPUs; the engine is built at export, on any machine.
 
-One engine serves compute capability 8.0, 8.6, 8.9, 12.0 and newer; its kernels are made on the GPU when it is loaded.
+One engine serves compute capability 8.0, 8.6, 8.9 and 12.0; its kernels are made on the GPU when it is loaded.
 An engine belongs to one version of TensorRT-RTX, which is in its name: ``tensorrt/rtx-1.7.1.116.engine``.
 """
 
@@ -18,9 +18,10 @@ from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
 from edgeseg.runtimes.engine import BuildRequest
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import BuildSettings, Profile, build_plan, settings_for
+from edgeseg.runtimes.tensorrt.environment import check_capability
 from edgeseg.runtimes.tensorrt.packages import rtx_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
-from edgeseg.runtimes.tensorrt.session import EngineSession, load_plan, open_guarded
+from edgeseg.runtimes.tensorrt.session import EngineSession, load_plan
 from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words
 
 __all__ = ["EngineReport", "build", "build_engine", "engine_name", "open_session"]
@@ -79,8 +80,8 @@ def build_engine(
         folder: The bundle's ``tensorrt`` folder; the file is named after the version.
         profile: For a graph with free height and width.
         tf32: Faster fp32 convolutions with a 10-bit mantissa; not exact.
-        compute_capabilities: Such as ``("7.5", "8.6")``. By default the engine runs on 8.0, 8.6, 8.9, 12.0 and newer;
-            7.5 (Turing) must be asked for.
+        compute_capabilities: Such as ``("7.5", "8.6")``. By default the engine runs on 8.0, 8.6, 8.9 and 12.0; 7.5
+            (Turing) must be asked for.
 
     Raises:
         TargetUnavailableError: TensorRT-RTX is not installed.
@@ -109,14 +110,17 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
         options: `device` (the GPU's number), `precision` (``f32`` or ``tf32``) and `cache_dir` are used.
 
     Raises:
-        TargetUnavailableError: TensorRT-RTX is not installed, or there is no such GPU.
+        TargetUnavailableError: TensorRT-RTX is not installed, there is no such GPU, it does not know the GPU, or CUDA
+            does not start.
         ExportError: TensorRT-RTX refuses the graph; quotes its words.
         UnknownNameError: A precision that TensorRT-RTX does not have.
     """
     settings = settings_for(bundle, options)
     module = rtx_module()
     device = cuda.open_device(options.device)
-    return open_guarded(device, lambda: _open(module, bundle, settings, device, options.cache_dir))
+    check_capability(module, device.gpu)
+    with device.current():
+        return _open(module, bundle, settings, device, options.cache_dir)
 
 
 def _open(

@@ -1,11 +1,12 @@
 """Running engines, for TensorRT and TensorRT for RTX: their Python packages have one API under two names.
 
-Tensors are addressed by name (TensorRT 8.5 and newer).
+Tensors are addressed by name. Every call of an engine or of the driver is made inside `cuda.Device.current`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from edgeseg.bundle import MODEL, MODEL_LABELS, Bundle
 from edgeseg.errors import BundleError, EdgesegError, InputError
 from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.tensorrt import cuda
-from edgeseg.runtimes.tensorrt.build import errors_logged, logger_of, package_name
+from edgeseg.runtimes.tensorrt.build import errors_logged, logger_of, package_name, started
+from edgeseg.runtimes.tensorrt.environment import check_environment
 from edgeseg.runtimes.tensorrt.packages import TARGETS
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.text import one_line
@@ -25,7 +27,7 @@ from edgeseg.text import one_line
 if TYPE_CHECKING:
     from edgeseg.runtimes.tensorrt import _api as trt
 
-__all__ = ["EngineSession", "graph_file", "load_plan", "open_guarded"]
+__all__ = ["EngineSession", "graph_file", "load_plan"]
 
 _DTYPES = {
     "FLOAT": "float32",
@@ -56,43 +58,87 @@ def load_plan(module: ModuleType, plan: bytes) -> trt.CudaEngine:
     """Deserialise an engine. Call it only where there is a GPU, with its context current.
 
     Raises:
+        TargetUnavailableError: No engine of this package would run here: an old driver, or a GPU it does not know.
         PlanRefusedError: TensorRT refuses the bytes: another version, another GPU, or damage.
     """
     logger = logger_of(module)
     errors_logged(logger)
-    runtime = module.Runtime(logger)
+    runtime = started(module, lambda: module.Runtime(logger))
     engine: trt.CudaEngine | None = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise PlanRefusedError(errors_logged(logger) or f"{package_name(module)} gave no reason")
+        said = errors_logged(logger)
+        check_environment(module, runtime, plan, said)
+        raise PlanRefusedError(said or f"{package_name(module)} gave no reason")
     return engine
 
 
 @dataclass
 class _Tensor:
-    """One input or output of an engine with its memory, grown when a larger shape comes."""
+    """One input or output of an engine with its memory, which grows when a larger shape comes.
+
+    Attributes:
+        info: The tensor.
+        shape: That the memory is for now.
+        device: Memory on the GPU.
+        host: Page-locked memory; made when it is first copied from or to.
+    """
 
     info: TensorInfo
+    shape: tuple[int, ...] = ()
     device: cuda.Buffer | None = None
     host: cuda.PinnedArray | None = None
 
-    def fit(self, shape: tuple[int, ...]) -> None:
-        """Have memory for exactly `shape` on the host and at least as much on the GPU."""
-        if self.host is not None and self.host.array.shape == shape:
-            return
-        host = cuda.PinnedArray(shape, self.info.dtype)
-        if self.host is not None:
-            self.host.close()
-        self.host = host
-        if self.device is None or self.device.size < host.array.nbytes:
-            if self.device is not None:
-                self.device.close()
-            self.device = cuda.Buffer(host.array.nbytes)
+    def fit(self, shape: tuple[int, ...]) -> cuda.Buffer:
+        """Give memory on the GPU for at least `shape`. Where that fails there is none, and the next call tries again.
+
+        Raises:
+            EdgesegError: Not enough memory.
+        """
+        size = math.prod(shape) * np.dtype(self.info.dtype).itemsize
+        if self.host is not None and self.host.array.shape != shape:
+            self._free_host()
+        if self.device is None or self.device.size < size:
+            self._free_device()
+            self.device = cuda.Buffer(size)
+        self.shape = shape
+        return self.device
+
+    def on_host(self) -> NDArray[Any]:
+        """The page-locked array of this shape.
+
+        Raises:
+            EdgesegError: Not enough memory.
+        """
+        if self.host is None:
+            self.host = cuda.PinnedArray(self.shape, self.info.dtype)
+        return self.host.array
+
+    def on_device(self) -> cuda.Buffer:
+        """The memory on the GPU.
+
+        Raises:
+            EdgesegError: There is none.
+        """
+        if self.device is None:
+            raise EdgesegError("the session has no memory on the GPU; open it again")
+        return self.device
 
     def close(self) -> None:
-        for part in (self.device, self.host):
-            if part is not None:
-                part.close()
-        self.device = self.host = None
+        """Free both; closing twice is harmless."""
+        try:
+            self._free_device()
+        finally:
+            self._free_host()
+
+    def _free_device(self) -> None:
+        device, self.device = self.device, None
+        if device is not None:
+            device.close()
+
+    def _free_host(self) -> None:
+        host, self.host = self.host, None
+        if host is not None:
+            host.close()
 
 
 class EngineSession(SessionBase):
@@ -100,7 +146,7 @@ class EngineSession(SessionBase):
 
     Args:
         module: The TensorRT package.
-        device: The GPU; the session closes it.
+        device: The GPU, current in the calling thread.
         engine: A deserialised ``ICudaEngine``.
         info: What runs.
     """
@@ -121,10 +167,10 @@ class EngineSession(SessionBase):
         self._stream = cuda.Stream()
 
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        self._device.make_current()
-        self._load(image)
-        self._execute()
-        return self._fetch(names)
+        with self._device.current():
+            self._load(image)
+            self._execute()
+            return self._fetch(names)
 
     def device_milliseconds(self, image: NDArray[np.uint8], repeat: int) -> list[float]:
         """Time the engine alone, between events on the GPU, without any copy.
@@ -136,18 +182,16 @@ class EngineSession(SessionBase):
         Returns:
             Milliseconds per run.
         """
-        with self._entered():
-            self._device.make_current()
+        with self._entered(), self._device.current(), ExitStack() as opened:
             self._load(image)
-            before, after = cuda.Event(), cuda.Event()
+            before = opened.enter_context(closing(cuda.Event()))
+            after = opened.enter_context(closing(cuda.Event()))
             times = []
             for _ in range(repeat):
                 before.record(self._stream)
                 self._execute()
                 after.record(self._stream)
                 times.append(after.milliseconds_since(before))
-            for event in (before, after):
-                event.close()
             return times
 
     def _load(self, image: NDArray[np.uint8]) -> None:
@@ -155,10 +199,9 @@ class EngineSession(SessionBase):
         if image.shape != self._shape:
             self._bind(image.shape)
         tensor = self._tensors[self.inputs[0].name]
-        if tensor.host is None or tensor.device is None:
-            raise EdgesegError("the session has no memory on the GPU; open it again")
-        np.copyto(tensor.host.array, image)
-        tensor.device.write(tensor.host.array, self._stream)
+        pinned = tensor.on_host()
+        np.copyto(pinned, image)
+        tensor.on_device().write(pinned, self._stream)
 
     def _bind(self, shape: tuple[int, ...]) -> None:
         """Tell the context the input's shape and where every tensor lies."""
@@ -167,9 +210,9 @@ class EngineSession(SessionBase):
             raise InputError(f"the engine does not take a size of {shape[1]}x{shape[2]}: {self._range(name)}")
         self._shape = ()
         for key, tensor in self._tensors.items():
-            tensor.fit(tuple(int(size) for size in context.get_tensor_shape(key)))
-            if tensor.device is not None:
-                context.set_tensor_address(key, tensor.device.address)
+            memory = tensor.fit(tuple(int(size) for size in context.get_tensor_shape(key)))
+            if not context.set_tensor_address(key, memory.address):
+                raise EdgesegError(f"{self.info.engine} does not take memory for '{key}': {self._said()}")
         self._shape = shape
 
     def _range(self, name: str) -> str:
@@ -182,17 +225,17 @@ class EngineSession(SessionBase):
 
     def _execute(self) -> None:
         if not self._live().execute_async_v3(self._stream.handle):
-            said = errors_logged(self._logger) or "it gave no reason"
-            raise EdgesegError(f"{self.info.engine} failed to run the engine: {said}")
+            raise EdgesegError(f"{self.info.engine} failed to run the engine: {self._said()}")
+
+    def _said(self) -> str:
+        return errors_logged(self._logger) or "it gave no reason"
 
     def _fetch(self, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Copy the wanted outputs back, wait, and give the caller arrays of its own."""
         hosts: dict[str, NDArray[Any]] = {}
         for name in names:
-            tensor = self._tensors[name]
-            if tensor.host is not None and tensor.device is not None:
-                tensor.device.read(tensor.host.array, self._stream)
-                hosts[name] = tensor.host.array
+            hosts[name] = self._tensors[name].on_host()
+            self._tensors[name].on_device().read(hosts[name], self._stream)
         self._stream.wait()
         return {name: host.copy() for name, host in hosts.items()}
 
@@ -202,13 +245,12 @@ class EngineSession(SessionBase):
         return self._context
 
     def _free(self) -> None:
-        self._device.make_current()
-        self._context = None  # the context goes before the engine, both before their GPU
-        self._engine = None
-        for tensor in self._tensors.values():
-            tensor.close()
-        self._stream.close()
-        self._device.close()
+        with self._device.current(), ExitStack() as frees:  # all of them, whatever one says
+            frees.callback(self._stream.close)
+            for tensor in self._tensors.values():
+                frees.callback(tensor.close)
+            self._context = None  # before the engine
+            self._engine = None
 
 
 def _describe(engine: trt.CudaEngine, index: int) -> tuple[TensorInfo, str]:
@@ -216,12 +258,3 @@ def _describe(engine: trt.CudaEngine, index: int) -> tuple[TensorInfo, str]:
     shape = tuple(int(size) if size >= 0 else None for size in engine.get_tensor_shape(name))
     kind = str(engine.get_tensor_dtype(name).name)
     return TensorInfo(name, shape, _DTYPES.get(kind, kind.lower())), str(engine.get_tensor_mode(name).name)
-
-
-def open_guarded(device: cuda.Device, make: Callable[[], EngineSession]) -> EngineSession:
-    """Make a session, letting go of the GPU where that fails."""
-    try:
-        return make()
-    except BaseException:
-        device.close()
-        raise

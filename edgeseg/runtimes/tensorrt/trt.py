@@ -1,4 +1,4 @@
-"""The ``trt`` target: TensorRT 8.5 or newer on a Jetson or data-centre GPU.
+"""The ``trt`` target: TensorRT 10 or newer on a Jetson or data-centre GPU.
 
 An engine fits one GPU, TensorRT and driver, so it is no part of the bundle: it is built on the device at first use and
 kept in a cache (`edgeseg.runtimes.tensorrt.plan_cache`).
@@ -15,7 +15,7 @@ from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import BuildSettings, build_plan, settings_for
 from edgeseg.runtimes.tensorrt.packages import trt_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanKey, default_folder, load_or_build
-from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file, load_plan, open_guarded
+from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file, load_plan
 
 __all__ = ["open_cached", "open_session", "precision_in_words"]
 
@@ -28,7 +28,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
         options: `device` (the GPU's number), `precision` (``f32`` or ``tf32``) and `cache_dir` are used.
 
     Raises:
-        TargetUnavailableError: TensorRT is not installed, or there is no such GPU.
+        TargetUnavailableError: TensorRT is not installed or too old, there is no such GPU, or CUDA does not start.
         ExportError: TensorRT refuses the graph; quotes its words.
         UnknownNameError: A precision that TensorRT does not have.
     """
@@ -36,7 +36,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     module = trt_module()
     device = cuda.open_device(options.device)
     engine = f"tensorrt {module.__version__}"
-    return open_guarded(device, lambda: open_cached(module, "trt", engine, bundle, settings, device, options.cache_dir))
+    with device.current():
+        return open_cached(module, "trt", engine, bundle, settings, device, options.cache_dir)
 
 
 def open_cached(
@@ -57,15 +58,18 @@ def open_cached(
         engine_name: Engine and version.
         bundle: The bundle.
         settings: How to build.
-        device: An open GPU.
+        device: The GPU, current in the calling thread.
         cache_dir: Folder of the plans, None for the default.
         notes: Sentences to put before the cache's own.
     """
     graph = graph_file(bundle)
+    settings = settings.on(device.gpu)
     key = PlanKey(
         model=bundle.manifest.files[graph],
         gpu=device.gpu.name,
         compute_capability=device.gpu.compute_capability,
+        multiprocessors=device.gpu.multiprocessors,
+        memory=device.gpu.memory,
         engine=engine_name,
         driver=cuda.driver_version(),
         flags=str(settings),

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -16,7 +17,7 @@ from edgeseg.runtimes.tensorrt import plan_cache
 from edgeseg.runtimes.tensorrt.plan_cache import CachedPlan, PlanKey, PlanRefusedError, default_folder, load_or_build
 from tests.runtimes.processes import works_in
 
-KEY = PlanKey("model", "Orin", "8.7", "tensorrt 10.3.0", "12.6", "f32")
+KEY = PlanKey("model", "Orin", "8.7", 8, 8 << 30, "tensorrt 10.3.0", "12.6", "f32")
 
 
 @dataclass
@@ -57,7 +58,7 @@ def test_built_once_and_described(tmp_path: Path) -> None:
 def test_everything_in_the_key_counts(tmp_path: Path, name: str) -> None:
     builder = Builder()
     builder.open(tmp_path)
-    builder.open(tmp_path, replace(KEY, **{name: "other"}))
+    builder.open(tmp_path, replace(KEY, **cast("dict[str, Any]", {name: "other"})))
     assert builder.built == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import edgeseg
 from edgeseg.bundle import MODEL_LABELS, Bundle, open_bundle, write_manifest
 from edgeseg.errors import BundleError, ExportError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.files import sha256_of
@@ -20,6 +22,7 @@ from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt import rtx as trt_rtx
 from edgeseg.runtimes.tensorrt.build import Profile, logger_of
 from edgeseg.runtimes.tensorrt.session import EngineSession
+from tests.export.networks import tiny
 from tests.runtimes.bundles import make_tiny_bundle, picture
 from tests.runtimes.fakes import PLAN, FakeTensorRT, fake_tensorrt
 
@@ -109,12 +112,19 @@ def test_options_it_has_no_use_for_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def fake_rtx(monkeypatch: pytest.MonkeyPatch, fake_gpu: object) -> Any:
-    """A fake TensorRT-RTX 1.7.1 on a fake GPU; yields what it was asked."""
-    module, record = fake_tensorrt(version="1.7.1", name="tensorrt_rtx_bindings")
+def fake_rtx_module(monkeypatch: pytest.MonkeyPatch, fake_gpu: ctypes.CDLL) -> Any:
+    """A fake TensorRT-RTX 1.7.1 on a fake GPU."""
+    module, record = fake_tensorrt(version="1.7.1", name="tensorrt_rtx_bindings", driver=fake_gpu)
+    module.record = record
     monkeypatch.setattr(trt_rtx, "rtx_module", lambda: module)
-    yield record
+    yield module
     logger_of.cache_clear()
+
+
+@pytest.fixture
+def fake_rtx(fake_rtx_module: Any) -> Any:
+    """What the fake TensorRT-RTX was asked."""
+    return fake_rtx_module.record
 
 
 def fake_engine(bundle: Bundle, version: str) -> Bundle:
@@ -158,6 +168,64 @@ def test_an_engine_the_gpu_refuses_is_rebuilt_and_said(tmp_path: Path, fake_rtx:
     session = open_session(with_engine(bundle, engine), "trt-rtx", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
     assert "does not run on Fake A, sm_87" in session.info.notes[0]
     session.close()
+
+
+@pytest.mark.parametrize(
+    ("bits", "said"),
+    [
+        (4, "needs a newer NVIDIA driver"),
+        (8 | 64, "needs a newer NVIDIA driver"),
+        (2, "does not support this GPU"),
+        (16, "needs more memory than the GPU has free"),
+        (64, "CUDA fails on this machine"),
+    ],
+)
+def test_a_machine_that_no_engine_runs_on_is_not_a_bad_plan(
+    tmp_path: Path, fake_rtx: FakeTensorRT, bits: int, said: str
+) -> None:
+    bundle = fake_engine(make_tiny_bundle(tmp_path, targets=("trt-rtx",)), "1.7.1")
+    fake_rtx.refuse, fake_rtx.diagnostics = {"deserialize"}, bits
+    with pytest.raises(TargetUnavailableError, match=said):
+        open_session(bundle, "trt-rtx", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
+    assert "build" not in fake_rtx.calls
+
+
+@pytest.mark.parametrize("bits", [1, 32])
+def test_a_version_or_damage_is_the_engine_s_and_it_is_rebuilt(
+    tmp_path: Path, fake_rtx: FakeTensorRT, bits: int
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("trt-rtx",))
+    engine = bundle.path / trt_rtx.engine_name("1.7.1")
+    engine.parent.mkdir()
+    engine.write_bytes(b"of another version")
+    fake_rtx.diagnostics = bits
+    session = open_session(with_engine(bundle, engine), "trt-rtx", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
+    assert fake_rtx.calls.count("build") == 1
+    session.close()
+
+
+class _FewCapabilities:
+    NONE, CURRENT, SM75, SM89, SM120 = 0, 1, 75, 89, 120
+
+
+def test_a_gpu_that_rtx_does_not_know_is_refused_with_advice(
+    tmp_path: Path, fake_rtx: FakeTensorRT, fake_rtx_module: Any
+) -> None:
+    fake_rtx_module.ComputeCapability = _FewCapabilities
+    bundle = make_tiny_bundle(tmp_path, targets=("trt-rtx",))
+    said = r"does not know Fake A, sm_87: it runs on compute capability 7\.5, 8\.9, 12\.0; use the target trt"
+    with pytest.raises(TargetUnavailableError, match=said):
+        open_session(bundle, "trt-rtx")
+    assert fake_rtx.calls == []
+
+
+@pytest.mark.usefixtures("rtx", "fake_gpu")
+def test_the_export_goes_on_where_the_driver_is_too_old(tmp_path: Path) -> None:
+    """The real package, which needs no GPU to build, on a driver that it cannot start CUDA on."""
+    report = edgeseg.export_model(tiny(), size=(32, 48), targets=("trt-rtx",), out=tmp_path, name="tiny")
+    (entry,) = (entry for entry in report.parity if entry.target == "trt-rtx")
+    assert not entry.ran
+    assert (report.path / "tensorrt").is_dir()
 
 
 def test_an_engine_is_code_and_taken_with_its_hash_only(tmp_path: Path, fake_rtx: FakeTensorRT) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,10 @@ from edgeseg.errors import (
     UnknownNameError,
     UsageError,
 )
-from edgeseg.runtimes import RuntimeOptions, open_session
+from edgeseg.runtimes import RuntimeOptions, engine, open_session
 from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file
 from tests.runtimes.bundles import make_tiny_bundle, picture
-from tests.runtimes.fakes import BuilderFlag, FakeTensorRT, fake_tensorrt
+from tests.runtimes.fakes import FakeTensorRT, fake_tensorrt
 
 
 def open_trt(folder: Path, *, dynamic: bool = False, precision: str | None = None) -> EngineSession:
@@ -75,21 +76,167 @@ def test_the_graph_decides_precision_and_tf32_is_off(tmp_path: Path, tensorrt: F
     assert tensorrt.flags == set()
     assert exact.info.precision == "fp32"
     fast = open_trt(tmp_path / "b", precision="tf32")
-    assert tensorrt.flags == {int(BuilderFlag.TF32)}
+    assert tensorrt.flags == {"TF32"}
     assert fast.info.precision == "tf32"
     exact.close()
     fast.close()
 
 
-def test_tensorrt_8_has_no_strong_typing(
-    tmp_path: Path, fake_gpu: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", ["8.5.2", "8.6.2", "9.3.0"])
+def test_a_tensorrt_that_drops_the_axes_of_reductions_is_refused(
+    tmp_path: Path, fake_gpu: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
-    module, record = fake_tensorrt(version="8.6.2")
+    module, record = fake_tensorrt(version=version, driver=fake_gpu)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    with pytest.raises(TargetUnavailableError, match=rf"TensorRT {version} is installed, .* needs 10\.0 or newer"):
+        open_trt(tmp_path)
+    probe = engine("trt").look()
+    assert not probe.usable
+    assert "needs 10.0 or newer" in probe.reason
+    assert record.calls == []
+
+
+@pytest.mark.parametrize(("version", "flags"), [("10.0.1", 0b11), ("10.16.1", 0b11), ("11.1.0", 0b10)])
+def test_networks_are_strongly_typed_in_every_version(
+    tmp_path: Path, fake_gpu: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, version: str, flags: int
+) -> None:
+    module, record = fake_tensorrt(version=version, driver=fake_gpu)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     session = open_trt(tmp_path)
-    assert record.network_flags == 0b1
-    assert session.info.engine == "tensorrt 8.6.2"
+    assert (record.network_flags, record.flags) == (flags, set())
+    assert session.run(picture()[None])["labels"].shape == (1, 32, 48)
     session.close()
+
+
+def test_a_build_in_shared_memory_is_limited(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    open_trt(tmp_path).close()
+    assert tensorrt.workspaces == [1 << 30]
+
+
+@pytest.mark.parametrize("what", ["Builder", "Runtime"])
+def test_cuda_that_does_not_start_is_one_sentence(tmp_path: Path, tensorrt: FakeTensorRT, what: str) -> None:
+    tensorrt.refuse, tensorrt.words = {what}, "CUDA initialization failure with error: 35"
+    with pytest.raises(TargetUnavailableError, match=r"TensorRT 10\.3\.0 does not start .*error: 35; look") as caught:
+        open_trt(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("CUDA driver version is insufficient for CUDA runtime version", "newer NVIDIA driver .* serves CUDA 12.6"),
+        ("CUDA initialization failure with error: 35", "newer NVIDIA driver"),
+        ("Unsupported SM: 0x600", "does not support this GPU"),
+    ],
+)
+def test_a_machine_that_no_engine_runs_on_is_not_a_bad_plan(
+    tmp_path: Path, tensorrt: FakeTensorRT, words: str, said: str
+) -> None:
+    tensorrt.refuse, tensorrt.words = {"deserialize"}, words
+    with pytest.raises(TargetUnavailableError, match=said):
+        open_trt(tmp_path)
+    assert tensorrt.calls.count("build") == 1
+
+
+def test_a_failed_allocation_leaves_the_session_as_it_was(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    session = open_trt(tmp_path, dynamic=True)
+    small, large = picture((32, 48))[None], picture((64, 96))[None]
+    wanted = session.run(small)
+    fake_gpu.fake_setup(1, ctypes.c_size_t(10_000))
+    with pytest.raises(EdgesegError, match="no memory for"):
+        session.run(large)
+    again = session.run(small)
+    fake_gpu.fake_setup(1, ctypes.c_size_t(1 << 30))
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(again[name], value)
+    assert session.run(large)["labels"].shape == (1, 64, 96)
+    session.close()
+
+
+def test_memory_that_the_engine_does_not_take_is_told(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    session = open_trt(tmp_path)
+    tensorrt.refuse = {"set_tensor_address"}
+    with pytest.raises(EdgesegError, match="does not take memory for 'image': fake refusal"):
+        session.run(picture()[None])
+    tensorrt.refuse = set()
+    assert session.run(picture()[None])["labels"].shape == (1, 32, 48)
+    session.close()
+
+
+def test_what_is_not_fetched_has_no_memory_on_the_host(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    session = open_trt(tmp_path)
+    session.run(picture()[None], ("labels",))
+    labels_only = fake_gpu.fake_live()
+    session.run(picture()[None])
+    assert fake_gpu.fake_live() == labels_only + 1
+    session.close()
+
+
+def test_any_call_may_fail_and_nothing_is_left(tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL) -> None:
+    """Every call of the driver fails once: an error in a sentence, no context left current, nothing leaked."""
+    bundle = make_tiny_bundle(tmp_path, targets=("trt",))
+    options = RuntimeOptions(cache_dir=str(tmp_path / "plans"))
+
+    def work() -> None:
+        session = open_session(bundle, "trt", options)
+        assert isinstance(session, EngineSession)
+        try:
+            session.run(picture()[None])
+            session.device_milliseconds(picture()[None], 1)
+        finally:
+            session.close()
+
+    work()
+    before = fake_gpu.fake_calls()
+    work()
+    calls = fake_gpu.fake_calls() - before
+    assert calls > 30
+    for nth in range(1, calls + 1):
+        fake_gpu.fake_fail(nth, 700)
+        with pytest.raises(EdgesegError) as caught:
+            work()
+        fake_gpu.fake_fail(0, 0)
+        assert "\n" not in str(caught.value)
+        assert fake_gpu.fake_current() == 0, nth
+        if fake_gpu.fake_live():  # a context that cannot be entered is gone, and its memory with it
+            assert "cuCtxPushCurrent" in str(caught.value), nth
+            fake_gpu.fake_forget()
+
+
+def test_a_session_runs_and_closes_in_other_threads(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    session = open_trt(tmp_path)
+    wanted = session.run(picture()[None])["labels"]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: session.run(picture()[None])["labels"], range(8)):
+            np.testing.assert_array_equal(found, wanted)
+        pool.submit(session.close).result()
+    assert fake_gpu.fake_live() == 0
+
+
+def test_opening_and_closing_again_keeps_the_context(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("trt",))
+    for _ in range(5):
+        session = open_session(bundle, "trt", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
+        session.run(picture()[None])
+        session.close()
+        assert (fake_gpu.fake_retained(0), fake_gpu.fake_live()) == (1, 0)
+
+
+def test_another_power_mode_builds_another_plan(tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL) -> None:
+    """Boards of one name, capability and driver have other multiprocessors."""
+    bundle = make_tiny_bundle(tmp_path, targets=("trt",))
+    for count in (8, 4, 8):
+        fake_gpu.fake_multiprocessors(count)
+        open_session(bundle, "trt", RuntimeOptions(cache_dir=str(tmp_path / "plans"))).close()
+    assert tensorrt.calls.count("build") == 2
 
 
 def test_the_plan_is_built_once(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
