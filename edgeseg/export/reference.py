@@ -21,7 +21,7 @@ from edgeseg.images import fit_image, read_image
 from edgeseg.labels import LabelMap, as_label_map
 from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits
-from edgeseg.runtimes import Session
+from edgeseg.runtimes import Session, device_labelling
 from edgeseg.specs import PostprocessSpec, ResizeRule, Size
 
 __all__ = [
@@ -142,9 +142,19 @@ def compare(
 ) -> Parity:
     """Run a session on the parity pictures and compare logits and labels with fp32 PyTorch's.
 
-    Labels of a graph that ends in them are compared as they come; otherwise the exact postprocessing makes them.
+    Labels of a graph that ends in them, or of an engine that labels on its device, are compared as they come; otherwise
+    the exact postprocessing makes them.
     """
-    return compare_outputs(target, session.run, session.info.engine, expected, postprocess, batch=batch)
+    labelling = device_labelling(session)
+    height, width = expected.labels[0].shape
+
+    def run(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        outputs = session.run(image)
+        if labelling is None:
+            return outputs
+        return {**outputs, "labels": np.stack(labelling.device_labels(image, [((height, width), None)] * len(image)))}
+
+    return compare_outputs(target, run, session.info.engine, expected, postprocess, batch=batch)
 
 
 def compare_outputs(

@@ -17,6 +17,9 @@ Index = NDArray[np.intp]
 Band = tuple[slice, slice, F32]
 """Some outputs of an axis, the inputs they look at, and the (inputs, outputs) matrix between them."""
 
+NOT_FINITE = "the logits hold NaN or infinity; an fp16 network that overflows does this: use fp32"
+"""What is said of logits that have no label."""
+
 _RUN = 64  # longest stretch of rows or columns handled as one cell, so that huge strides keep memory bounded
 
 
@@ -77,9 +80,33 @@ def prepare(logits: F32, size: Size, postprocess: PostprocessSpec, region: Regio
         UsageError: As `edgeseg.postprocess.labels_from_logits`.
     """
     field = _checked(logits)
+    rows, columns = _axes(field.shape[1:], size, postprocess, region)
+    return _used(field, rows, columns)
+
+
+def places(shape: Size, size: Size, postprocess: PostprocessSpec, region: Region | None) -> tuple[Axis, Axis]:
+    """Lay out the interpolation among all logits, for a kernel that gets them as they are.
+
+    Args:
+        shape: Height x width of the logits.
+        size: Height x width of the labels.
+        postprocess: As `edgeseg.postprocess.labels_from_logits`.
+        region: As there.
+
+    Returns:
+        The axes over rows and columns that `prepare` gives, with the places of the logits before any is dropped.
+
+    Raises:
+        UsageError: As there.
+    """
+    rows, columns = _axes(shape, size, postprocess, region)
+    return _with_used_neighbours(rows, shape[0]), _with_used_neighbours(columns, shape[1])
+
+
+def _axes(shape: tuple[int, ...], size: Size, postprocess: PostprocessSpec, region: Region | None) -> tuple[Axis, Axis]:
     if min(size) < 1:
         raise UsageError(f"labels of {size[0]}x{size[1]} were asked for; height and width must be at least 1")
-    _, h, w = field.shape
+    h, w = shape
     spans: tuple[tuple[int, float, float] | None, ...] = (None, None)
     if region is not None:
         if min(region.height, region.width) <= 0 or min(region.net_size) < 1:
@@ -88,7 +115,7 @@ def prepare(logits: F32, size: Size, postprocess: PostprocessSpec, region: Regio
         spans = (net[0], region.top, region.height), (net[1], region.left, region.width)
     rows = _axis(_positions(h, size[0], postprocess.align_corners, spans[0]), h)
     columns = _axis(_positions(w, size[1], postprocess.align_corners, spans[1]), w)
-    return _used(field, rows, columns)
+    return rows, columns
 
 
 def _checked(logits: Any) -> F32:
@@ -101,7 +128,7 @@ def _checked(logits: Any) -> F32:
         raise UsageError(f"labels are uint16, so at most {MOST_CLASSES} classes fit; the logits have {logits.shape[0]}")
     field = np.ascontiguousarray(logits, np.float32)
     if not (np.isfinite(field.min()) and np.isfinite(field.max())):
-        raise UsageError("the logits hold NaN or infinity; an fp16 network that overflows does this: use fp32")
+        raise UsageError(NOT_FINITE)
     return field
 
 
@@ -137,14 +164,27 @@ def _used(field: F32, rows: Axis, columns: Axis) -> tuple[F32, Axis, Axis]:
 
 
 def _compact(axis: Axis, n: int) -> tuple[Axis, Index | None]:
-    seen = np.zeros(n, bool)
-    seen[axis.low] = True
-    seen[axis.high[axis.t != 0]] = True
+    seen = _seen(axis, n)
     if seen.all():
         return axis, None
     place = np.cumsum(seen) - 1
     high = np.where(axis.t != 0, axis.high, axis.low)
     return Axis(place[axis.low], place[high], axis.t), np.flatnonzero(seen)
+
+
+def _with_used_neighbours(axis: Axis, n: int) -> Axis:
+    """The axis without neighbours of weight zero where `_compact` would drop some."""
+    if _seen(axis, n).all():
+        return axis
+    return Axis(axis.low, np.where(axis.t != 0, axis.high, axis.low), axis.t)
+
+
+def _seen(axis: Axis, n: int) -> NDArray[np.bool_]:
+    """Which of `n` inputs an output depends on."""
+    seen = np.zeros(n, bool)
+    seen[axis.low] = True
+    seen[axis.high[axis.t != 0]] = True
+    return seen
 
 
 def runs_of(axis: Axis) -> Runs:

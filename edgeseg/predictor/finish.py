@@ -24,7 +24,7 @@ def finish(job: Job, manifest: Manifest, *, with_scores: bool) -> Result:
     start = time.perf_counter()
     scores: NDArray[np.float32] | None = None
     postprocess = manifest.postprocess
-    if job.output == "labels":
+    if job.output != "logits":
         labels = as_label_map(job.raw)
     elif with_scores:
         labels, scores = scores_from_logits(job.raw, job.size, postprocess=postprocess, region=job.region)

@@ -15,7 +15,8 @@ from edgeseg.specs import Size
 
 __all__ = ["Failure", "GraphOutput", "Job", "group_jobs"]
 
-GraphOutput = Literal["labels", "logits"]
+GraphOutput = Literal["labels", "logits", "device"]
+"""What is taken of the engine; `device` is labels that it makes of its logits itself."""
 
 
 @dataclass(frozen=True)

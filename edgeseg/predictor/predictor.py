@@ -22,10 +22,10 @@ from edgeseg.predictor.checks import check_graph, read_sample_labels
 from edgeseg.predictor.config import PredictorConfig, PredictorKeywords
 from edgeseg.predictor.finish import finish
 from edgeseg.predictor.jobs import Failure, Job, group_jobs
-from edgeseg.predictor.prepare import Color, Preparer
+from edgeseg.predictor.prepare import Color, Labeller, Preparer
 from edgeseg.predictor.recipe import Recipe
 from edgeseg.results import Result
-from edgeseg.runtimes import SessionInfo, open_session, resolve_target
+from edgeseg.runtimes import SessionInfo, device_labelling, open_session, resolve_target
 from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.stream import Stage, Stream
@@ -79,9 +79,11 @@ class Predictor:
         config.check_input_size(bundle.manifest)
         self._session = open_session(bundle, self._target, config.runtime_options())
         check_graph(bundle, self._session)
-        self._ends_in_labels = any(tensor.name == "labels" for tensor in self._session.outputs)
-        self._preparer = Preparer(bundle.manifest, config, self._ends_in_labels)
-        if not (config.scores or self._ends_in_labels):  # every picture goes through the compiled postprocessing
+        self._labelling = device_labelling(self._session)
+        in_graph = any(tensor.name == "labels" for tensor in self._session.outputs)
+        self._labels: Labeller | None = "device" if self._labelling else "graph" if in_graph else None
+        self._preparer = Preparer(bundle.manifest, config, self._labels)
+        if config.scores or self._labels is None:  # every picture goes through the compiled postprocessing
             warm_up()
 
     @property
@@ -202,7 +204,7 @@ class Predictor:
         image = read_image(self._bundle.file(SAMPLE))
         size = self.manifest.input_size
         config = dataclasses.replace(self._config, output="source", keep_image=False, input_size=size)
-        preparer = Preparer(self.manifest, config, self._ends_in_labels)
+        preparer = Preparer(self.manifest, config, self._labels)
         (job,) = self._run([preparer.prepare(image, SAMPLE, 0.0)])
         labels = self._result(job).labels
         if expected.shape != labels.shape:
@@ -266,12 +268,19 @@ class Predictor:
             images = jobs[0].input[None]
         else:
             images = np.stack([jobs[min(index, len(jobs) - 1)].input for index in range(batch)])
-        outputs = self._session.run(images, tuple(sorted({job.output for job in jobs})))
+        for job, raw in zip(jobs, self._outputs(images, jobs), strict=True):
+            job.raw = raw
         spent = ms_since(start) / len(jobs)
-        for index, job in enumerate(jobs):
-            job.raw = outputs[job.output][index]
+        for job in jobs:
             job.timings["infer"] = spent
         return jobs
+
+    def _outputs(self, images: NDArray[np.uint8], jobs: list[Job]) -> list[NDArray[Any]]:
+        """What each job takes of the engine; a Predictor that labels on the device does so for all."""
+        if self._labelling is not None and jobs[0].output == "device":
+            return [*self._labelling.device_labels(images, [(job.size, job.region) for job in jobs])]
+        outputs = self._session.run(images, tuple(sorted({job.output for job in jobs})))
+        return [outputs[job.output][index] for index, job in enumerate(jobs)]
 
     def _result(self, job: Job) -> Result:
         return finish(job, self.manifest, with_scores=self._config.scores)

@@ -19,9 +19,10 @@ from edgeseg.sources import Frame
 from edgeseg.specs import Size, check_divisor
 from edgeseg.timing import ms_since
 
-__all__ = ["Color", "Preparer"]
+__all__ = ["Color", "Labeller", "Preparer"]
 
 Color = Literal["rgb", "bgr"]
+Labeller = Literal["graph", "device"]
 
 
 class Preparer:
@@ -30,11 +31,11 @@ class Preparer:
     Args:
         manifest: Of the bundle.
         config: Of the Predictor.
-        ends_in_labels: Whether the graph has an output ``labels`` beside its logits.
+        labels: Who makes labels, besides the host: the ``graph`` in one size, or the ``device`` in any.
     """
 
-    def __init__(self, manifest: Manifest, config: PredictorConfig, ends_in_labels: bool) -> None:
-        self._manifest, self._config, self._ends_in_labels = manifest, config, ends_in_labels
+    def __init__(self, manifest: Manifest, config: PredictorConfig, labels: Labeller | None) -> None:
+        self._manifest, self._config, self._labels = manifest, config, labels
 
     def load(self, picture: str | Path | NDArray[Any], color: Color) -> Job:
         """Read a file or take an array, and prepare it.
@@ -99,7 +100,11 @@ class Preparer:
         return manifest.input_size
 
     def _graph_output(self, input_size: Size, size: Size, region: Region | None) -> GraphOutput:
-        """Choose the graph's labels where they are exactly the labels asked for, else its logits."""
+        """Choose labels of the device, or the graph's where they are exactly those asked for, else the logits."""
         manifest = self._manifest
+        if self._config.scores or self._labels is None:
+            return "logits"
+        if self._labels == "device":
+            return "device"
         same = input_size == manifest.input_size and size == manifest.label_size and region is None
-        return "labels" if same and self._ends_in_labels and not self._config.scores else "logits"
+        return "labels" if same else "logits"

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeseg.runtimes._base import RuntimeOptions, Session, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes._base import (
+    DeviceLabelling,
+    RuntimeOptions,
+    Session,
+    SessionBase,
+    SessionInfo,
+    TensorInfo,
+    device_labelling,
+)
 from edgeseg.runtimes.engine import BuildRequest, Engine, Probe, Standalone
 from edgeseg.runtimes.registry import engine, engines, resolve_target
 
@@ -17,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildRequest",
+    "DeviceLabelling",
     "Engine",
     "Probe",
     "RuntimeOptions",
@@ -25,6 +34,7 @@ __all__ = [
     "SessionInfo",
     "Standalone",
     "TensorInfo",
+    "device_labelling",
     "engine",
     "engines",
     "open_session",

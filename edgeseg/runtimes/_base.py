@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,23 @@ from edgeseg.runtimes._fork import never_free_in_child
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from edgeseg.labels import LabelMap
+    from edgeseg.postprocess import Region
+    from edgeseg.specs import Size
+
+    LabelRequest = tuple[Size, Region | None]
+    """Height x width of labels, and the region of the network's input that they are of."""
+
 __all__ = [
     "CLOSED",
     "INHERITED",
+    "DeviceLabelling",
     "RuntimeOptions",
     "Session",
     "SessionBase",
     "SessionInfo",
     "TensorInfo",
+    "device_labelling",
     "refuse_unused",
 ]
 
@@ -152,6 +161,25 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class DeviceLabelling(Protocol):
+    """A session whose engine may make labels of its logits where they lie, in any size; see `SessionBase`."""
+
+    @property
+    def labels_on_device(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def device_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
+        """Run the graph, and label on the device."""
+        ...
+
+
+def device_labelling(session: Session) -> DeviceLabelling | None:
+    """The session as one that labels on its device; None where it does not."""
+    return session if isinstance(session, DeviceLabelling) and session.labels_on_device else None
+
+
 class SessionBase:
     """What every session shares: the input check, one call at a time, and an end that no call runs into.
 
@@ -163,10 +191,12 @@ class SessionBase:
         overlaps: Whether the engine may run several calls at once; otherwise they wait for one another.
         survives_fork: Whether a forked child may use and free the session as its parent does. An engine with threads,
             locks or a GPU does not.
+        labels_on_device: Whether `device_labels` works.
     """
 
     overlaps: ClassVar[bool] = False
     survives_fork: ClassVar[bool] = False
+    labels_on_device: bool = False
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     info: SessionInfo
@@ -190,6 +220,33 @@ class SessionBase:
         Raises:
             InputError: Another dtype or shape than the graph takes, a closed session, or one of another process.
         """
+        self._check_input(image)
+        known = {tensor.name for tensor in self.outputs}
+        chosen = tuple(tensor.name for tensor in self.outputs) if names is None else names
+        if not set(chosen) <= known:
+            raise InputError(f"the graph has outputs {', '.join(sorted(known))}, asked for {', '.join(chosen)}")
+        with self._entered():
+            return self._run(np.ascontiguousarray(image), chosen)
+
+    def device_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
+        """Run the engine, and label on its device; only where `labels_on_device` says so.
+
+        Args:
+            image: As `run`.
+            wanted: Size and region of the labels of each picture; pictures of the batch beyond them are left out.
+
+        Returns:
+            What `edgeseg.postprocess.labels_from_logits` makes of each picture's logits.
+
+        Raises:
+            InputError: As `run`.
+            UsageError: As `labels_from_logits`, or the session does not label on its device.
+        """
+        self._check_input(image)
+        with self._entered():
+            return self._run_labels(np.ascontiguousarray(image), wanted)
+
+    def _check_input(self, image: NDArray[np.uint8]) -> None:
         wanted = self.inputs[0]
         fits = image.ndim == len(wanted.shape) and all(
             w in (None, g) for w, g in zip(wanted.shape, image.shape, strict=True)
@@ -198,12 +255,6 @@ class SessionBase:
             shape = "x".join("?" if n is None else str(n) for n in wanted.shape)
             got = "x".join(map(str, image.shape))
             raise InputError(f"the graph takes uint8 {shape} (N, height, width, RGB), got {image.dtype} {got}")
-        known = {tensor.name for tensor in self.outputs}
-        chosen = tuple(tensor.name for tensor in self.outputs) if names is None else names
-        if not set(chosen) <= known:
-            raise InputError(f"the graph has outputs {', '.join(sorted(known))}, asked for {', '.join(chosen)}")
-        with self._entered():
-            return self._run(np.ascontiguousarray(image), chosen)
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
@@ -234,6 +285,10 @@ class SessionBase:
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         """Run the engine on a checked image."""
         raise NotImplementedError
+
+    def _run_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
+        """Run the engine on a checked image, and label on its device."""
+        raise UsageError(f"the {self.info.target} target does not label on its device; use run")
 
     def _free(self) -> None:
         """Let go of the engine; called once, while nothing runs."""

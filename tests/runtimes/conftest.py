@@ -15,18 +15,24 @@ import pytest
 from edgeseg.errors import EdgesegError
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import logger_of
+from edgeseg.runtimes.tensorrt.label_kernel import PTX
 from tests.runtimes.fakes import FakeTensorRT, fake_tensorrt
 
 
 @pytest.fixture(scope="session")
 def fake_driver_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``fake_cuda.c``, compiled."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
+    """``fake_cuda.c`` and the label kernel for the host, compiled."""
+    compiler = shutil.which("c++") or shutil.which("g++")
     if compiler is None or sys.platform == "win32":
-        pytest.skip("needs a C compiler to build the stand-in for the CUDA driver")
-    library = tmp_path_factory.mktemp("cuda") / "libfakecuda.so"
-    source = Path(__file__).with_name("fake_cuda.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+        pytest.skip("needs a C++ compiler to build the stand-in for the CUDA driver")
+    folder = tmp_path_factory.mktemp("cuda")
+    here, library = Path(__file__).parent, folder / "libfakecuda.so"
+    flags = ["-O1", "-ffp-contract=off", "-fPIC", "-Wall", "-Werror", "-I", str(PTX.parent)]
+    for source, language in (("fake_cuda.c", "c"), ("labels_host.cpp", "c++")):
+        output = ["-c", "-o", str(folder / f"{source}.o")]
+        subprocess.run([compiler, *flags, "-x", language, str(here / source), *output], check=True)
+    objects = [str(path) for path in sorted(folder.glob("*.o"))]
+    subprocess.run([compiler, "-shared", "-o", str(library), *objects], check=True)
     return library
 
 

@@ -8,7 +8,7 @@
 typedef unsigned long long dptr;
 typedef struct { char *at; size_t size; int kind; } block;
 typedef struct { void *to; const void *from; size_t size; void *stream; } copy;
-enum { DEVICE = 1, PINNED, STREAM, EVENT };
+enum { DEVICE = 1, PINNED, STREAM, EVENT, MODULE };
 enum { MOST = 4096, GPUS = 4, DEEP = 16 };
 enum { INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, INVALID_HANDLE = 400, DESTROYED = 709 };
 
@@ -80,6 +80,14 @@ static void flush(void *stream)
 #define START do { int s = failing(); if (s) return s; } while (0)
 #define FREED(what) do { int told_ = failing(), done_ = usable(); if (done_) return done_; done_ = (what); return told_ ? told_ : done_; } while (0)
 #define IN_CONTEXT do { START; int s = usable(); if (s) return s; } while (0)
+
+/* The label kernel, compiled for the host: labels_host.cpp. A launch is done in its turn behind the copies before it. */
+typedef void kernel(void **arguments, int batch);
+extern kernel edgeseg_labels_f32_u8, edgeseg_labels_f32_u16, edgeseg_labels_f16_u8, edgeseg_labels_f16_u16;
+static const struct { const char *name; kernel *run; } kernels[] = {
+    {"edgeseg_labels_f32_u8", edgeseg_labels_f32_u8}, {"edgeseg_labels_f32_u16", edgeseg_labels_f32_u16},
+    {"edgeseg_labels_f16_u8", edgeseg_labels_f16_u8}, {"edgeseg_labels_f16_u16", edgeseg_labels_f16_u16},
+};
 
 /* for the tests */
 int fake_live(void) { return live_blocks(); }
@@ -190,12 +198,49 @@ int cuEventElapsedTime(float *ms, void *a, void *b)
     return held(a, 1, EVENT) && held(b, 1, EVENT) ? 0 : INVALID_HANDLE;
 }
 int cuEventDestroy_v2(void *e) { FREED(drop(e, EVENT)); }
+int cuModuleLoadData(void **m, const void *image)
+{
+    IN_CONTEXT;
+    return strstr(image, ".target sm_") ? take(m, 1, MODULE) : 218; /* INVALID_PTX */
+}
+int cuModuleUnload(void *m) { FREED(drop(m, MODULE)); }
+int cuModuleGetFunction(void **f, void *m, const char *name)
+{
+    IN_CONTEXT;
+    if (!held(m, 1, MODULE)) return INVALID_HANDLE;
+    for (unsigned i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if (!strcmp(kernels[i].name, name)) {
+            *f = (void *)&kernels[i];
+            return 0;
+        }
+    return 500; /* NOT_FOUND */
+}
+int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *stream, void **arguments, void **extra)
+{
+    IN_CONTEXT;
+    if (!held(stream, 1, STREAM)) return INVALID_HANDLE;
+    if (!f || shared || extra || !gx || !gy || !gz || bx * by * bz == 0 || bx * by * bz > 1024) return INVALID_VALUE;
+    const int classes = *(int *)arguments[1], h = *(int *)arguments[2], w = *(int *)arguments[3];
+    const int height = *(int *)arguments[7], width = *(int *)arguments[8];
+    const char *name = *(const char **)f;
+    const size_t logit = strstr(name, "f16") ? 2 : 4, label = strstr(name, "u16") ? 2 : 1;
+    if (gx * bx < (unsigned)width || gy * by < (unsigned)height) return INVALID_VALUE;
+    if (!held(*(void **)arguments[0], gz * logit * classes * h * w, DEVICE) ||
+        !held(*(void **)arguments[5], (size_t)height * 12, DEVICE) || !held(*(void **)arguments[6], (size_t)width * 12, DEVICE) ||
+        !held(*(void **)arguments[9], gz * label * height * width, DEVICE) || !held(*(void **)arguments[10], 4, DEVICE))
+        return 700; /* ILLEGAL_ADDRESS */
+    flush(stream);
+    ((kernel *)((void **)f)[1])(arguments, (int)gz);
+    return 0;
+}
 int cuGetErrorName(int status, const char **s)
 {
     *s = status == INVALID_HANDLE ? "CUDA_ERROR_INVALID_HANDLE"
        : status == INVALID_CONTEXT ? "CUDA_ERROR_INVALID_CONTEXT"
        : status == DESTROYED ? "CUDA_ERROR_CONTEXT_IS_DESTROYED"
        : status == 100 ? "CUDA_ERROR_NO_DEVICE"
+       : status == 218 ? "CUDA_ERROR_INVALID_PTX"
        : status == 999 ? "CUDA_ERROR_UNKNOWN" : "CUDA_ERROR";
     return 0;
 }

@@ -85,6 +85,7 @@ class FakeTensorRT:
         words: What is logged with a refusal.
         diagnostics: What ``get_engine_validity`` finds; None for a package without it.
         driver: The fake driver, which knows contexts and memory.
+        poison: Put into the first logit of every run.
         logger: The logger of the last builder or runtime.
     """
 
@@ -97,6 +98,7 @@ class FakeTensorRT:
     workspaces: list[int] = field(default_factory=list)
     diagnostics: int | None = None
     driver: Any = None
+    poison: float | None = None
     logger: Any = None
 
     def note(self, call: str) -> bool:
@@ -235,6 +237,14 @@ class _RtxRuntime(_Runtime):
         return 2, self.record.diagnostics or 0
 
 
+_TYPES = {
+    "tensor(float)": (DataType.FLOAT, 4),
+    "tensor(float16)": (DataType.HALF, 2),
+    "tensor(uint8)": (DataType.UINT8, 1),
+    "tensor(int32)": (DataType.INT32, 4),
+}
+
+
 class _Engine:
     def __init__(self, record: FakeTensorRT, model: bytes) -> None:
         self.record = record
@@ -250,7 +260,12 @@ class _Engine:
         return tuple(size if isinstance(size, int) else -1 for size in node.shape)
 
     def get_tensor_dtype(self, name: str) -> DataType:
-        return DataType.FLOAT if name == "logits" else DataType.UINT8
+        kind = next(node.type for node in self.nodes if node.name == name)
+        return _TYPES[kind][0]
+
+    def get_tensor_size(self, name: str) -> int:
+        """Bytes of an element; for the fake's own checks."""
+        return _TYPES[next(node.type for node in self.nodes if node.name == name)][1]
 
     def get_tensor_mode(self, name: str) -> TensorIOMode:
         return TensorIOMode.INPUT if name == "image" else TensorIOMode.OUTPUT
@@ -296,7 +311,7 @@ class _Context:
         if driver is None:
             return True
         for name in (node.name for node in self.engine.nodes):
-            size = int(np.prod(self.get_tensor_shape(name))) * (4 if name == "logits" else 1)
+            size = int(np.prod(self.get_tensor_shape(name))) * self.engine.get_tensor_size(name)
             if not driver.fake_holds(ctypes.c_uint64(self.addresses.get(name, 0)), ctypes.c_size_t(size)):
                 self.record.logger.log(Severity.ERROR, f"no memory for {name}")
                 return False
@@ -314,6 +329,9 @@ class _Context:
         image = np.frombuffer(raw, np.uint8).reshape(self.shape)
         names = [node.name for node in self.engine.session.get_outputs()]
         for name, value in zip(names, self.engine.session.run(names, {"image": image}), strict=True):
-            data = np.asarray(value).tobytes()
+            array = np.array(value)
+            if name == "logits" and self.record.poison is not None:
+                array.flat[0] = self.record.poison
+            data = array.tobytes()
             ctypes.memmove(self.addresses[name], data, len(data))
         return True

@@ -17,7 +17,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ __all__ = [
     "Device",
     "Event",
     "GpuInfo",
+    "Module",
     "PinnedArray",
     "Stream",
     "driver_version",
@@ -43,6 +44,7 @@ __all__ = [
 _MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS = 75, 76, 18, 16  # CUdevice_attribute
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _OUT_OF_MEMORY, _NO_DEVICE, _MISMATCH, _UNKNOWN = 2, 100, 803, 999  # CUresult
+_BLOCK = (8, 32)  # rows x columns of threads
 _TEGRA = Path("/etc/nv_tegra_release")
 
 _PTR, _SIZE, _INT, _UINT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_uint
@@ -77,6 +79,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuEventSynchronize": (_PTR,),
     "cuEventElapsedTime": (_OUT, _PTR, _PTR),
     "cuEventDestroy_v2": (_PTR,),
+    "cuModuleLoadData": (_OUT, ctypes.c_char_p),
+    "cuModuleUnload": (_PTR,),
+    "cuModuleGetFunction": (_OUT, _PTR, ctypes.c_char_p),
+    "cuLaunchKernel": (_PTR, *(_UINT,) * 7, _PTR, _PTR, _PTR),
     "cuGetErrorName": (_INT, _OUT),
     "cuGetErrorString": (_INT, _OUT),
 }
@@ -374,6 +380,40 @@ class Event:
         if self.handle:
             handle, self.handle = self.handle, 0
             _driver().call("cuEventDestroy_v2", handle)
+
+
+class Module:
+    """Kernels on the GPU of the current context.
+
+    Args:
+        ptx: Their code, which the driver compiles.
+
+    Raises:
+        EdgesegError: The driver refuses it; a driver older than the code does.
+    """
+
+    def __init__(self, ptx: bytes) -> None:
+        self._handle = _driver().integer("cuModuleLoadData", ptx, kind=_PTR)
+
+    def launch(self, name: str, size: tuple[int, int], arguments: Sequence[Any], stream: Stream) -> None:
+        """Start a kernel with one thread per element.
+
+        Args:
+            name: Of the kernel.
+            size: Height x width of the elements.
+            arguments: ctypes values, in order.
+            stream: Where it waits for its turn.
+        """
+        function = _driver().integer("cuModuleGetFunction", self._handle, name.encode(), kind=_PTR)
+        pointers = (_PTR * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
+        grid = -(-size[1] // _BLOCK[1]), -(-size[0] // _BLOCK[0]), 1
+        _driver().call("cuLaunchKernel", function, *grid, *_BLOCK[::-1], 1, 0, stream.handle, pointers, None)
+
+    def close(self) -> None:
+        """Free the code; closing twice is harmless."""
+        if self._handle:
+            handle, self._handle = self._handle, 0
+            _driver().call("cuModuleUnload", handle)
 
 
 class PinnedArray:

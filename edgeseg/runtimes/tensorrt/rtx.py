@@ -142,7 +142,7 @@ def _open(
         device=str(device.gpu),
         precision=precision_in_words(settings),
     )
-    return EngineSession(module, device, engine, info)
+    return EngineSession(module, device, engine, info, bundle.manifest.postprocess)
 
 
 def _foreign(bundle: Bundle, version: str) -> str:

@@ -6,8 +6,9 @@ Tensors are addressed by name. Every call of an engine or of the driver is made 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,16 @@ from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import errors_logged, logger_of, package_name, started
 from edgeseg.runtimes.tensorrt.environment import check_environment
+from edgeseg.runtimes.tensorrt.label_kernel import DeviceLogits, LabelKernel
 from edgeseg.runtimes.tensorrt.packages import TARGETS
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
+    from edgeseg.labels import LabelMap
+    from edgeseg.runtimes._base import LabelRequest
     from edgeseg.runtimes.tensorrt import _api as trt
+    from edgeseg.specs import PostprocessSpec
 
 __all__ = ["EngineSession", "graph_file", "load_plan"]
 
@@ -149,9 +154,17 @@ class EngineSession(SessionBase):
         device: The GPU, current in the calling thread.
         engine: A deserialised ``ICudaEngine``.
         info: What runs.
+        postprocess: The recorded postprocessing of the network.
     """
 
-    def __init__(self, module: ModuleType, device: cuda.Device, engine: trt.CudaEngine, info: SessionInfo) -> None:
+    def __init__(
+        self,
+        module: ModuleType,
+        device: cuda.Device,
+        engine: trt.CudaEngine,
+        info: SessionInfo,
+        postprocess: PostprocessSpec,
+    ) -> None:
         self.info = info
         self._device, self._logger = device, logger_of(module)
         self._engine: trt.CudaEngine | None = engine
@@ -164,7 +177,27 @@ class EngineSession(SessionBase):
         self.outputs = tuple(tensor for tensor, mode in tensors if mode == "OUTPUT")
         self._tensors = {tensor.name: _Tensor(tensor) for tensor, _ in tensors}
         self._shape: tuple[int, ...] = ()
+        self._kernel: LabelKernel | None = None
         self._stream = cuda.Stream()
+        try:
+            self._kernel = LabelKernel(postprocess)
+        except EdgesegError as error:
+            note = f"the labels are made on the host, since the GPU's driver does not take the label kernel ({error})"
+            self.info = replace(info, notes=(*info.notes, note))
+        self.labels_on_device = self._kernel is not None
+
+    def _run_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
+        if self._kernel is None:
+            return super()._run_labels(image, wanted)
+        with self._device.current():
+            self._load(image)
+            self._execute()
+            tensor = self._tensors["logits"]
+            logits = DeviceLogits(tensor.on_device(), tensor.shape, tensor.info.dtype)
+            return [
+                self._kernel.labels(logits, index, size, region, self._stream)
+                for index, (size, region) in enumerate(wanted)
+            ]
 
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
         with self._device.current():
@@ -247,6 +280,8 @@ class EngineSession(SessionBase):
     def _free(self) -> None:
         with self._device.current(), ExitStack() as frees:  # all of them, whatever one says
             frees.callback(self._stream.close)
+            if self._kernel is not None:
+                frees.callback(self._kernel.close)
             for tensor in self._tensors.values():
                 frees.callback(tensor.close)
             self._context = None  # before the engine

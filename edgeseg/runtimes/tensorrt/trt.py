@@ -87,7 +87,7 @@ def open_cached(
         precision=precision_in_words(settings),
         notes=(*notes, *cached.notes),
     )
-    return EngineSession(module, device, cached.engine, info)
+    return EngineSession(module, device, cached.engine, info, bundle.manifest.postprocess)
 
 
 def precision_in_words(settings: BuildSettings) -> str:

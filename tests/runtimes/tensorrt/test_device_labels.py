@@ -1,0 +1,176 @@
+"""Labels that are made on the device: the Predictor's are those of ONNX Runtime and the host's postprocessing."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeseg import Predictor
+from edgeseg.bundle import Bundle
+from edgeseg.errors import EdgesegError, InputError, UsageError
+from edgeseg.runtimes import RuntimeOptions, device_labelling, open_session
+from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.session import EngineSession
+from edgeseg.specs import ResizeRule
+from tests.runtimes.bundles import make_tiny_bundle, picture
+from tests.runtimes.fakes import FakeTensorRT
+
+pytestmark = pytest.mark.usefixtures("tensorrt")
+
+BUNDLES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "align_corners": {"align_corners": True},
+    "one logit": {"num_classes": 1, "threshold": 0.5},
+    "300 classes": {"num_classes": 300},
+    "letterbox": {"resize": ResizeRule("letterbox", pad_value=(114, 114, 114))},
+}
+
+
+def open_predictor(bundle: Bundle, folder: Path, **settings: Any) -> Predictor:
+    """A Predictor on the fake GPU, with its plans in `folder`."""
+    return Predictor(bundle, "trt", options=RuntimeOptions(cache_dir=str(folder / "plans")), **settings)
+
+
+@pytest.mark.parametrize("output", ["source", "network", (50, 33)])
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_labels_of_any_size_are_made_on_the_device(
+    tmp_path: Path, tensorrt: FakeTensorRT, monkeypatch: pytest.MonkeyPatch, kind: str, output: Any
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"), **BUNDLES[kind])
+    images = [picture(size, seed) for seed, size in enumerate(((32, 48), (70, 50), (7, 90), (70, 50)))]
+    with Predictor(bundle, output=output) as host:
+        wanted = [host(image).labels for image in images]
+    monkeypatch.setattr("edgeseg.predictor.finish.labels_from_logits", None)  # nothing is left for the host
+    with open_predictor(bundle, tmp_path, output=output) as device:
+        got = [device(image).labels for image in images]
+    for one, other in zip(wanted, got, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert len(np.unique(wanted[0])) > 1
+
+
+def test_many_sizes_keep_little_on_the_device(tmp_path: Path, fake_gpu: ctypes.CDLL) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    with Predictor(bundle) as host, open_predictor(bundle, tmp_path) as device:
+        for height in range(20, 40):
+            image = picture((height, 60))
+            np.testing.assert_array_equal(host(image).labels, device(image).labels)
+        held = fake_gpu.fake_live()
+        device(picture((70, 60)))
+        assert fake_gpu.fake_live() == held
+
+
+def test_scores_are_made_on_the_host(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    with Predictor(bundle, scores=True) as host, open_predictor(bundle, tmp_path, scores=True) as device:
+        wanted, got = host(picture((50, 70))), device(picture((50, 70)))
+    np.testing.assert_array_equal(wanted.labels, got.labels)
+    assert wanted.scores is not None
+    np.testing.assert_array_equal(wanted.scores, got.scores)
+
+
+def test_a_driver_that_does_not_take_the_kernel_leaves_the_labels_to_the_host_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    image = picture((50, 70))
+    with Predictor(bundle) as host:
+        wanted = host(image).labels
+    ptx = tmp_path / "labels.ptx"
+    ptx.write_text("of tomorrow")
+    monkeypatch.setattr("edgeseg.runtimes.tensorrt.label_kernel.PTX", ptx)
+    with open_predictor(bundle, tmp_path) as device:
+        assert "labels are made on the host" in device.info.notes[-1]
+        assert "CUDA_ERROR_INVALID_PTX" in device.info.notes[-1]
+        np.testing.assert_array_equal(device(image).labels, wanted)
+
+
+def test_logits_that_are_not_finite_are_refused_as_on_the_host(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    with open_predictor(bundle, tmp_path) as device:
+        device(picture((50, 70)))
+        tensorrt.poison = float("nan")
+        with pytest.raises(UsageError, match="the logits hold NaN or infinity"):
+            device(picture((50, 70)))
+        tensorrt.poison = None
+        device(picture((50, 70)))
+
+
+def test_a_session_that_labels_on_its_device_says_so_and_checks_what_it_gets(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    with open_session(bundle, "ort") as host:  # type: ignore[attr-defined]
+        assert device_labelling(host) is None
+        with pytest.raises(UsageError, match="ort target does not label on its device"):
+            host.device_labels(picture()[None], [((8, 8), None)])
+    session = open_session(bundle, "trt", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
+    assert isinstance(session, EngineSession)
+    assert device_labelling(session) is session
+    with pytest.raises(InputError, match="the graph takes uint8 1x32x48x3"):
+        session.device_labels(picture((8, 8))[None], [((8, 8), None)])
+    with pytest.raises(UsageError, match="must be at least 1"):
+        session.device_labels(picture()[None], [((0, 8), None)])
+    session.close()
+
+
+def test_any_call_may_fail_and_nothing_is_left(tmp_path: Path, fake_gpu: ctypes.CDLL) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+
+    def work() -> None:
+        with open_predictor(bundle, tmp_path) as device:
+            device(picture((50, 70)))
+            device(picture((20, 30)))
+
+    work()
+    before = fake_gpu.fake_calls()
+    work()
+    calls = fake_gpu.fake_calls() - before
+    told = 0
+    for nth in range(1, calls + 1):
+        fake_gpu.fake_fail(nth, 700)
+        error = said_by(work)
+        fake_gpu.fake_fail(0, 0)
+        told += error != ""
+        assert "\n" not in error
+        if "cuCtxPushCurrent" in error:  # a context that cannot be entered is gone, and its memory with it
+            fake_gpu.fake_forget()
+        assert (fake_gpu.fake_current(), fake_gpu.fake_live()) == (0, 0), nth
+    assert told >= calls - 1  # a kernel that does not load is a note
+
+
+def said_by(work: Callable[[], None]) -> str:
+    """What an error of `work` says; empty where it does its work."""
+    try:
+        work()
+    except EdgesegError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_labels_as_the_host_does(real_gpu: cuda.GpuInfo) -> None:
+    """The kernel alone, on logits that the host puts there; it needs no TensorRT."""
+    from edgeseg.postprocess import labels_from_logits
+    from edgeseg.runtimes.tensorrt.label_kernel import DeviceLogits, LabelKernel
+    from edgeseg.specs import PostprocessSpec
+
+    generator = np.random.default_rng(0)
+    with cuda.open_device(str(real_gpu.ordinal)).current():
+        stream = cuda.Stream()
+        for dtype in ("float32", "float16"):
+            for classes, align_corners in ((19, False), (1, True), (300, False)):
+                logits = generator.normal(size=(1, classes, 32, 64)).astype(dtype)
+                memory = cuda.Buffer(logits.nbytes)
+                memory.write(logits, stream)
+                postprocess = PostprocessSpec(align_corners)
+                kernel = LabelKernel(postprocess)
+                got = kernel.labels(DeviceLogits(memory, logits.shape, dtype), 0, (200, 333), None, stream)
+                wanted = labels_from_logits(logits[0], (200, 333), postprocess=postprocess)
+                np.testing.assert_array_equal(got, wanted)
+                kernel.close()
+                memory.close()
+        stream.close()
