@@ -1,7 +1,8 @@
 """How long functions and files of the package are, and how many parameters functions take.
 
 A function's lines are those from ``def`` to its end without its docstring. Parameters are counted without ``self``,
-``cls``, ``*args`` and ``**kwargs``; a command line's commands may take more, since each parameter is an option there.
+``cls``, ``*args`` and ``**kwargs``. A command may take more, and the lines of its parameters do not count, since
+each is an option of the command line.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _functions(tree: ast.AST, prefix: str) -> Iterator[Function]:
     for node in ast.iter_child_nodes(tree):
         name = f"{prefix}{node.name}" if isinstance(node, Definition | ast.ClassDef) else ""
         if isinstance(node, Definition):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _docstring_lines(node)
+            start = node.body[0].lineno - 1 if name in COMMANDS else node.lineno
+            lines = (node.end_lineno or node.lineno) - start + 1 - _docstring_lines(node)
             yield Function(name, lines, 0 if name in COMMANDS else _parameters(node))
         yield from _functions(node, f"{name}." if name else prefix)
 
@@ -121,3 +123,5 @@ class A:
     assert list(_functions(ast.parse(source), "x.py:")) == [Function("x.py:A.f", 4, 3), Function("x.py:A.f.g", 2, 0)]
     assert [each.parameters for each in _functions(ast.parse("def export(a, b): ..."), "cli/export.py:")] == [0]
     assert [each.parameters for each in _functions(ast.parse("def export(a, b): ..."), "cli/models.py:")] == [2]
+    assert [each.lines for each in _functions(ast.parse("def export(\n  a,\n  b\n):\n  ..."), "cli/export.py:")] == [2]
+    assert [each.lines for each in _functions(ast.parse("def export(\n  a,\n  b\n):\n  ..."), "cli/models.py:")] == [5]
