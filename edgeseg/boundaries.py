@@ -73,7 +73,7 @@ class BoundaryMatrix:
         Args:
             labels_true: uint8 or uint16 (H, W).
             labels_pred: uint8 or uint16 (H, W).
-            ignore: Label of void in `labels_true`.
+            ignore: Label of void in `labels_true`. Where it is one of the classes, that class is not scored.
 
         Raises:
             InputError: Sizes differ, or not uint8 or uint16.
@@ -82,7 +82,8 @@ class BoundaryMatrix:
         kind = np.uint8 if self.num_classes <= _NARROW else np.uint16
         true, pred = (np.minimum(labels, self.num_classes).astype(kind) for labels in (labels_true, labels_pred))
         if ignore is not None:
-            true[labels_true == ignore] = pred[labels_true == ignore] = self.num_classes
+            void = labels_true == ignore
+            true[void] = pred[void | (labels_pred == ignore)] = self.num_classes
         width = boundary_width(*_size(true), self.part)
         near_true, near_pred = _near_outlines(true, width), _near_outlines(pred, width)
         hits = self._count(true[near_true & near_pred & (true == pred)])

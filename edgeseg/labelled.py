@@ -167,11 +167,14 @@ class LabelledPictures:
         if not together:
             inside = labels.resolve()
             pictures = [file for file in pictures if inside not in file.resolve().parents] or pictures
-        pairs = [
-            (file, labels / file.relative_to(images).parent / f"{file.stem}{self.label_suffix}") for file in pictures
-        ]
+        pairs = [(file, self._label_map(labels / file.relative_to(images).parent, file.stem)) for file in pictures]
         maps = {labelled for picture, labelled in pairs if labelled != picture} if together else set()
         return [pair for pair in pairs if pair[0] not in maps]
+
+    def _label_map(self, folder: Path, stem: str) -> Path:
+        """Name a label map; cameras and old programs write the suffix in capitals."""
+        ways = [folder / f"{stem}{suffix}" for suffix in (self.label_suffix, self.label_suffix.upper())]
+        return next((file for file in ways if file.is_file()), ways[0])
 
     def reader(self, names: Sequence[str], palette: Sequence[Color]) -> LabelReader:
         """Make what reads the label maps as classes of a network.

@@ -39,7 +39,8 @@ def naive(pairs: list[tuple[U8, U8]], classes: int, ignore: int | None, part: fl
             kept = np.ones(true.shape, bool) if ignore is None else true != ignore
             width = max(1, round(part * math.hypot(*true.shape)))
             a, b = (_boundary((each == c) & kept, width) for each in (true, pred))
-            hits, union = hits + int((a & b).sum()), union + int((a | b).sum())
+            if c != ignore:
+                hits, union = hits + int((a & b).sum()), union + int((a | b).sum())
         found.append(hits / union if union else math.nan)
     return found
 
@@ -97,6 +98,13 @@ def test_void_is_taken_out_of_both_maps() -> None:
     assert matrix.iou[0] == 1.0
     assert math.isnan(matrix.iou[1])
     assert matrix.miou == 1.0
+
+
+def test_void_among_the_classes_is_not_scored() -> None:
+    matrix = BoundaryMatrix(3)
+    matrix.update(labels((0, 0, 1, 2)), labels((1, 0, 0, 2)), 0)
+    assert math.isnan(matrix.iou[0])
+    assert matrix.iou[1:].tolist() == [0.0, 1.0]
 
 
 def test_nothing_but_void_gives_nan() -> None:

@@ -511,6 +511,12 @@ def test_label_maps_may_lie_beside_their_pictures(suffix: str, bundle: Bundle, t
     assert (found.images, found.failures, found.matrix.pixel_accuracy) == (2, (), 1.0)
 
 
+def test_a_suffix_in_capitals_is_the_same(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    (tmp_path / "labels" / "1.png").rename(tmp_path / "labels" / "1.PNG")
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert (found.images, found.failures, found.matrix.pixel_accuracy) == (3, (), 1.0)
+
+
 def test_two_pictures_of_one_label_map_are_both_failures(
     bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:

@@ -138,7 +138,9 @@ def _about_intervals(images: int) -> str:
     from edgeseg.intervals import FEWEST, RESAMPLES, SHARE
 
     if images < FEWEST:
-        return f"no intervals: {images} pictures are too few to resample, {FEWEST} are enough"
+        return (
+            f"no intervals: resampling needs {FEWEST} pictures, and {images} {'was' if images == 1 else 'were'} scored"
+        )
     return f"in brackets: the range of {100 * SHARE:.0f} % of {RESAMPLES} resamplings of the pictures"
 
 
