@@ -1,7 +1,6 @@
 """Scores against the programs that publish them: torchmetrics, and Cityscapes' own evaluation.
 
-Neither is installed with edgeseg; a test is skipped where its program is missing. docs/evaluation.md says which
-versions agreed.
+A test is skipped where its program is missing; docs/evaluation.md says which versions agreed.
 """
 
 from __future__ import annotations
