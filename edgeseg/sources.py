@@ -296,7 +296,7 @@ def open_source(
         return _open_stream(text)
     path = Path(spec) if isinstance(spec, Path) else Path(text).expanduser()
     if path.is_dir():
-        return _Images("folder", str(path), list_images(path, recursive=recursive), reading)
+        return _Images("folder", str(path), list_images(path, recursive=recursive, deeper="--recursive"), reading)
     return _open_file(path, reading)
 
 
@@ -320,12 +320,13 @@ def _shown(path: Path) -> str:
     return re.sub(r"^(?![A-Za-z]:[\\/])[^@]*:.*@", "", without_credentials(str(path)))
 
 
-def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+def list_images(folder: Path, *, recursive: bool = False, deeper: str = "") -> list[Path]:
     """List the image files of a folder, by suffix, in natural order, without hidden ones.
 
     Args:
         folder: An existing folder.
         recursive: Also list those of its subfolders (links to folders are not followed).
+        deeper: Name of the caller's option that searches subfolders, for the message; empty where it has none.
 
     Raises:
         InputError: No images, or a folder that cannot be read.
@@ -344,8 +345,8 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
         wanted = (name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
         images.extend(Path(root, name) for name in wanted)
     if not images:
-        deeper = "" if recursive else ", or search its subfolders too (--recursive)"
-        raise InputError(f"folder '{folder}' holds no images; put .jpg or .png files there{deeper}")
+        more = f", or search its subfolders too ({deeper})" if deeper and not recursive else ""
+        raise InputError(f"folder '{folder}' holds no images; put .jpg or .png files there{more}")
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 

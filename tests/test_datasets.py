@@ -21,6 +21,8 @@ from tests.runtimes.bundles import make_tiny_bundle, picture
 
 SIZE = (40, 60)
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+# COCO has no category 12, 26, 29, 30, 45, 66, 68, 69, 71, 83 and 91; a label map holds the category less one.
+STUFF = tuple(k - 1 for k in range(1, 183) if k not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91))
 
 
 def _put(file: Path, image: NDArray[Any]) -> None:
@@ -70,6 +72,35 @@ class _Stored:
         colors = np.array([*label_set("camvid", 11).palette, (0, 0, 0)], np.uint8)[classes]
         _put(self.root / "LabeledApproved_full" / f"{stem}_L.png", colors)
 
+    def _coarse(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "leftImg8bit" / "val" / "ulm" / f"{stem}_leftImg8bit.png", image)
+        ids = np.array([*IDS, 3], np.uint8)[classes]
+        _put(self.root / "gtCoarse" / "val" / "ulm" / f"{stem}_gtCoarse_labelIds.png", ids)
+
+    def _voc_augmented(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "JPEGImages" / f"{stem}.jpg", image)
+        _put(self.root / "SegmentationClassAug" / f"{stem}.png", classes.astype(np.uint8))
+        listing = self.root / "ImageSets" / "Segmentation" / "val.txt"
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text(f"{listing.read_text() if listing.exists() else ''}{stem}\n", encoding="utf-8")
+
+    def _camvid_train(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "CamVid" / "train" / f"{stem}.png", image)
+        _put(self.root / "CamVid" / "trainannot" / f"{stem}.png", np.where(classes < 0, 11, classes).astype(np.uint8))
+
+    def _stuff(
+        self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64], labels: str = "annotations"
+    ) -> None:
+        _put(self.root / "images" / "val2017" / f"{stem}.png", image)
+        _put(self.root / labels / "val2017" / f"{stem}.png", np.array([*STUFF, 255], np.uint8)[classes])
+
+    def _stuff_maps(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        self._stuff(stem, image, classes, "stuffthingmaps")
+
+    def _stuff_train(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        self._stuff(stem, image, classes)
+        _put(self.root / "annotations" / "val2017" / f"{stem}_labelTrainIds.png", classes.astype(np.uint8))
+
     def _binary(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
         _put(self.root / "images" / f"{stem}.png", image)
         _put(self.root / "masks" / f"{stem}.png", (classes % 2 * 255).astype(np.uint8))
@@ -91,6 +122,11 @@ def _bundle(folder: Path, classes: int) -> Bundle:
         ("camvid", "camvid", 12),
         ("camvid_colors", "camvid", 11),
         ("binary", "binary", 2),
+        ("coarse", "cityscapes", 19),
+        ("camvid_train", "camvid", 11),
+        ("stuff", "coco-stuff", 171),
+        ("stuff_maps", "coco-stuff", 171),
+        ("stuff_train", "coco-stuff", 171),
     ],
 )
 def test_a_data_set_scores_as_numpy_does(stored: str, name: str, outputs: int, tmp_path: Path) -> None:
@@ -110,6 +146,70 @@ def test_a_data_set_scores_as_numpy_does(stored: str, name: str, outputs: int, t
     assert (scores.images, scores.failures, len(scores.names)) == (3, (), count)
     assert np.array_equal(scores.matrix.counts[:, :count], counts[:, :count])
     assert np.array_equal(scores.matrix.counts[:, count], counts[:, count:].sum(axis=1))
+
+
+def test_coco_stuff_has_80_things_and_91_stuff_classes(tmp_path: Path) -> None:
+    assert (len(STUFF), sum(value < 91 for value in STUFF)) == (171, 80)
+    _put(tmp_path / "a.png", np.array([[0, 10, 12, 181, 255]], np.uint8))
+    (labels,) = read_label_file(tmp_path / "a.png", DATASETS["coco-stuff"].layouts[1].rules).labels.tolist()
+    assert labels == [0, 10, 11, 170, VOID]
+    _put(tmp_path / "b.png", np.array([[11, 182]], np.uint8))
+    assert read_label_file(tmp_path / "b.png", DATASETS["coco-stuff"].layouts[1].rules).outside(171).tolist() == [
+        11,
+        182,
+    ]
+
+
+def test_voc_is_read_from_the_augmented_label_maps_where_there_are_no_others(tmp_path: Path) -> None:
+    stored, classes = _Stored("voc_augmented", tmp_path), np.full(SIZE, 3)
+    stored.put(0, picture(SIZE), np.where(np.arange(60) < 9, -1, classes))
+    layout, ((_, labels),) = dataset("voc").open(tmp_path)
+    read = read_label_file(labels, layout.rules)
+    assert labels.parent.name == "SegmentationClassAug"
+    assert np.unique(read.labels).tolist() == [3, VOID]
+
+
+@pytest.mark.parametrize(
+    ("stored", "name", "note"),
+    [
+        ("coarse", "cityscapes", "gtCoarse is scored, whose outlines are rough"),
+        ("camvid_train", "camvid", "the train part is scored"),
+        ("camvid", "camvid", ""),
+    ],
+)
+def test_what_is_scored_in_place_of_the_usual_is_told(stored: str, name: str, note: str, tmp_path: Path) -> None:
+    classes = DATASETS[name].classes
+    _Stored(stored, tmp_path / "root").put(0, picture(SIZE), np.zeros(SIZE, np.int64))
+    found = evaluate_bundle(_bundle(tmp_path, classes), LabelledPictures.from_dataset(name, tmp_path / "root"))
+    told = [each for each in found.notes if each.startswith("there is no")]
+    assert len(told) == bool(note)
+    assert all(each.endswith(note) for each in told)
+
+
+def test_fine_label_maps_go_before_coarse_ones_and_coloured_ones_are_passed_over(tmp_path: Path) -> None:
+    for stored in ("coarse", "cityscapes"):
+        _Stored(stored, tmp_path).put(0, picture(SIZE), np.zeros(SIZE, np.int64))
+    _put(tmp_path / "gtFine" / "val" / "ulm" / "p0_gtFine_color.png", np.zeros((*SIZE, 3), np.uint8))
+    layout, ((_, labels),) = dataset("cityscapes").open(tmp_path)
+    assert (labels.name, layout.note) == ("p0_gtFine_labelIds.png", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "why"),
+    [
+        ("cityscapes", "leftImg8bit/test/bonn/a_leftImg8bit.png", "test part is published without labels"),
+        ("cityscapes", "leftImg8bit/train/ulm/a_leftImg8bit.png", "only its train part is there"),
+        ("voc", "VOC2012/ImageSets/Segmentation/test.txt", "test part is published without labels"),
+        ("ade20k", "ADE20K_2021_17_01/images/ADE/validation/a.jpg", "the full ADE20K"),
+        ("coco-stuff", "annotations/COCO_train2014_000000000077.mat", r"COCO-Stuff 10k \(\.mat files\) is not read"),
+        ("coco-stuff", "readme.txt", "expected images/val2017"),
+    ],
+)
+def test_forms_that_cannot_be_scored_say_why(name: str, file: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("")
+    with pytest.raises(InputError, match=rf"no {name} data set to score at .*{why}"):
+        dataset(name).open(tmp_path)
 
 
 def test_camvid_merges_its_32_colours(tmp_path: Path) -> None:
@@ -162,6 +262,11 @@ def test_what_is_no_data_set_is_said(tmp_path: Path) -> None:
         ("d/leftImg8bit/val/ulm", "d/gtFine/val/ulm", "--dataset cityscapes 'd'"),
         ("d/images/validation", "d/annotations/validation", "--dataset ade20k 'd'"),
         ("VOC2012/JPEGImages", "VOC2012/SegmentationClass", "--dataset voc 'VOC2012'"),
+        ("d/images/val2017", "d/stuffthingmaps/val2017", "--dataset coco-stuff 'd'"),
+        ("d/val2017", "d/stuffthingmaps/val2017", "--dataset coco-stuff 'd'"),
+        ("d/701_StillsRaw_full", "d/LabeledApproved_full", "--dataset camvid 'd'"),
+        ("d/test", "d/testannot", "--dataset camvid 'd'"),
+        ("d/leftImg8bit/val", "d/gtCoarse/val", "--dataset cityscapes 'd'"),
         ("d/images", "d/labels", ""),
         ("d/leftImg8bit/val", "d/labels", ""),
     ],
@@ -177,6 +282,7 @@ def test_folders_are_recognised(images: str, labels: str, advice: str) -> None:
     [
         ([23, 26], 19, "Cityscapes label ids"),
         ([24, 33], 20, "Cityscapes label ids"),
+        ([171, 181], 171, "COCO-Stuff label ids"),
         ([150], 150, "--dataset ade20k ROOT"),
         ([4], 4, "use --reduce-zero-label"),
         ([19], 19, "use --reduce-zero-label"),
@@ -189,3 +295,6 @@ def test_folders_are_recognised(images: str, labels: str, advice: str) -> None:
 )
 def test_values_are_explained(outside: list[int], classes: int, advice: str) -> None:
     assert advice in explain_values(outside, classes)
+    calibration = explain_values(outside, classes, flags="--calib-")
+    assert advice.replace("--", "--calib-") in calibration
+    assert calibration.count("--") == calibration.count("--calib-")

@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgeseg.boundaries import BoundaryMatrix
 from edgeseg.bundle import Bundle
 from edgeseg.errors import InputError, UsageError
 from edgeseg.evaluation import LabelledPictures, evaluate_bundle, read_labels
+from edgeseg.intervals import FEWEST, PictureCounts
+from edgeseg.labelled import OWN_SIZE, check_sizes
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.predictor import Predictor
+from edgeseg.specs import ResizeRule
 from tests.runtimes.bundles import make_tiny_bundle, picture
 
 SIZE = (40, 60)
@@ -127,7 +131,7 @@ def test_wrong_pairs(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_pat
     found = evaluate_bundle(bundle, LabelledPictures(images, labels))
     assert (found.images, int(found.matrix.counts.sum())) == (1, SIZE[0] * SIZE[1])
     size, lacking = (reason for _, reason in found.failures)
-    assert re.search(r"label map '.*1\.png': label maps of 3x3 and 40x60", size)
+    assert re.search(r"label map '.*1\.png' is 3x3, its picture 40x60; their aspect ratios must agree", size)
     assert re.search(r"cannot read label map '.*2\.png': no such file", lacking)
     for file in labels.iterdir():
         file.unlink()
@@ -319,8 +323,219 @@ def test_ids_above_the_classes_end_the_evaluation(tmp_path: Path) -> None:
         ({"positive_label": 255, "reduce_zero_label": True}, "positive_label and reduce_zero_label each say"),
         ({"positive_label": 255, "ignore": 255}, "255 cannot be void"),
         ({"dataset": "voc", "label_suffix": "_L.png"}, "data set voc says itself"),
+        ({"dataset": "voc", "recursive": True}, "data set voc says itself"),
     ],
 )
 def test_options_that_cancel_one_another(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         _data(tmp_path, **options)
+
+
+def test_every_figure_is_that_of_its_own_count(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    truths, boundaries, matrix = _noisy(predicted), BoundaryMatrix(4), ConfusionMatrix(4)
+    for index, (truth, labels) in enumerate(zip(truths, predicted, strict=True)):
+        truth[:4] = 255
+        _write(tmp_path, index, truth)
+        boundaries.update(truth, labels, 255)
+        matrix.update(truth, labels, 255)
+    found = evaluate_bundle(bundle, _data(tmp_path, ignore=255))
+    scores = found.scores()
+    assert scores["void ignored"]["boundary IoU"] == boundaries.miou
+    assert scores["void ignored"]["frequency-weighted IoU"] == matrix.frequency_weighted_iou
+    assert "boundary IoU" not in scores["predictions on void count as errors"]
+    assert [row["boundary_iou"] for row in found.rows()] == boundaries.iou.tolist()
+    assert found.intervals() == {}
+    assert found.to_json()["intervals"] == {"share": 0.95, "resamples": 1000, "fewest": 10, "scores": None}
+
+
+def test_enough_pictures_have_intervals_in_both_readings(bundle: Bundle, tmp_path: Path) -> None:
+    counts = PictureCounts()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    with Predictor(bundle) as predictor:
+        for index in range(FEWEST):
+            image = picture(SIZE, index)
+            cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), image[..., ::-1])
+            labels = predictor(image).labels
+            (truth,) = _noisy([labels])
+            truth[: index + 1] = 255
+            _write(tmp_path, index, truth)
+            matrix = ConfusionMatrix(4)
+            matrix.update(truth, labels, 255)
+            counts.add(matrix)
+    found = evaluate_bundle(bundle, _data(tmp_path, ignore=255))
+    assert found.intervals() == {
+        "void ignored": counts.intervals(),
+        "predictions on void count as errors": counts.intervals(count_void_as_error=True),
+    }
+    low, high = found.to_json()["intervals"]["scores"]["void ignored"]["mIoU"]
+    assert low < found.matrix.miou < high
+
+
+def test_absent_classes_are_counted(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    there = set(np.unique(np.stack(predicted)).tolist())
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert found.absent == found.to_json()["absent_classes"] == 4 - len(there)
+    assert found.scores()["void ignored"]["mIoU"] == 1.0
+
+
+def test_nothing_but_void_has_no_scores(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    for index in range(3):
+        _write(tmp_path, index, np.full(SIZE, 255, np.uint8))
+    found = evaluate_bundle(bundle, _data(tmp_path, ignore=255))
+    assert found.absent == 4
+    assert set(found.to_json()["scores"]["void ignored"].values()) == {None}
+
+
+@pytest.mark.parametrize("resize", [ResizeRule(), ResizeRule("letterbox")])
+@pytest.mark.parametrize("size", [(20, 30), (80, 120), (13, 20)])
+def test_a_picture_is_scored_at_the_size_of_its_label_map(
+    size: tuple[int, int], resize: ResizeRule, tmp_path: Path
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, resize=resize)
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    image = picture(SIZE)
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), image[..., ::-1])
+    with Predictor(bundle, output=size) as predictor:
+        expected = predictor(image).labels
+    _write(tmp_path, 0, expected)
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert found.matrix.counts.sum() == size[0] * size[1]
+    assert found.matrix.pixel_accuracy == 1.0
+    assert found.notes == (f"{OWN_SIZE} (1 label map)",)
+
+
+@pytest.mark.parametrize(
+    ("labels", "picture_size", "fits"),
+    [
+        ((375, 500), (375, 500), True),
+        ((187, 250), (375, 500), True),
+        ((188, 250), (375, 500), True),
+        ((49, 99), (101, 200), True),
+        ((1024, 2048), (512, 1024), True),
+        ((40, 60), (60, 40), False),
+        ((3, 3), (40, 60), False),
+        ((10, 60), (40, 60), False),
+        ((1024, 2000), (1024, 2048), False),
+        ((512, 512), (1024, 2048), False),
+    ],
+)
+def test_label_maps_of_another_shape_are_no_label_maps_of_the_picture(
+    labels: tuple[int, int], picture_size: tuple[int, int], fits: bool
+) -> None:
+    if fits:
+        assert check_sizes(Path("a.png"), labels, picture_size) == ((OWN_SIZE,) if labels != picture_size else ())
+        return
+    with pytest.raises(InputError, match="their aspect ratios must agree"):
+        check_sizes(Path("a.png"), labels, picture_size)
+
+
+def test_a_size_that_the_network_does_not_take_is_that_pictures_failure(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, resize=ResizeRule("none"))
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for index, size in enumerate(((32, 48), (40, 60))):
+        cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), picture(size))
+        _write(tmp_path, index, np.zeros(size, np.uint8))
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    ((name, reason),) = found.failures
+    assert (found.images, Path(name).name) == (1, "1.png")
+    assert "the picture is 40x60" in reason
+
+
+@pytest.fixture
+def nested(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> Path:
+    """The pictures in subfolders: ``0`` in a, ``0`` again in b/c, ``2`` in none; the same stem with other labels."""
+    for name in ("images", "labels"):
+        root = tmp_path / name
+        for folder in ("a", "b/c"):
+            (root / folder).mkdir(parents=True)
+        (root / "0.png").rename(root / "a" / "0.png")
+        (root / "1.png").rename(root / "b" / "c" / "0.png")
+    return tmp_path
+
+
+def test_subfolders_are_paired_with_the_same_subfolders(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], nested: Path
+) -> None:
+    found = evaluate_bundle(bundle, _data(nested, recursive=True))
+    assert (found.images, found.failures) == (3, ())
+    assert found.matrix.pixel_accuracy == 1.0
+    assert evaluate_bundle(bundle, _data(nested)).images == 1
+    pairs = _data(nested, recursive=True).pairs()
+    assert [picture.relative_to(nested / "images").as_posix() for picture, _ in pairs] == [
+        "2.png",
+        "a/0.png",
+        "b/c/0.png",
+    ]
+
+
+def test_a_label_map_in_another_subfolder_is_missing(bundle: Bundle, nested: Path) -> None:
+    (nested / "labels" / "b" / "c" / "0.png").rename(nested / "labels" / "b" / "0.png")
+    ((name, reason),) = evaluate_bundle(bundle, _data(nested, recursive=True)).failures
+    assert name.endswith("b/c/0.png")
+    assert "no such file" in reason
+
+
+def test_folders_of_folders_advise_the_option_that_takes_them(nested: Path) -> None:
+    (nested / "images" / "2.png").unlink()
+    with pytest.raises(InputError, match=r"holds folders and no images; take their pictures with --recursive, or use"):
+        _data(nested).pairs()
+    with pytest.raises(InputError, match="take their pictures with --calib-recursive, or use --calib-dataset"):
+        _data(nested, flags="--calib-").pairs()
+
+
+def test_label_maps_inside_the_folder_of_pictures_are_no_pictures(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    (tmp_path / "labels").rename(tmp_path / "images" / "labels")
+    data = LabelledPictures(tmp_path / "images", tmp_path / "images" / "labels", recursive=True)
+    found = evaluate_bundle(bundle, data)
+    assert (found.images, found.failures, found.matrix.pixel_accuracy) == (3, (), 1.0)
+
+
+@pytest.mark.parametrize("suffix", [".png", "_gt.png"])
+def test_label_maps_may_lie_beside_their_pictures(suffix: str, bundle: Bundle, tmp_path: Path) -> None:
+    end = ".bmp" if suffix == ".png" else ".png"
+    with Predictor(bundle) as predictor:
+        for index in range(2):
+            file = tmp_path / "both" / f"{index}{end}"
+            file.parent.mkdir(exist_ok=True)
+            cv2.imwrite(str(file), picture(SIZE, index)[..., ::-1])
+            cv2.imwrite(str(tmp_path / "both" / f"{index}{suffix}"), predictor(file).labels)
+    both = tmp_path / "both"
+    found = evaluate_bundle(bundle, LabelledPictures(both, both, label_suffix=suffix))
+    assert (found.images, found.failures, found.matrix.pixel_accuracy) == (2, (), 1.0)
+
+
+def test_a_suffix_in_capitals_is_the_same(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    (tmp_path / "labels" / "1.png").rename(tmp_path / "labels" / "1.PNG")
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert (found.images, found.failures, found.matrix.pixel_accuracy) == (3, (), 1.0)
+
+
+def test_two_pictures_of_one_label_map_are_both_failures(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "images" / "1.bmp"), picture(SIZE, 7)[..., ::-1])
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert found.images == 2
+    assert sorted(Path(name).name for name, _ in found.failures) == ["1.bmp", "1.png"]
+    assert all("another of the same stem" in reason for _, reason in found.failures)
+
+
+def test_low_coco_stuff_ids_are_noticed(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, num_classes=171)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0.png"), picture(SIZE)[..., ::-1])
+    gaps = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
+    ids = np.array([value for value in range(182) if value not in gaps], np.uint8)
+    with Predictor(bundle) as predictor:
+        stored = ids[predictor(picture(SIZE)).labels]
+    _write(tmp_path, 0, np.where(stored > 170, 0, stored).astype(np.uint8))
+    (note,) = evaluate_bundle(bundle, _data(tmp_path)).notes
+    assert note.startswith("the labels agree better when read as COCO-Stuff label ids")

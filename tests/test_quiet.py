@@ -281,3 +281,15 @@ def test_what_was_imported_before_stays(monkeypatch: pytest.MonkeyPatch) -> None
     switch_off_telemetry()
     assert sys.modules["openvino_telemetry"] is os
     assert str(telemetry()[2]) == "openvino on (openvino_telemetry was imported before edgeseg)"
+
+
+@pytest.mark.parametrize(("own", "kept"), [(None, "2"), ("1", "1")])
+def test_lines_of_native_code_are_hushed_unless_the_user_wants_them(
+    own: str | None, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HWLOC_HIDE_ERRORS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("HWLOC_HIDE_ERRORS", own)
+    _quiet.hush()
+    assert os.environ["HWLOC_HIDE_ERRORS"] == kept
+    monkeypatch.setenv("HWLOC_HIDE_ERRORS", kept)

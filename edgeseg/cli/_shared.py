@@ -64,6 +64,12 @@ def plain_console(**options: Any) -> Console:
     class PlainConsole(Console):
         """Strings are cleaned before they are laid out, everything else before it is written."""
 
+        def on_broken_pipe(self) -> None:
+            """Let results end the command, since their reader has gone; go on without progress and notices."""
+            if not self.stderr:
+                raise BrokenPipeError
+            self.quiet = True
+
         def render_str(self, text: str, **how: Any) -> Text:
             return super().render_str(printable(text), **how)
 
@@ -91,7 +97,8 @@ def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
 @contextlib.contextmanager
 def results_alone_on_stdout() -> Iterator[None]:
     """Send what libraries of C++ print meanwhile to standard error: standard output is for results, such as JSON."""
-    sys.stdout.flush()
+    if sys.stdout is not None:  # closed before the start
+        sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
     try:

@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgeseg.cli._shared import console, errors, print_json, table
+from edgeseg.cli.label_options import label_option, labelled_pictures
 from edgeseg.cli.options import BundleFolder, Device, Json, MaxPixels, Network, Strict, Threads
 from edgeseg.decoding import MAX_PIXELS
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.evaluation import Evaluation
+    from edgeseg.labelled import LabelledPictures
 
 __all__ = ["evaluate"]
 
 
 _Images = Annotated[Path | None, typer.Option(help="Folder of pictures.", show_default=False)]
-_Labels = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of label maps, same stem: PNG with class indices, a colour table, or the classes' colours.",
-        show_default=False,
-    ),
-]
-_Dataset = Annotated[
-    tuple[str, Path] | None,
-    typer.Option(
-        "--dataset",
-        metavar="NAME ROOT",
-        help="A data set as downloaded, instead of two folders: cityscapes, ade20k, voc, camvid or binary.",
-        show_default=False,
-    ),
-]
-_ReduceZeroLabel = Annotated[
-    bool, typer.Option("--reduce-zero-label", help="Label 0 is void and k + 1 means class k, as in ADE20K.")
-]
-_LabelMap = Annotated[
-    Path | None, typer.Option("--label-map", help="JSON or CSV: label value or #RRGGBB to class or void.")
-]
-_LabelSuffix = Annotated[str, typer.Option("--label-suffix", help="End of label maps' names after the stem.")]
+_Labels = Annotated[Path | None, label_option("labels", show_default=False)]
+_Dataset = Annotated[tuple[str, Path] | None, label_option("dataset", metavar="NAME ROOT", show_default=False)]
+_ReduceZeroLabel = Annotated[bool, label_option("reduce_zero_label")]
+_LabelMap = Annotated[Path | None, label_option("label_map")]
+_LabelSuffix = Annotated[str, label_option("label_suffix")]
+_Recursive = Annotated[bool, label_option("recursive")]
+_Ignore = Annotated[int | None, label_option("ignore", min=0, max=65535)]
+_PositiveLabel = Annotated[int | None, label_option("positive_label", min=0, max=65535)]
 _Target = Annotated[str, typer.Option("--target", "-t", help="Where to run.")]
-_Ignore = Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of void pixels.")]
-_PositiveLabel = Annotated[int | None, typer.Option(min=0, max=65535, help="Label value of class 1, such as 255.")]
 _Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N pictures.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -53,9 +40,14 @@ def evaluate(
     bundle: BundleFolder,
     images: _Images = None,
     labels: _Labels = None,
-    target: _Target = "ort",
+    dataset: _Dataset = None,
+    recursive: _Recursive = False,
     ignore: _Ignore = None,
     positive_label: _PositiveLabel = None,
+    reduce_zero_label: _ReduceZeroLabel = False,
+    label_map: _LabelMap = None,
+    label_suffix: _LabelSuffix = ".png",
+    target: _Target = "ort",
     threads: Threads = None,
     device: Device = None,
     network: Network = None,
@@ -64,29 +56,11 @@ def evaluate(
     strict: Strict = False,
     as_json: Json = False,
     quiet: _Quiet = False,
-    dataset: _Dataset = None,
-    reduce_zero_label: _ReduceZeroLabel = False,
-    label_map: _LabelMap = None,
-    label_suffix: _LabelSuffix = ".png",
 ) -> None:
-    """Score a bundle: mIoU, class accuracy and pixel accuracy, with void ignored and with void counted as an error."""
+    """Score a bundle: IoU (mean, weighted, of boundaries) and accuracy, void ignored and counted as an error."""
     from edgeseg.errors import PartialFailureError
-    from edgeseg.evaluation import LabelledPictures, evaluate_bundle
-    from edgeseg.runtimes import RuntimeOptions
 
-    images, labels, name = _places(images, labels, dataset)
-    data = LabelledPictures(
-        *(images, labels, ignore, positive_label, limit, max_pixels, strict),
-        *(reduce_zero_label, label_map, label_suffix, name),
-    )
-    options = RuntimeOptions(threads=threads, device=device, network=network)
-    with errors().status("opening") as status:
-
-        def show_progress(done: int, total: int) -> None:
-            if not quiet:
-                status.update(f"{done} of {total} pictures")
-
-        result = evaluate_bundle(bundle, data, target=target, options=options, progress=show_progress)
+    result = _evaluated(dict(locals()))
     if as_json:
         print_json(result.to_json(), indent=2)
     else:
@@ -97,19 +71,30 @@ def evaluate(
         raise PartialFailureError(f"{count} of {total} pictures failed (named above); the others were scored")
 
 
-def _places(
-    images: Path | None, labels: Path | None, dataset: tuple[str, Path] | None
-) -> tuple[Path, Path, str | None]:
-    """Choose between two folders and a data set."""
+def _evaluated(options: Mapping[str, Any]) -> Evaluation:
+    """Evaluate, telling the number of pictures on the terminal."""
+    from edgeseg.evaluation import evaluate_bundle
+    from edgeseg.runtimes import RuntimeOptions
+
+    data = _labelled(options)
+    runtime = RuntimeOptions(threads=options["threads"], device=options["device"], network=options["network"])
+    with errors().status("opening") as status:
+
+        def show_progress(done: int, total: int) -> None:
+            if not options["quiet"]:
+                status.update(f"{done} of {total} pictures")
+
+        target, bundle = options["target"], options["bundle"]
+        return evaluate_bundle(bundle, data, target=target, options=runtime, progress=show_progress)
+
+
+def _labelled(options: Mapping[str, Any]) -> LabelledPictures:
     from edgeseg.errors import UsageError
 
-    if dataset is not None:
-        if images is not None or labels is not None:
-            raise UsageError("--dataset NAME ROOT finds both folders itself; leave --images and --labels out")
-        return dataset[1], dataset[1], dataset[0]
-    if images is None or labels is None:
+    data = labelled_pictures(options["images"], options["labels"], options["dataset"], options)
+    if data is None:
         raise UsageError("give --images and --labels, or --dataset NAME ROOT (edgeseg eval --help)")
-    return images, labels, None
+    return replace(data, **{name: options[name] for name in ("limit", "max_pixels", "strict")})
 
 
 def _print_notes(result: Evaluation) -> None:
@@ -123,14 +108,40 @@ def _print_notes(result: Evaluation) -> None:
 
 
 def _print_scores(result: Evaluation) -> None:
-    listed = table("class", "IoU %", "accuracy %", "pixels", right=("IoU %", "accuracy %", "pixels"))
+    figures = ("IoU %", "boundary IoU %", "accuracy %", "pixels")
+    listed = table("class", *figures, right=figures)
     for row in result.rows():
-        listed.add_row(row["name"], _per_cent(row["iou"]), _per_cent(row["accuracy"]), str(row["pixels"]))
-    console().print(listed)
-    console().print(f"{result.images} pictures on {result.target}, {result.engine}")
+        shares = (_per_cent(row[name]) for name in ("iou", "boundary_iou", "accuracy"))
+        listed.add_row(row["name"], *shares, str(row["pixels"]))
+    screen = console()
+    screen.print(listed)
+    screen.print(f"{result.images} pictures on {result.target}, {result.engine}")
+    if result.absent:
+        screen.print(
+            f"{result.absent} of {len(result.names)} classes are neither labelled nor predicted, and in no mean"
+        )
+    intervals = result.intervals()
     for title, scores in result.scores().items():
-        words = ", ".join(f"{name} {100 * value:.2f} %" for name, value in scores.items())
-        console().print(f"{title}: {words}")
+        around = intervals.get(title, {})
+        words = ", ".join(f"{name} {_share(value, around.get(name))}" for name, value in scores.items())
+        screen.print(f"{title}: {words}", soft_wrap=True)
+    screen.print(_about_intervals(result.images))
+
+
+def _share(value: float, around: tuple[float, float] | None) -> str:
+    """Write a score, and its interval where it has one."""
+    low_high = "" if around is None else f" ({100 * around[0]:.2f} to {100 * around[1]:.2f})"
+    return f"{100 * value:.2f} %{low_high}"
+
+
+def _about_intervals(images: int) -> str:
+    from edgeseg.intervals import FEWEST, RESAMPLES, SHARE
+
+    if images < FEWEST:
+        return (
+            f"no intervals: resampling needs {FEWEST} pictures, and {images} {'was' if images == 1 else 'were'} scored"
+        )
+    return f"in brackets: the range of {100 * SHARE:.0f} % of {RESAMPLES} resamplings of the pictures"
 
 
 def _per_cent(value: Any) -> str:

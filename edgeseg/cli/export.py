@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import errors, optional_size, results_alone_on_stdout
 from edgeseg.cli.export_report import print_json_report, print_report
+from edgeseg.cli.label_options import labelled_pictures
 from edgeseg.export.config import ExportConfig
 from edgeseg.graph.profile import DEFAULT_PROFILE
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.export.report import ExportReport
+    from edgeseg.labelled import LabelledPictures
     from edgeseg.models.source import NetworkSource
 
 __all__ = ["export"]
@@ -57,10 +59,14 @@ def export(
     max_logit_error: option.MaxLogitError = None,
     precision: option.Precision = "fp32",
     calib: option.Calib = None,
+    calib_recursive: option.CalibRecursive = False,
     calib_labels: option.CalibLabels = None,
+    calib_dataset: option.CalibDataset = None,
     calib_ignore: option.CalibIgnore = None,
     calib_positive_label: option.CalibPositiveLabel = None,
     calib_reduce_zero_label: option.CalibReduceZeroLabel = False,
+    calib_label_map: option.CalibLabelMap = None,
+    calib_label_suffix: option.CalibLabelSuffix = ".png",
     max_miou_drop: option.MaxMiouDrop = None,
     force: option.Force = False,
     no_fuse: option.NoFuse = False,
@@ -96,7 +102,16 @@ def _config(options: Mapping[str, Any]) -> ExportConfig:
         given[size] = optional_size(options[size])
     given["fuse"], given["rewrites"] = not options["no_fuse"], not options["no_rewrites"]
     given["parity_images"] = _pictures(options["parity_images"])
+    if (labelled := _labelled(options)) is not None:
+        given |= {"calib": labelled, "calib_recursive": False}
     return ExportConfig(**given)
+
+
+def _labelled(options: Mapping[str, Any]) -> LabelledPictures | None:
+    """The calibration pictures, where they have label maps."""
+    begin = "calib_"
+    values = {name.removeprefix(begin): value for name, value in options.items() if name.startswith(begin)}
+    return labelled_pictures(options["calib"], values["labels"], values["dataset"], values, flags=option.CALIB)
 
 
 def _source(options: Mapping[str, Any]) -> NetworkSource:
@@ -133,7 +148,7 @@ def _tell(status: Any, step: str) -> None:
 
     status.update(escape(one_line(step)))
     if not errors().is_terminal:
-        errors().print(one_line(step))
+        errors().print(one_line(step), soft_wrap=True)
 
 
 def _pictures(path: Path | None) -> tuple[Path, ...]:

@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from edgeseg.cli._shared import console, table, target_names
+from edgeseg.cli.label_options import label_option
 from edgeseg.export.config import option_help
+
+CALIB = "--calib-"
+"""How the options on calibration pictures begin."""
 
 
 def _option(name: str, *flags: str, ending: str = "", **more: Any) -> Any:
@@ -70,10 +74,16 @@ MaxLogitError = Annotated[float | None, _option("max_logit_error", min=0.0)]
 
 Precision = Annotated[str, _option("precision")]
 Calib = Annotated[Path | None, _option("calib")]
-CalibLabels = Annotated[Path | None, _option("calib_labels")]
-CalibIgnore = Annotated[int | None, _option("calib_ignore", min=0, max=65535)]
-CalibPositiveLabel = Annotated[int | None, _option("calib_positive_label", min=0, max=65535)]
-CalibReduceZeroLabel = Annotated[bool, _option("calib_reduce_zero_label", "--calib-reduce-zero-label")]
+CalibRecursive = Annotated[bool, _option("calib_recursive", "--calib-recursive")]
+CalibLabels = Annotated[Path | None, label_option("labels", flags=CALIB, ending=" mIoU is then measured too.")]
+CalibDataset = Annotated[
+    tuple[str, Path] | None, label_option("dataset", flags=CALIB, metavar="NAME ROOT", show_default=False)
+]
+CalibIgnore = Annotated[int | None, label_option("ignore", flags=CALIB, min=0, max=65535)]
+CalibPositiveLabel = Annotated[int | None, label_option("positive_label", flags=CALIB, min=0, max=65535)]
+CalibReduceZeroLabel = Annotated[bool, label_option("reduce_zero_label", flags=CALIB)]
+CalibLabelMap = Annotated[Path | None, label_option("label_map", flags=CALIB)]
+CalibLabelSuffix = Annotated[str, label_option("label_suffix", flags=CALIB)]
 MaxMiouDrop = Annotated[float | None, _option("max_miou_drop", min=0.0, max=1.0)]
 Force = Annotated[bool, _option("force", "--force")]
 

@@ -17,6 +17,7 @@ __all__ = ["inspect"]
 def inspect(
     network: option.NetworkName,
     weights: option.Weights = None,
+    weights_key: option.WeightsKey = None,
     size: option.GraphSize = None,
     classes: option.Classes = None,
     take: option.Take = None,
@@ -30,7 +31,7 @@ def inspect(
         from edgeseg.export.inspect import inspect_network
         from edgeseg.models.source import resolve_network
 
-        source = resolve_network(network, weights=weights, num_classes=classes)
+        source = resolve_network(network, weights=weights, weights_key=weights_key, num_classes=classes)
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
         seen = inspect_network(source, chosen, take)

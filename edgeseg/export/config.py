@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeseg.errors import UnknownNameError, UsageError
 from edgeseg.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
+from edgeseg.labelled import LabelledPictures
 from edgeseg.runtimes import engine, resolve_target
 from edgeseg.specs import Size
 
@@ -48,11 +49,9 @@ class ExportConfig:
         max_logit_error: Largest difference of a logit from fp32 PyTorch's, relative to the range of the logits; the
             network's own tolerance where none is given.
         precision: fp32; fp16 or int8 in the graph; bf16, arithmetic of OpenVINO on an fp32 graph.
-        calib: Folder of calibration pictures, needed for int8; every fourth is held out to score by.
-        calib_labels: Folder of label maps STEM.png for the calibration pictures; mIoU is then measured too.
-        calib_ignore: Label value of void in the label maps.
-        calib_positive_label: Label value that means class 1, for masks of 0 and 255.
-        calib_reduce_zero_label: Label 0 is void and k + 1 means class k, as in ADE20K.
+        calib: Folder of calibration pictures, needed for int8; every fourth is held out to score by. mIoU is measured
+            too where there are label maps (LabelledPictures in Python).
+        calib_recursive: Also take the calibration pictures of subfolders.
         max_miou_drop: Largest loss of mIoU against fp32, 0..1 (0.005 is half a point); operators stay in fp32 until it
             holds.
         force: Write a low precision though it is below its budget or slower than fp32; the report says so.
@@ -75,11 +74,8 @@ class ExportConfig:
     min_agreement: float | None = None
     max_logit_error: float | None = None
     precision: str = "fp32"
-    calib: Path | None = None
-    calib_labels: Path | None = None
-    calib_ignore: int | None = None
-    calib_positive_label: int | None = None
-    calib_reduce_zero_label: bool = False
+    calib: Path | LabelledPictures | None = None
+    calib_recursive: bool = False
     max_miou_drop: float | None = None
     force: bool = False
 
@@ -87,9 +83,9 @@ class ExportConfig:
         self._set("targets", canonical_targets(_several(self.targets)))
         self._set("skip_passes", _several(self.skip_passes))
         self._set("parity_images", tuple(Path(path) for path in _several(self.parity_images)))
-        for name in ("sample", "calib", "calib_labels"):
+        for name in ("sample", "calib"):
             value = getattr(self, name)
-            self._set(name, None if value is None else Path(value))
+            self._set(name, Path(value) if isinstance(value, str) else value)
         load_profile(self.machine)  # one that cannot be read is told before the work
         self._check_numbers()
         self._check_precision()
@@ -163,10 +159,16 @@ class ExportConfig:
             )
         if self.calib is not None and not self.lowers:
             raise UsageError("calibration pictures (--calib) are for --precision int8, fp16 or bf16; got fp32")
-        if self.calib_labels is not None and self.calib is None:
-            raise UsageError("label maps (--calib-labels) belong to calibration pictures; give --calib FOLDER too")
-        if self.max_miou_drop is not None and self.calib_labels is None:
-            raise UsageError("max_miou_drop needs label maps to measure mIoU on; give --calib-labels FOLDER")
+        labelled = isinstance(self.calib, LabelledPictures)
+        if self.calib_recursive and (self.calib is None or labelled):
+            raise UsageError(
+                "calib_recursive is for a folder of calibration pictures; LabelledPictures say it themselves"
+            )
+        if self.max_miou_drop is not None and not labelled:
+            raise UsageError(
+                "max_miou_drop needs label maps to measure mIoU on; give --calib-labels FOLDER or --calib-dataset NAME "
+                "ROOT (LabelledPictures as calib)"
+            )
 
     def _check_targets(self) -> None:
         if self.precision == "bf16" and not any("bf16" in engine(target).lowers_to for target in self.targets):

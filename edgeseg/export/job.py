@@ -15,11 +15,11 @@ from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.inspect import inspect_network
 from edgeseg.export.passes import default_passes
-from edgeseg.export.precision.calibration import Calibration, load_calibration
+from edgeseg.export.precision.calibration import Calibration, Pair, list_calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
 from edgeseg.images import read_image
-from edgeseg.label_files import LabelRules
+from edgeseg.labelled import LabelledPictures
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.source import NetworkSource
@@ -27,7 +27,7 @@ from edgeseg.models.spec import ModelSpec
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 
-__all__ = ["ExportJob", "calibration_rules", "prepare_job"]
+__all__ = ["ExportJob", "prepare_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,10 +135,11 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     pictures = (config.sample or shipped_sample(), *config.parity_images)
     for picture in pictures:
         read_image(picture)
-    calibration = _calibration(source, config, size)
+    calibration = _list_calibration(config)
     check_normalisation(source.spec.input)
     seen = inspect_network(source, size, config.take)
     source = _with_threshold(source, config.threshold, seen.channels)
+    labels = _labels(source, seen.channels)
     return ExportJob(
         source=source,
         config=config,
@@ -146,26 +147,32 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
         size=size,
         channels=seen.channels,
         logit_size=seen.logit_size,
-        labels=_labels(source, seen.channels),
+        labels=labels,
         pictures=pictures,
         take=seen.choice.take,
         notes=seen.notes,
-        calibration=calibration,
+        calibration=_load_calibration(calibration, source, config, size, labels),
     )
 
 
-def _calibration(source: NetworkSource, config: ExportConfig, size: Size) -> Calibration | None:
+def _list_calibration(config: ExportConfig) -> list[Pair]:
     if config.precision == "int8":
         require_nncf()
-    if config.calib is None:
+    return [] if config.calib is None else list_calibration(config.calib, recursive=config.calib_recursive)
+
+
+def _load_calibration(
+    pairs: Sequence[Pair], source: NetworkSource, config: ExportConfig, size: Size, labels: LabelSet
+) -> Calibration | None:
+    if not pairs:
         return None
-    rules = calibration_rules(config)
-    return load_calibration(config.calib, size, source.spec.resize, labels=config.calib_labels, label_rules=rules)
-
-
-def calibration_rules(config: ExportConfig) -> LabelRules:
-    """Say what values of the calibration's label maps mean."""
-    return LabelRules(config.calib_ignore, config.calib_positive_label, config.calib_reduce_zero_label)
+    data = config.calib
+    reader = data.reader(labels.names, labels.palette) if isinstance(data, LabelledPictures) else None
+    found = load_calibration(pairs, size, source.spec.resize, reader)
+    if not isinstance(data, LabelledPictures) or data.dataset is None:
+        return found
+    note = f"calibrated on pictures of {data.dataset} that eval --dataset scores; publish no figures of them"
+    return replace(found, notes=(*found.notes, note))
 
 
 def _with_threshold(source: NetworkSource, threshold: float | None, channels: int) -> NetworkSource:

@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from edgeseg.errors import ExportError
+from edgeseg.errors import ExportError, StorageError
 from edgeseg.files import scratch_folder
 from edgeseg.specs import Size
 from edgeseg.text import first_line
@@ -44,6 +44,7 @@ def export_onnx(
 
     Raises:
         ExportError: torch.export or its ONNX translation failed; quotes the first line of why.
+        StorageError: No folder for temporary files can be written.
     """
     example = torch.zeros((batch, *size, 3), dtype=torch.uint8)
     shapes = ({1: _free("height", divisor), 2: _free("width", divisor)},) if dynamic else None
@@ -59,6 +60,8 @@ def export_onnx(
                 dynamic_shapes=shapes,
                 verbose=False,
             )
+    except StorageError:
+        raise
     except Exception as error:
         kind = "with free height and width" if dynamic else f"at {size[0]}x{size[1]}"
         advice = "export a fixed --size instead" if dynamic else "see the chained error for the module to change"

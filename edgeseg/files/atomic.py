@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edgeseg.errors import StorageError
 from edgeseg.files.partial import Partial
 from edgeseg.files.storage import storage_errors
+from edgeseg.text import os_reason
 
 __all__ = ["atomic_folder", "scratch_folder", "write_bytes", "write_text"]
 
@@ -65,6 +67,17 @@ def atomic_folder(
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """Yield a folder for temporary files. It is removed after the block, or by the next run after a ``kill -9``."""
-    with Partial(Path(tempfile.gettempdir()) / name, folder=True) as partial:
+    """Yield a folder for temporary files. It is removed after the block, or by the next run after a ``kill -9``.
+
+    Raises:
+        StorageError: No folder for temporary files can be written.
+    """
+    with Partial(_temporary() / name, folder=True) as partial:
         yield partial.path
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        raise StorageError(f"{os_reason(error)}; set TMPDIR to a folder that can be written") from error

@@ -14,7 +14,7 @@ from edgeseg.manifest import Manifest
 from edgeseg.runtimes import RuntimeOptions
 from edgeseg.specs import Size, check_divisor
 
-__all__ = ["Output", "PredictorConfig", "PredictorKeywords"]
+__all__ = ["Output", "PredictorConfig", "PredictorKeywords", "check_output"]
 
 Output = Literal["source", "network"] | Size
 
@@ -56,7 +56,7 @@ class PredictorConfig:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        _check_output(self.output)
+        check_output(self.output)
         check_max_pixels(self.max_pixels)
 
     def runtime_options(self) -> RuntimeOptions:
@@ -91,7 +91,12 @@ class PredictorConfig:
             )
 
 
-def _check_output(output: object) -> None:
+def check_output(output: object) -> None:
+    """Refuse a size of labels that cannot be.
+
+    Raises:
+        UsageError: `output` is neither ``source``, ``network`` nor a size.
+    """
     if isinstance(output, tuple) and len(output) == 2 and all(isinstance(x, int) and x > 0 for x in output):
         return
     if output not in ("source", "network"):

@@ -19,7 +19,7 @@ from edgeseg.errors import BundleError, EdgesegError, UsageError
 from edgeseg.images import read_image
 from edgeseg.postprocess import warm_up
 from edgeseg.predictor.checks import check_graph, read_sample_labels
-from edgeseg.predictor.config import PredictorConfig, PredictorKeywords
+from edgeseg.predictor.config import Output, PredictorConfig, PredictorKeywords, check_output
 from edgeseg.predictor.finish import finish
 from edgeseg.predictor.jobs import Failure, Job, group_jobs
 from edgeseg.predictor.prepare import Color, Labeller, Preparer
@@ -101,12 +101,15 @@ class Predictor:
         """Class names in index order."""
         return self.manifest.labels
 
-    def __call__(self, frame: str | Path | NDArray[Any], *, color: Color = "rgb") -> Result:
+    def __call__(
+        self, frame: str | Path | NDArray[Any], *, color: Color = "rgb", output: Output | None = None
+    ) -> Result:
         """Predict one picture.
 
         Args:
             frame: Path of an image, or an array (H, W, 3) as `edgeseg.images.as_rgb` takes it.
             color: Channel order of an array; OpenCV reads ``"bgr"``.
+            output: Size of this picture's labels, instead of the Predictor's own `output`.
 
         Returns:
             Labels uint8 (H, W) and the milliseconds of each stage. On a shared Predictor ``infer`` includes waiting for
@@ -115,8 +118,11 @@ class Predictor:
         Raises:
             InputError: A file or array that is no picture, or a closed Predictor.
             SizeError: A size that the graph does not take.
+            UsageError: An `output` that is no size.
         """
-        return self.predict_batch([frame], color=color)[0]
+        if output is not None:
+            check_output(output)
+        return self._predict([frame], color, output)[0]
 
     def predict_batch(self, frames: Sequence[str | Path | NDArray[Any]], *, color: Color = "rgb") -> list[Result]:
         """Predict several pictures, as many at once as the graph takes. The last picture fills up the last batch.
@@ -137,7 +143,13 @@ class Predictor:
             ...     len(predictor.predict_batch([bundle.file("sample.png")] * 3))
             3
         """
-        jobs = (self._preparer.load(frame, color) for frame in frames)  # one batch of pictures in memory at a time
+        return self._predict(frames, color, None)
+
+    def _predict(
+        self, frames: Sequence[str | Path | NDArray[Any]], color: Color, output: Output | None
+    ) -> list[Result]:
+        # one batch of pictures in memory at a time
+        jobs = (self._preparer.load(frame, color, output) for frame in frames)
         done = self._infer(self.manifest.batch, jobs)
         return [self._result(job) for job in done if isinstance(job, Job)]
 

@@ -13,7 +13,7 @@ from edgeseg.errors import UsageError
 from edgeseg.images import as_rgb, fit_image, load_image
 from edgeseg.manifest import Manifest
 from edgeseg.postprocess import Region
-from edgeseg.predictor.config import PredictorConfig
+from edgeseg.predictor.config import Output, PredictorConfig
 from edgeseg.predictor.jobs import GraphOutput, Job
 from edgeseg.sources import Frame
 from edgeseg.specs import Size, check_divisor
@@ -37,8 +37,8 @@ class Preparer:
     def __init__(self, manifest: Manifest, config: PredictorConfig, labels: Labeller | None) -> None:
         self._manifest, self._config, self._labels = manifest, config, labels
 
-    def load(self, picture: str | Path | NDArray[Any], color: Color) -> Job:
-        """Read a file or take an array, and prepare it.
+    def load(self, picture: str | Path | NDArray[Any], color: Color, output: Output | None = None) -> Job:
+        """Read a file or take an array, and prepare it; `output` as in `prepare`.
 
         Raises:
             InputError: A file or array that is no picture.
@@ -47,11 +47,11 @@ class Preparer:
         start = time.perf_counter()
         if isinstance(picture, (str, Path)):
             decoded = load_image(picture, max_pixels=self._config.max_pixels, strict=self._config.strict)
-            return self.prepare(decoded.image, str(picture), ms_since(start), decoded.damaged)
+            return self.prepare(decoded.image, str(picture), ms_since(start), decoded.damaged, output)
         image = as_rgb(picture, color)
         if self._config.keep_image and np.may_share_memory(image, picture):
             image = image.copy()  # the result must not change when the caller fills the buffer again
-        return self.prepare(image, "", ms_since(start))
+        return self.prepare(image, "", ms_since(start), output=output)
 
     def take(self, frame: Frame) -> Job:
         """Prepare a frame of a source.
@@ -64,7 +64,14 @@ class Preparer:
             raise frame.error or UsageError(f"frame {frame.index} holds neither a picture nor an error")
         return self.prepare(frame.image, frame.name, frame.decode_ms, frame.damaged)
 
-    def prepare(self, image: NDArray[np.uint8], source: str, decode_ms: float, damaged: tuple[str, ...] = ()) -> Job:
+    def prepare(
+        self,
+        image: NDArray[np.uint8],
+        source: str,
+        decode_ms: float,
+        damaged: tuple[str, ...] = (),
+        output: Output | None = None,
+    ) -> Job:
         """Resize a picture to the graph's input, and decide which output of the graph to take.
 
         Args:
@@ -72,18 +79,19 @@ class Preparer:
             source: Path or name of the picture.
             decode_ms: Milliseconds that decoding took.
             damaged: Sentences on damage of the picture's file.
+            output: Size of the labels; the Predictor's own setting where none is given.
         """
         start = time.perf_counter()
-        output = self._config.output
+        wanted = output or self._config.output
         source_size = (int(image.shape[0]), int(image.shape[1]))
         input_size = self._input_size(source_size)
         resized, region = fit_image(image, input_size, self._manifest.resize)
         if region is not None and region.height == input_size[0] and region.width == input_size[1]:
             region = None  # no bars
-        if output == "network":
+        if wanted == "network":
             size, region, image = input_size, None, resized
         else:
-            size = output if isinstance(output, tuple) else source_size
+            size = wanted if isinstance(wanted, tuple) else source_size
         graph_output = self._graph_output(input_size, size, region)
         timings = {"decode": decode_ms, "pre": ms_since(start)}
         picture = image if self._config.keep_image else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,45 @@ def test_perfect(data: Path, edgeseg: Edgeseg) -> None:
     assert "mIoU 100.00 %, class average 100.00 %, pixel accuracy 100.00 %" in done.out
     assert "3 pictures on ort, onnxruntime" in done.out
     assert done.err == ""
+
+
+def test_few_pictures_have_no_interval_and_absent_classes_are_told(data: Path, edgeseg: Edgeseg) -> None:
+    found = np.unique([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (data / "labels").iterdir()])
+    done = edgeseg("eval", *_words(data))
+    assert "no intervals: resampling needs 10 pictures, and 3 were scored" in done.out
+    told = f"{4 - len(found)} of 4 classes are neither labelled nor predicted, and in no mean"
+    assert (told in done.out) == (len(found) < 4)
+    assert "frequency-weighted IoU 100.00 %, boundary IoU 100.00 %" in done.out
+
+
+def test_enough_pictures_have_an_interval(data: Path, edgeseg: Edgeseg) -> None:
+    image = cv2.imread(str(data / "images" / "0.png"))
+    labels = cv2.imread(str(data / "labels" / "0.png"), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    assert labels is not None
+    for index in range(10):
+        cv2.imwrite(str(data / "images" / f"{index}.png"), image)
+        wrong = labels.copy()
+        wrong[: 2 * index] = (wrong[: 2 * index] + 1) % 4
+        cv2.imwrite(str(data / "labels" / f"{index}.png"), wrong)
+    done = edgeseg("eval", *_words(data))
+    assert "in brackets: the range of 95 % of 1000 resamplings of the pictures" in done.out
+    line = next(line for line in done.out.splitlines() if line.startswith("void ignored: "))
+    assert re.search(r"pixel accuracy 77\.50 % \(\d\d\.\d\d to \d\d\.\d\d\), frequency", line), line
+    scores = json.loads(edgeseg("eval", *_words(data), "--json").out)["intervals"]["scores"]["void ignored"]
+    assert set(scores) == {"mIoU", "pixel accuracy", "frequency-weighted IoU"}
+    assert scores["pixel accuracy"][0] < 0.775 < scores["pixel accuracy"][1]
+
+
+def test_subfolders_and_sizes_reach_the_evaluation(data: Path, edgeseg: Edgeseg) -> None:
+    for name in ("images", "labels"):
+        (data / name / "deep").mkdir()
+        (data / name / "1.png").rename(data / name / "deep" / "1.png")
+    assert "2 pictures on ort" in edgeseg("eval", *_words(data)).out
+    cv2.imwrite(str(data / "labels" / "0.png"), np.zeros((20, 30), np.uint8))
+    done = edgeseg("eval", *_words(data), "--recursive")
+    assert (done.code, "3 pictures on ort" in done.out) == (0, True)
+    assert done.err == "note: scored at the label map's own size, which is not its picture's (1 label map)\n"
 
 
 def test_json_is_json_also_without_scores(data: Path, edgeseg: Edgeseg) -> None:

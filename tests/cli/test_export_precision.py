@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from tests.cli.conftest import Edgeseg
 from tests.export.precision.pictures import write_pictures
 
@@ -18,6 +21,40 @@ def test_int8(edgeseg: Edgeseg, tmp_path: Path) -> None:
     assert "5 calibration pictures, scored on 1 others" in done.out
     assert "labels equal to fp32" in done.out
     assert edgeseg("verify", tmp_path / "tiny.edgeseg").code == 0
+
+
+def test_a_data_set_to_calibrate_on(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    images = write_pictures(tmp_path / "root" / "images", 4)
+    (tmp_path / "root" / "masks").mkdir()
+    for file in images.iterdir():
+        mask = np.zeros((40, 60), np.uint8)
+        mask[:, 20:], mask[:, 30:] = 200, 255
+        cv2.imwrite(str(tmp_path / "root" / "masks" / file.name), mask)
+    words = ["--size", "32x48", "--precision", "fp16", "--min-agreement", 0, "--force", "--out", tmp_path]
+    network = "tests.export.networks:two_classes"
+    done = edgeseg("export", network, *words, "--calib-dataset", "binary", tmp_path / "root")
+    assert done.code == 0, done.err
+    assert "mIoU (fp32)" in done.out
+    assert "label value 200 is cut at half: class 1 from 128 on" in done.out
+    assert "calibrated on pictures of binary that eval --dataset scores; publish no figures of them" in done.out
+
+
+def test_label_options_need_label_maps(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    calib = write_pictures(tmp_path / "calib", 2)
+    words = ["--size", "32x48", "--precision", "int8", "--out", tmp_path / "out"]
+    done = edgeseg("export", TINY, *words, "--calib", calib, "--calib-label-suffix", "_gt.png")
+    assert (done.code, done.sentence) == (
+        2,
+        "--calib-label-suffix concerns label maps of pictures; give --calib-labels too, or --calib-dataset NAME ROOT",
+    )
+    done = edgeseg("export", TINY, *words, "--calib-labels", calib)
+    assert (done.code, done.sentence) == (
+        2,
+        "--calib-labels concerns label maps of pictures; give --calib too, or --calib-dataset NAME ROOT",
+    )
+    done = edgeseg("export", TINY, *words, "--calib", calib, "--calib-dataset", "voc", calib)
+    assert done.sentence == "--calib-dataset NAME ROOT finds both folders itself; leave --calib and --calib-labels out"
 
 
 def test_without_calibration_pictures(edgeseg: Edgeseg, tmp_path: Path) -> None:

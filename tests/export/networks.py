@@ -29,12 +29,12 @@ CLASSES = 5
 class Tiny(nn.Module):
     """Convolution, BN, ReLU, convolution; logits at stride 4, or at the image's size with `align_corners`."""
 
-    def __init__(self, *, align_corners: bool | None = None, seed: int = 0) -> None:
+    def __init__(self, *, align_corners: bool | None = None, seed: int = 0, classes: int = CLASSES) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.align_corners = align_corners
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=STRIDE, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.head = nn.Conv2d(8, CLASSES, 1)
+        self.head = nn.Conv2d(8, classes, 1)
         for tensor in (*self.parameters(), self.stem.get_buffer("1.running_mean")):
             tensor.data.normal_(generator=generator)
         self.stem.get_buffer("1.running_var").uniform_(0.5, 2.0, generator=generator)
@@ -100,6 +100,11 @@ def own_spec(name: str = "mine") -> ModelSpec:
 def tiny() -> nn.Module:
     """``tests.export.networks:tiny``."""
     return Tiny()
+
+
+def two_classes() -> nn.Module:
+    """``tests.export.networks:two_classes``."""
+    return Tiny(classes=2)
 
 
 def pixels() -> nn.Module:

@@ -12,8 +12,10 @@ import typer
 from edgeseg.cli.app import app
 from edgeseg.errors import UnknownNameError, UsageError
 from edgeseg.export.config import ExportConfig, config_of, option_help
+from edgeseg.labelled import LabelledPictures
 
 CALIB = Path("frames")
+LABELLED = LabelledPictures(CALIB, "labels", ignore=255)
 
 
 @pytest.mark.parametrize(
@@ -21,9 +23,10 @@ CALIB = Path("frames")
     [
         ({"precision": "int8"}, "int8 needs calibration pictures"),
         ({"calib": CALIB}, "are for --precision int8, fp16 or bf16"),
-        ({"precision": "fp16", "calib_labels": CALIB}, "give --calib FOLDER too"),
+        ({"precision": "fp16", "calib_recursive": True}, "for a folder of calibration pictures"),
+        ({"precision": "int8", "calib": LABELLED, "calib_recursive": True}, "for a folder of calibration pictures"),
         ({"precision": "int8", "calib": CALIB, "max_miou_drop": 0.01}, "give --calib-labels FOLDER"),
-        ({"precision": "int8", "calib": CALIB, "calib_labels": CALIB, "max_miou_drop": 5.0}, "max_miou_drop is 5.0"),
+        ({"precision": "int8", "calib": LABELLED, "max_miou_drop": 5.0}, "max_miou_drop is 5.0"),
         ({"precision": "int8", "calib": CALIB, "min_agreement": 98.0}, "min_agreement is 98.0"),
         ({"targets": []}, "no target is given"),
         ({"targets": [" ", ","]}, "no target is given"),
@@ -52,7 +55,7 @@ def test_budget_is_the_precisions_own_unless_miou_is_the_budget() -> None:
     half = int8.but(min_agreement=0.5)
     assert (half.budget("int8"), half.budget("bf16"), half.fp32_budget) == (0.5, 0.5, 0.999)
     assert ExportConfig(min_agreement=0.5).fp32_budget == 0.5
-    labelled = int8.but(calib_labels=CALIB, max_miou_drop=0.005)
+    labelled = int8.but(calib=LABELLED, max_miou_drop=0.005)
     assert labelled.budget("int8") == 0.0
 
 

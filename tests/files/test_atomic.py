@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from edgeseg.errors import StorageError, UsageError
-from edgeseg.files import atomic_folder, write_bytes, write_text
+from edgeseg.files import atomic_folder, scratch_folder, write_bytes, write_text
 from tests.files.listing import names_in
 
 
@@ -104,3 +105,15 @@ def test_names_that_cannot_be_are_one_sentence(tmp_path: Path, name: str) -> Non
     with pytest.raises(StorageError, match="cannot write"):
         write_text(tmp_path / name, "x")
     assert names_in(tmp_path) == []
+
+
+def test_no_place_for_temporary_files_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", refuse)
+    with (
+        pytest.raises(StorageError, match=r"no usable temporary directory found in \['/tmp'\]; set TMPDIR"),
+        scratch_folder("edgeseg-test"),
+    ):
+        pass

@@ -12,9 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeseg.bundle import MODEL_LABELS, Bundle
-from edgeseg.errors import (
-    SizeError,
-)
+from edgeseg.errors import SizeError, UsageError
 from edgeseg.predictor import Predictor
 from edgeseg.predictor import predictor as predictor_module
 from edgeseg.specs import ResizeRule
@@ -148,3 +146,14 @@ def test_many_threads_get_equal_results(tiny: Bundle) -> None:
         with ThreadPoolExecutor(4) as pool:
             results = list(pool.map(predictor, images * 5))
     assert all(same(result, wanted[index % 8]) for index, result in enumerate(results))
+
+
+@pytest.mark.parametrize("rule", [ResizeRule(), ResizeRule("letterbox")])
+@pytest.mark.parametrize("size", ["network", "source", (20, 31), NET])
+def test_one_picture_may_have_labels_of_another_size(rule: ResizeRule, size: Any, tmp_path: Path) -> None:
+    bundle, image = make_tiny_bundle(tmp_path, resize=rule), picture((50, 70))
+    with Predictor(bundle, output=(9, 9)) as predictor, Predictor(bundle, output=size) as other:
+        assert np.array_equal(predictor(image, output=size).labels, other(image).labels)
+        assert predictor(image).labels.shape == (9, 9)
+        with pytest.raises(UsageError, match="output is"):
+            predictor(image, output=(0, 3))

@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError
-from edgeseg.images import fit_image, read_image
-from edgeseg.label_files import LabelFile, LabelRules, read_label_file
+from edgeseg.images import MAX_PIXELS, fit_image, load_image
+from edgeseg.labelled import LabelledPictures, LabelReader, check_sizes, shared_label_maps
 from edgeseg.labels import LabelMap
 from edgeseg.postprocess import Region
 from edgeseg.sources import list_images
 from edgeseg.specs import ResizeRule, Size
 
 T = TypeVar("T")
+Pair: TypeAlias = tuple[Path, Path | None]
+"""A picture and its label map."""
 
-__all__ = ["Calibration", "Picture", "evenly_spaced", "held_out_within", "load_calibration", "load_pictures"]
+__all__ = [
+    "Calibration",
+    "Picture",
+    "evenly_spaced",
+    "held_out_within",
+    "list_calibration",
+    "load_calibration",
+    "load_pictures",
+]
 
 MOST_CALIBRATED = 64
 """Pictures calibrated on at the most: more change the ranges little."""
@@ -44,13 +54,15 @@ class Picture:
         image: uint8 (H, W, 3) RGB.
         region: Where it lies in a letterbox, else None.
         truth: Label map at its own size, or None.
-        notes: How the values of the label map were read, where that is not plain.
+        void: Label of void in it, or None.
+        notes: What is to be known of its files: damage, and how label values were read where that is not plain.
     """
 
     path: Path
     image: NDArray[np.uint8]
     region: Region | None = None
     truth: LabelMap | None = None
+    void: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -62,60 +74,89 @@ class Calibration:
         pictures: To calibrate on.
         held_out: To score by.
         shared: Whether the only picture had to be both.
+        classes: Number of classes that label maps score; None without label maps.
+        notes: What is to be known of the label maps altogether.
     """
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
     shared: bool = False
+    classes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+def list_calibration(data: Path | LabelledPictures, *, recursive: bool = False) -> list[Pair]:
+    """List the calibration pictures, each with its label map where there are some.
+
+    Args:
+        data: Folder of pictures, or pictures with label maps.
+        recursive: Also take those of a folder's subfolders.
+
+    Raises:
+        InputError: No such folder, no pictures in it, no label map for any, or one label map for two pictures.
+    """
+    if isinstance(data, LabelledPictures):
+        pairs = data.pairs()
+        for reason in shared_label_maps(pairs).values():
+            raise InputError(reason)
+        return list(pairs)
+    if not data.is_dir():
+        raise InputError(f"there is no folder of calibration pictures at '{data}'; give one that exists")
+    return [(picture, None) for picture in list_images(data, recursive=recursive, deeper="--calib-recursive")]
 
 
 def load_calibration(
-    folder: Path, size: Size, rule: ResizeRule, *, labels: Path | None = None, label_rules: LabelRules | None = None
+    pairs: Sequence[Pair], size: Size, rule: ResizeRule, reader: LabelReader | None = None
 ) -> Calibration:
-    """Read a folder of pictures; every fourth is held out, spread over the folder.
+    """Read calibration pictures; every fourth is held out, spread over the folder.
 
     Args:
-        folder: Pictures; sub-folders are not looked into.
+        pairs: Of `list_calibration`.
         size: Height x width of the graph's input.
         rule: The bundle's resize rule; ``none`` is read as a plain bilinear stretch.
-        labels: Folder of label maps ``STEM.png``.
-        label_rules: What their values mean.
+        reader: Reads the label maps of the held-out pictures.
 
     Raises:
-        InputError: No such folder, no pictures in it, one that cannot be read, or one without its label map.
+        InputError: A picture that cannot be read, or one without its label map.
     """
-    if not folder.is_dir():
-        raise InputError(f"there is no folder of calibration pictures at '{folder}'; give one that exists")
-    files = list_images(folder)
-    if len(files) == 1:
-        only = load_pictures(files, size, rule, labels=labels, label_rules=label_rules)
-        return Calibration(only, only, shared=True)
-    held_out = files[_EVERY - 1 :: _EVERY] or files[-1:]
-    rest = [file for file in files if file not in set(held_out)]
+    classes, notes = (None, ()) if reader is None else (len(reader.names), reader.notes)
+    if len(pairs) == 1:
+        only = load_pictures(pairs, size, rule, reader)
+        return Calibration(only, only, shared=True, classes=classes, notes=notes)
+    held_out = pairs[_EVERY - 1 :: _EVERY] or pairs[-1:]
+    rest = [pair for pair in pairs if pair not in set(held_out)]
     return Calibration(
         load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule),
-        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, labels=labels, label_rules=label_rules),
+        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, reader),
+        classes=classes,
+        notes=notes,
     )
 
 
 def load_pictures(
-    files: Sequence[Path],
-    size: Size,
-    rule: ResizeRule,
-    *,
-    labels: Path | None = None,
-    label_rules: LabelRules | None = None,
+    pairs: Sequence[Pair], size: Size, rule: ResizeRule, reader: LabelReader | None = None
 ) -> tuple[Picture, ...]:
-    """Read and fit pictures, and their label maps where there is a folder of them."""
+    """Read and fit pictures, and their label maps where there is a reader of them."""
     stretch = ResizeRule("stretch", "linear") if rule.mode == "none" else rule
     found = []
-    for file in files:
-        picture = read_image(file)
-        image, region = fit_image(picture, size, stretch)
-        truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], label_rules)
-        labelled: dict[str, Any] = {} if truth is None else {"truth": truth.labels, "notes": truth.notes}
-        found.append(replace(Picture(file, image, region), **labelled))
+    for file, labelled in pairs:
+        max_pixels, strict = (MAX_PIXELS, False) if reader is None else (reader.max_pixels, reader.strict)
+        decoded = load_image(file, max_pixels=max_pixels, strict=strict)
+        image, region = fit_image(decoded.image, size, stretch)
+        notes = tuple(f"'{file}' is damaged: {damage}" for damage in decoded.damaged)
+        picture = Picture(file, image, region, notes=notes)
+        found.append(picture if reader is None else _labelled(picture, labelled, decoded.image.shape[:2], reader))
     return tuple(found)
+
+
+def _labelled(picture: Picture, file: Path | None, shape: tuple[int, ...], reader: LabelReader) -> Picture:
+    """Add its label map to a picture."""
+    if file is None or not file.is_file():
+        raise InputError(f"there is no label map at '{file}'; every calibration picture that is scored needs one")
+    read = reader.read(file)
+    damaged = tuple(f"'{file}' is damaged: {damage}" for damage in read.damaged)
+    notes = (*picture.notes, *read.notes, *damaged, *check_sizes(file, read.labels.shape, shape))
+    return replace(picture, truth=read.labels, void=read.void, notes=notes)
 
 
 def held_out_within(pictures: Sequence[Picture], logits: int) -> tuple[Picture, ...]:
@@ -134,13 +175,3 @@ def evenly_spaced(files: Sequence[T], most: int) -> list[T]:
     if len(files) <= most:
         return list(files)
     return [files[index * len(files) // most] for index in range(most)]
-
-
-def _truth(file: Path, shape: tuple[int, ...], rules: LabelRules | None) -> LabelFile:
-    if not file.is_file():
-        raise InputError(f"there is no label map at '{file}'; expected STEM.png for every calibration picture")
-    truth = read_label_file(file, rules or LabelRules())
-    if truth.labels.shape != shape:
-        got, expected = ("x".join(map(str, s)) for s in (truth.labels.shape, shape))
-        raise InputError(f"label map '{file}' is {got}, its picture {expected}; their sizes must agree")
-    return truth

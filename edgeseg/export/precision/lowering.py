@@ -9,10 +9,10 @@ from functools import partial
 import onnx
 
 from edgeseg.errors import ParityError
-from edgeseg.export.job import ExportJob, calibration_rules
+from edgeseg.export.job import ExportJob
 from edgeseg.export.passes import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
-from edgeseg.export.precision.calibration import held_out_within, load_pictures
+from edgeseg.export.precision.calibration import Calibration, Picture, held_out_within, load_pictures
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
 from edgeseg.export.precision.int8 import RECIPES, Recipe, quantise
 from edgeseg.export.precision.report import KeptFloat, PrecisionReport
@@ -65,10 +65,11 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         InputError: A picture cannot be read.
     """
     calibration = job.calibration
-    held_out = calibration.held_out if calibration else load_pictures(job.pictures, job.size, job.spec.resize)
+    own = [(picture, None) for picture in job.pictures]
+    held_out = calibration.held_out if calibration else load_pictures(own, job.size, job.spec.resize)
     held_out = held_out_within(held_out, job.channels * job.logit_size[0] * job.logit_size[1])
     expected = job.expected([picture.path for picture in held_out], synthetic=False)
-    classes = len(job.labels.names)
+    classes = (calibration and calibration.classes) or len(job.labels.names)
     scorer = Scorer(
         held_out,
         expected,
@@ -76,11 +77,10 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         classes,
         form=_ort_form(job),
         batch=job.batch,
-        ignore=calibration_rules(job.config).void,
     )
     work = {"int8": _int8, "fp16": _fp16, "bf16": _bf16}[job.config.precision]
     made, report = work(named(model), job, scorer)
-    notes = (*report.notes, *dict.fromkeys(note for picture in held_out for note in picture.notes))
+    notes = (*report.notes, *_notes(calibration, held_out))
     if calibration and calibration.shared:
         notes += ("the only calibration picture was also scored on; give several",)
     report = replace(
@@ -91,6 +91,13 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         notes=notes,
     )
     return Lowered(made, expected, scorer, report)
+
+
+def _notes(calibration: Calibration | None, held_out: Sequence[Picture]) -> tuple[str, ...]:
+    """What is to be known of the pictures and label maps, each once."""
+    pictures = (*(calibration.pictures if calibration else ()), *held_out)
+    general = calibration.notes if calibration else ()
+    return tuple(dict.fromkeys((*general, *(note for picture in pictures for note in picture.notes))))
 
 
 def _ort_form(job: ExportJob) -> Callable[[onnx.ModelProto], onnx.ModelProto]:

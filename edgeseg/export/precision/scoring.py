@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from edgeseg.errors import ExportError, InputError
+from edgeseg.errors import ExportError
 from edgeseg.export.precision.calibration import Picture
 from edgeseg.export.reference import ParitySet, at_size_of
 from edgeseg.export.to_onnx import first_reason
+from edgeseg.intervals import Interval, draws, interval_of
 from edgeseg.labels import LabelMap
 from edgeseg.metrics import ConfusionMatrix, agreement
 from edgeseg.postprocess import labels_from_logits
@@ -55,10 +56,9 @@ class Scorer:
         pictures: The held-out pictures.
         expected: What fp32 PyTorch makes of them, in the same order.
         postprocess: How logits become labels.
-        classes: Number of labels.
+        classes: Number of classes that are scored.
         form: Writes a graph as ONNX Runtime is given it; as it is where none is given.
         batch: Of the graph.
-        ignore: Label value of void in label maps.
     """
 
     def __init__(
@@ -70,11 +70,9 @@ class Scorer:
         *,
         form: Form | None = None,
         batch: int = 1,
-        ignore: int | None = None,
     ) -> None:
         self.pictures, self.expected, self.postprocess = pictures, expected, postprocess
-        self._classes = classes - 1 if ignore == classes - 1 else classes
-        self._batch, self._ignore = batch, ignore
+        self._classes, self._batch = classes, batch
         self._form: Form = form or (lambda model: model)
         self.miou_fp32 = self._miou(expected.logits)
 
@@ -129,14 +127,11 @@ class Scorer:
                 continue
             height, width = picture.truth.shape
             labels = labels_from_logits(logits, (height, width), postprocess=self.postprocess, region=picture.region)
-            try:
-                matrix.update(picture.truth, labels, ignore=self._ignore)
-            except InputError as error:
-                raise InputError(f"label map of '{picture.path}': {error} (--calib-ignore)") from error
+            matrix.update(picture.truth, labels, ignore=picture.void)
         return float(matrix.miou)
 
 
-def _interval(counts: NDArray[np.int64]) -> tuple[float, float] | None:
+def _interval(counts: NDArray[np.int64]) -> Interval | None:
     """Give the 95 % interval of the share of equal labels, by resampling pictures, whose pixels are not independent.
 
     Args:
@@ -144,13 +139,8 @@ def _interval(counts: NDArray[np.int64]) -> tuple[float, float] | None:
     """
     if len(counts) < 2:
         return None
-    drawn = np.random.default_rng(0).integers(0, len(counts), (_RESAMPLED, len(counts)))
-    sums = counts[drawn].sum(axis=1)
-    low, high = np.quantile(1.0 - sums[:, 0] / sums[:, 1], (0.025, 0.975))
-    return float(low), float(high)
-
-
-_RESAMPLED = 1000
+    sums = np.concatenate([weights @ counts for weights in draws(len(counts))])
+    return interval_of(1.0 - sums[:, 0] / sums[:, 1])
 
 
 def open_graph(model: onnx.ModelProto, *, batch: int = 1) -> Logits:

@@ -13,6 +13,7 @@ from edgeseg.errors import ExportError, ParityError
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.precision import Latency, PrecisionReport, TargetFigures, acceptance
 from edgeseg.export.precision.acceptance import aimed_targets, measure_pair, next_precisions, objections
+from edgeseg.labelled import LabelledPictures
 
 INT8 = ExportConfig(precision="int8", calib=Path("c"))
 BOTH = INT8.but(targets=("ort", "openvino"))
@@ -39,7 +40,7 @@ def test_too_few_equal_labels() -> None:
 
 
 def test_too_large_a_drop_of_miou() -> None:
-    config = INT8.but(calib_labels=Path("l"), max_miou_drop=0.005)
+    config = INT8.but(calib=LabelledPictures("c", "l"), max_miou_drop=0.005)
     assert _decided(config, replace(GOOD, miou=0.566)) == ({"ort": "int8"}, ())
     with pytest.raises(ParityError, match=r"mIoU is 56\.00% against fp32's 57\.00%, 1\.00 points lower, at most 0\.5"):
         _decided(config, replace(GOOD, miou=0.56))

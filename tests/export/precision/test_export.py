@@ -20,6 +20,7 @@ from edgeseg.export.precision import Latency, figures, lowering
 from edgeseg.export.precision.report import TargetFigures
 from edgeseg.export.report import ExportReport
 from edgeseg.graph.qdq import check_symmetric
+from edgeseg.labelled import LabelledPictures
 from edgeseg.runtimes import RuntimeOptions, Session
 from tests.export.precision.pictures import SIZE, smooth, write_pictures
 
@@ -150,7 +151,7 @@ def test_miou_is_the_budget_where_there_are_labels(calib: Path, tmp_path: Path) 
     with edgeseg.Predictor(exact.path) as predictor:
         for file in calib.iterdir():
             cv2.imwrite(str(labels / file.name), predictor(file).labels)
-    report = _export(tmp_path, "int8", calib=calib, calib_labels=labels, max_miou_drop=0.2)
+    report = _export(tmp_path, "int8", calib=LabelledPictures(calib, labels), max_miou_drop=0.2)
     found = report.precision
     assert found is not None
     assert found.miou_fp32 == pytest.approx(1.0, abs=1e-6)
@@ -267,5 +268,5 @@ def test_refused_before_the_work(calib: Path, tmp_path: Path) -> None:
         _export(tmp_path, "int8")
     with pytest.raises(InputError, match="no folder of calibration pictures"):
         _export(tmp_path, "int8", calib=tmp_path / "nothing")
-    with pytest.raises(InputError, match="no label map at"):
-        _export(tmp_path, "int8", calib=calib, calib_labels=tmp_path)
+    with pytest.raises(InputError, match="pictures have no label map in"):
+        _export(tmp_path, "int8", calib=LabelledPictures(calib, tmp_path))
