@@ -123,5 +123,5 @@ class A:
     assert list(_functions(ast.parse(source), "x.py:")) == [Function("x.py:A.f", 4, 3), Function("x.py:A.f.g", 2, 0)]
     assert [each.parameters for each in _functions(ast.parse("def export(a, b): ..."), "cli/export.py:")] == [0]
     assert [each.parameters for each in _functions(ast.parse("def export(a, b): ..."), "cli/models.py:")] == [2]
-    assert [each.lines for each in _functions(ast.parse("def export(\n  a,\n  b\n):\n  ..."), "cli/export.py:")] == [2]
+    assert [each.lines for each in _functions(ast.parse("def export(\n  a,\n  b\n):\n  ..."), "cli/export.py:")] == [1]
     assert [each.lines for each in _functions(ast.parse("def export(\n  a,\n  b\n):\n  ..."), "cli/models.py:")] == [5]

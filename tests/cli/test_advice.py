@@ -22,7 +22,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b(?!-)")
 ELSEWHERE = re.compile(r"(`?edgeseg (\w+)( [^`;]*?)?|export it again with )(--[a-z][a-z-]+)")
 """An option that the message names together with the command that has it."""
 
-FOREIGN = {"--system-site-packages"}
+FOREIGN = {"--system-site-packages", "--runtime", "--upgrade"}
 """Options of other programs."""
 
 
