@@ -77,6 +77,7 @@ def prepare(logits: F32, size: Size, postprocess: PostprocessSpec, region: Regio
         UsageError: As `edgeseg.postprocess.labels_from_logits`.
     """
     field = _checked(logits)
+    postprocess.check_channels(len(field))
     if min(size) < 1:
         raise UsageError(f"labels of {size[0]}x{size[1]} were asked for; height and width must be at least 1")
     _, h, w = field.shape
