@@ -39,13 +39,16 @@ def inspect(
 
 def _print(network: str, size: tuple[int, int], seen: Inspection) -> None:
     """Print an inspection."""
+    from edgeseg.export.output_range import KINDS
+
     listed = table("what", "seen")
     listed.add_row("network", network)
     listed.add_row("picture", size_text(size))
     listed.add_row("logits", f"'{seen.choice.take}' of what it returns" if seen.choice.take else "a tensor alone")
     listed.add_row("channels", str(seen.channels))
     listed.add_row("size of the logits", size_text(seen.logit_size))
-    listed.add_row("range", f"{seen.low:.4g} .. {seen.high:.4g}")
+    listed.add_row("range", f"{seen.range.low:.4g} .. {seen.range.high:.4g}")
+    listed.add_row("looks like", KINDS[seen.range.kind])
     console().print(listed)
     for note in seen.notes:
         console().print(note)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
+from edgeseg.export.output_range import OutputRange
 from edgeseg.export.returned import Choice, check_logits, choose_logits
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.models.outputs import logits_at
@@ -37,15 +38,13 @@ class Inspection:
         choice: Which of the tensors that it returns are the logits.
         channels: Of the logits.
         logit_size: Height x width of the logits.
-        low: Smallest logit on the two pictures.
-        high: Largest logit.
+        range: Of the logits on the two pictures.
     """
 
     choice: Choice
     channels: int
     logit_size: Size
-    low: float
-    high: float
+    range: OutputRange
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -84,7 +83,8 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
         _check_alone(source.module, torch.cat((logits, other)), run, pictures)
         logits = torch.cat((logits, other))
     height, width = logits.shape[2:]
-    return Inspection(choice, int(logits.shape[1]), (height, width), float(logits.min()), float(logits.max()))
+    seen = OutputRange.of(logits.float().numpy())
+    return Inspection(choice, int(logits.shape[1]), (height, width), seen)
 
 
 def _pictures(size: Size, spec: InputSpec) -> Tensor:

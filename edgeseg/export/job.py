@@ -14,6 +14,7 @@ from edgeseg.errors import UsageError
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.inspect import inspect_network
+from edgeseg.export.output_range import OutputRange
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
@@ -46,6 +47,7 @@ class ExportJob:
         take: Path of the logits in what the module returns; empty where that is the logits alone.
         notes: Sentences about the network that the user must see.
         calibration: Calibration pictures, where a folder of them was given.
+        seen: Range of the logits on the pictures that the network was looked at with.
     """
 
     source: NetworkSource
@@ -59,6 +61,7 @@ class ExportJob:
     take: str = ""
     notes: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    seen: OutputRange | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -138,7 +141,7 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     calibration = _calibration(source, config, size)
     check_normalisation(source.spec.input)
     seen = inspect_network(source, size, config.take)
-    source = _with_threshold(source, config.threshold, seen.channels)
+    source = _with_activation(source, config, seen.channels)
     return ExportJob(
         source=source,
         config=config,
@@ -151,6 +154,7 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
         take=seen.choice.take,
         notes=seen.notes,
         calibration=calibration,
+        seen=seen.range,
     )
 
 
@@ -168,15 +172,17 @@ def calibration_rules(config: ExportConfig) -> LabelRules:
     return LabelRules(config.calib_ignore, config.calib_positive_label, config.calib_reduce_zero_label)
 
 
-def _with_threshold(source: NetworkSource, threshold: float | None, channels: int) -> NetworkSource:
-    """The network with the threshold that was given, if one was."""
-    if threshold is None:
-        return source
-    if channels != 1:
+def _with_activation(source: NetworkSource, config: ExportConfig, channels: int) -> NetworkSource:
+    """The network with the activation and the threshold that were given, if any were."""
+    if config.threshold is not None and channels != 1:
         raise UsageError(
             f"--threshold is for networks of one output channel, and this one has {channels}; leave it out"
         )
-    return source.but(postprocess=replace(source.spec.postprocess, threshold=threshold))
+    before = source.spec.postprocess
+    if config.activation is not None or config.threshold is not None:
+        before = before.with_activation(config.activation or before.activation, config.threshold)
+    before.check_channels(channels)
+    return source.but(postprocess=before)
 
 
 def _labels(source: NetworkSource, channels: int) -> LabelSet:

@@ -76,7 +76,7 @@ def check_logits(logits: Tensor, size: Size) -> None:
             stride, or labels.
     """
     shape, picture = tuple(logits.shape), f"{size[0]}x{size[1]}"
-    if shape[0] != 1:
+    if shape[0] != 1 or shape[1] == 0:
         raise ExportError(f"the network returned {shape} for one picture; expected logits (1, classes, height, width)")
     if not _fits(shape[2:], size):
         raise ExportError(_misfit(shape, size, picture))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +38,28 @@ def test_what_is_seen(edgeseg: Edgeseg) -> None:
     rows = {line[:20].strip(): line[20:].strip() for line in done.out.splitlines()}
     assert (rows["logits"], rows["channels"], rows["size of the logits"]) == ("'out' of what it returns", "4", "16x24")
     assert "'out' was taken" in done.out
+
+
+def soft() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softmax(1))
+
+
+def one() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 1, 1), nn.Sigmoid())
+
+
+@pytest.mark.parametrize(
+    ("factory", "kind"),
+    [
+        ("named", "logits"),
+        ("soft", "probabilities that sum to 1 at every pixel"),
+        ("one", "a probability: one channel within 0..1"),
+    ],
+)
+def test_what_the_values_look_like(edgeseg: Edgeseg, factory: str, kind: str) -> None:
+    done = edgeseg("inspect", f"{__name__}:{factory}", "--size", "16x24")
+    rows = {line[:20].strip(): line[20:].strip() for line in done.out.splitlines()}
+    assert (done.code, rows["looks like"]) == (0, kind)
 
 
 def test_several_maps_need_a_word(edgeseg: Edgeseg) -> None:
