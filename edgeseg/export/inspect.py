@@ -52,7 +52,7 @@ class Inspection:
         return (self.choice.note,) if self.choice.note else ()
 
 
-def inspect_network(source: NetworkSource, size: Size, take: str | None = None) -> Inspection:
+def inspect_network(source: NetworkSource, size: Size, take: str | None = None, *, cut: bool = False) -> Inspection:
     """Run the untouched module on two pictures, one after the other, again, and as one batch.
 
     A registered network runs once: what it returns is known.
@@ -61,6 +61,7 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
         source: The network.
         size: Height x width of its input.
         take: Path of the logits in what it returns, where the user gave one.
+        cut: Whether the user gave the threshold of one channel, which may then hold whole numbers.
 
     Raises:
         ExportError: The module fails, what it returns is not logits of the picture, they are not finite, or they
@@ -75,7 +76,7 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
     logits = logits_at(output, choice.take)
     _check_finite(source.module, logits)
     if not source.registered:
-        check_logits(logits, size)
+        check_logits(logits, size, cut=cut or source.spec.postprocess.threshold != 0.0)
         run = _runner(source.module, choice.take)
         _check_repeatable(source.module, logits, run(first), before)
         other = run(second)

@@ -140,7 +140,8 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
         read_image(picture)
     calibration = _calibration(source, config, size)
     check_normalisation(source.spec.input)
-    seen = inspect_network(source, size, config.take)
+    cut = config.threshold is not None or config.activation == "sigmoid"
+    seen = inspect_network(source, size, config.take, cut=cut)
     source = _with_activation(source, config, seen.channels)
     return ExportJob(
         source=source,

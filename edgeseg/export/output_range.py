@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["KINDS", "Kind", "OutputRange"]
 
-Kind = Literal["logits", "probability", "softmax", "one-hot", "sigmoid", "narrow", "never negative"]
+Kind = Literal["logits", "probability", "softmax", "one-hot", "sigmoid", "narrow", "never negative", "tanh"]
 
 KINDS: dict[Kind, str] = {
     "logits": "logits",
@@ -21,6 +21,7 @@ KINDS: dict[Kind, str] = {
     "sigmoid": "a probability per class: channels within 0..1 that do not sum to 1",
     "narrow": "logits, or a probability per class: channels within 0..1, far from its ends",
     "never negative": "numbers that are never negative: logits, or probabilities on another scale than 0..1",
+    "tanh": "numbers within -1..1, as of a tanh",
 }
 """Each kind in words."""
 
@@ -28,7 +29,7 @@ _SLACK = 1e-3
 """How far a probability may lie outside 0..1, or a sum of them from 1: what half precision inside a network rounds."""
 
 _NEAR = 0.05
-"""Values this near to both 0 and 1 are those of a sigmoid; logits hardly fill just this range."""
+"""Values this near to both ends are those of a sigmoid or tanh; logits hardly fill just that range."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class OutputRange:
         if self.within_unit and self.channels > 1 and self.sums_to_one:
             return "one-hot" if self.whole else "softmax"
         if self.low < 0.0 or self.low == self.high:
-            return "logits"
+            ends = (self.low, -self.high)
+            return "tanh" if max(ends) <= _NEAR - 1.0 and min(ends) >= -1.0 - _SLACK else "logits"
         if not self.within_unit:
             return "never negative"
         if self.channels == 1:

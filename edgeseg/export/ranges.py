@@ -112,7 +112,7 @@ def _of_one_channel(job: ExportJob, seen: OutputRange, last: str) -> tuple[Activ
             f"logits, which it is never below; give the value between the two labels, {advice}or --threshold 0 if "
             "these are logits"
         )
-    return "none", ""
+    return "none", _looks_like(seen, _TANH) if seen.kind == "tanh" else ""
 
 
 _THRESHOLD = (
@@ -144,11 +144,22 @@ def _of_several(job: ExportJob, seen: OutputRange, last: str) -> tuple[Activatio
     if kind not in _SEVERAL:
         return "none", ""
     activation, ending = _SEVERAL[kind]
-    return activation, f"the {seen.channels} output channels ({seen}) look like {KINDS[kind]}; {ending}"
+    return activation, _looks_like(seen, ending, kind)
+
+
+def _looks_like(seen: OutputRange, ending: str, kind: Kind | None = None) -> str:
+    """The sentence on what was seen, and what follows of it."""
+    who = "the one output channel" if seen.channels == 1 else f"the {seen.channels} output channels"
+    verb = "looks" if seen.channels == 1 else "look"
+    return f"{who} ({seen}) {verb} like {KINDS[kind or seen.kind]}; {ending}"
 
 
 _PROBABILITIES: tuple[Kind, ...] = ("probability", "softmax", "one-hot", "sigmoid")
 
+_TANH = (
+    "labels are right, and scores are those of logits, which such small numbers leave near one another; return what goes "
+    "into the tanh for probabilities"
+)
 _OTHERWISE = "--activation none takes them for logits"
 _SEVERAL: dict[Kind, tuple[Activation, str]] = {
     "softmax": ("softmax", f"scores are the values; {_OTHERWISE}"),
@@ -168,6 +179,7 @@ _SEVERAL: dict[Kind, tuple[Activation, str]] = {
         "labels are right, and scores are the softmax of such numbers; for probabilities of 0..100 or 0..255 divide by "
         "that in its forward",
     ),
+    "tanh": ("none", _TANH),
 }
 """Kind -> the activation that is taken, and what the user must know of it."""
 
@@ -182,7 +194,16 @@ def range_notes(job: ExportJob, expected: ParitySet) -> tuple[str, ...]:
     one = (
         f"fp32 PyTorch gives one label everywhere, {values[0]} ({name}), on all {len(expected.labels)} parity pictures"
     )
-    return (f"{one}: {cause or 'check the weights, and mean, std, scale and channel order of the input'}",)
+    return (f"{one}: {cause or _causes(job, expected)}",)
+
+
+def _causes(job: ExportJob, expected: ParitySet) -> str:
+    """What may be wrong where there is one label everywhere."""
+    advice = "check the weights, and mean, std, scale and channel order of the input"
+    if job.channels != 1:
+        return advice
+    seen, threshold = OutputRange.of(expected.logits), job.spec.postprocess.threshold
+    return f"its one channel lies within {seen}, and the threshold is {threshold:g} (--threshold); {advice}"
 
 
 def normalisation_note(spec: InputSpec) -> str:

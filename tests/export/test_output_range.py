@@ -51,7 +51,9 @@ def test_kinds_of_several_channels(seed: int, channels: int) -> None:
     ("values", "kind"),
     [
         (_noise(1), "logits"),
-        (np.tanh(_noise(1)), "logits"),
+        (np.tanh(_noise(1)), "tanh"),
+        (0.9 * np.tanh(_noise(1)), "logits"),
+        (1.1 * np.tanh(_noise(1)), "logits"),
         (-_sigmoid(_noise(1)), "logits"),
         (np.ones((1, 2, 2), np.float32), "logits"),
         (np.zeros((1, 2, 2), np.float32), "logits"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -97,7 +98,10 @@ def test_an_activation_that_ends_the_network_needs_no_word(activation: nn.Module
     ("network", "options", "expected", "told"),
     [
         (nn.Identity(), {}, ("none", 0.0), ""),
-        (nn.Tanh(), {}, ("none", 0.0), ""),
+        (nn.Tanh(), {}, ("none", 0.0), "the one output channel (-1..1) looks like numbers within -1..1, as of a tanh"),
+        (_Function(lambda x: 0.5 * x.tanh()), {}, ("none", 0.0), ""),
+        (_Function(lambda x: (x > 0).float()), {"threshold": 0.5}, ("sigmoid", 0.5), "taken as a probability"),
+        (_Function(lambda x: 255.0 * (x > 0)), {"threshold": 127.5}, ("none", 127.5), "scores are its sigmoid"),
         (_Function(lambda x: -(x**2)), {}, ("none", 0.0), ""),
         (nn.ReLU(), {"threshold": 0.0}, ("none", 0.0), ""),
         (nn.Sigmoid(), {"threshold": 0.0}, ("none", 0.0), ""),
@@ -163,6 +167,7 @@ SEVERAL = [
     (lambda x: (x > -1).float(), "", "sigmoid", "(multi-label)"),
     (lambda x: 0.4 + 0.1 * x.softmax(1), "", "none", "taken for logits; --activation sigmoid takes them"),
     (lambda x: 255 * x.softmax(1), "", "none", "never negative: logits, or probabilities on another scale"),
+    (lambda x: (4 * x + 2).tanh(), "", "none", "look like numbers within -1..1, as of a tanh"),
     (lambda x: 100 * x.sigmoid(), "", "none", "scores are the softmax of such numbers"),
 ]
 
@@ -291,6 +296,24 @@ def test_one_label_everywhere_is_said() -> None:
     )
     job = _job(_Bands(), InputSpec.imagenet())
     assert range_notes(job, job.expected()) == ()
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "told"),
+    [
+        (nn.LogSigmoid(), {}, r"0 \(class 0\), .* its one channel lies within -\S+, and the threshold is 0 \(--thr"),
+        (
+            nn.Sigmoid(),
+            {"threshold": 0.0},
+            r"1 \(class 1\), .* its one channel lies within \S+, and the threshold is 0",
+        ),
+        (nn.Identity(), {"threshold": 99.0}, r"0 \(class 0\), .* and the threshold is 99 \(--threshold\); check the"),
+    ],
+)
+def test_one_label_of_one_channel_tells_the_threshold(network: nn.Module, options: dict[str, Any], told: str) -> None:
+    job = _job(_Binary(network), **options)
+    (note,) = range_notes(job, job.expected())
+    assert re.search(told, note)
 
 
 def test_a_published_normalisation_is_not_doubted() -> None:
