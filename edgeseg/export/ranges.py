@@ -157,8 +157,8 @@ def _looks_like(seen: OutputRange, ending: str, kind: Kind | None = None) -> str
 _PROBABILITIES: tuple[Kind, ...] = ("probability", "softmax", "one-hot", "sigmoid")
 
 _TANH = (
-    "labels are right, and scores are those of logits, which such small numbers leave near one another; return what goes "
-    "into the tanh for probabilities"
+    "labels are right, and scores are those of logits, which such small numbers leave near one another; return what "
+    "goes into the tanh for probabilities"
 )
 _OTHERWISE = "--activation none takes them for logits"
 _SEVERAL: dict[Kind, tuple[Activation, str]] = {
