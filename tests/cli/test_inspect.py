@@ -62,6 +62,22 @@ def test_what_the_values_look_like(edgeseg: Edgeseg, factory: str, kind: str) ->
     assert (done.code, rows["looks like"]) == (0, kind)
 
 
+class _Mask(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return 255.0 * (image[:, :1] > 0)
+
+
+def mask() -> nn.Module:
+    return _Mask()
+
+
+def test_a_mask_is_seen_with_its_threshold(edgeseg: Edgeseg) -> None:
+    done = edgeseg("inspect", f"{__name__}:mask", "--size", "16x24")
+    assert (done.code, "127.5 for 0..255" in done.sentence) == (4, True)
+    done = edgeseg("inspect", f"{__name__}:mask", "--size", "16x24", "--threshold", "127.5")
+    assert (done.code, "0 .. 255" in done.out) == (0, True)
+
+
 def test_several_maps_need_a_word(edgeseg: Edgeseg) -> None:
     done = edgeseg("inspect", f"{__name__}:unnamed", "--size", "16x24")
     assert done.code == 2
@@ -79,4 +95,5 @@ def test_a_broken_network_is_one_sentence(edgeseg: Edgeseg) -> None:
 def test_a_registered_network_and_a_size_it_does_not_take(edgeseg: Edgeseg) -> None:
     done = edgeseg("inspect", "espnet_c_p2_q3", "--size", "64x96")
     assert (done.code, "a tensor alone" in done.out) == (0, True)
+    assert [line.split() for line in done.out.splitlines() if "looks like" in line] == [["looks", "like", "logits"]]
     assert edgeseg("inspect", "espnet_c_p2_q3", "--size", "65x96").code == 2
