@@ -93,7 +93,8 @@ class Manifest:
     Attributes:
         name: Of the bundle.
         network: Registry name, or ``package.module:factory`` for a network of the user's own.
-        num_classes: Channels of the logits; 1 means two labels by threshold.
+        num_classes: Channels of the logits (or probabilities: `postprocess` says which); 1 means two labels by
+            threshold.
         labels: Class names in index order (two for a single logit).
         palette: RGB colour per label.
         input_size: Of the graph's image input; for a dynamic graph the size it was verified at.
@@ -157,13 +158,17 @@ class Manifest:
         Raises:
             FieldError: A field that has a wrong value.
         """
-        as_read = asdict(_manifest_from(Fields(asdict(self))))
+        as_read = _manifest_from(Fields(self._plain()))._plain()
         return _canonical({key: value for key, value in as_read.items() if key not in _NOT_IN_GRAPHS})
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain JSON values, with the SHA-256 over them."""
-        data = asdict(self)
+        data = self._plain()
         return {**data, "sha256": _digest(data)}
+
+    def _plain(self) -> dict[str, Any]:
+        """Plain JSON values of every field, without those that a specification leaves out at their default."""
+        return {**asdict(self), "postprocess": self.postprocess.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Manifest:
@@ -262,6 +267,7 @@ def _check_whole(manifest: Manifest) -> None:
         raise FieldError("precisions holds a target that targets does not")
     if manifest.sizes.keys() - manifest.files.keys():
         raise FieldError("sizes holds a path that files does not")
+    manifest.postprocess.check_channels(manifest.num_classes)
 
 
 def _size(fields: Fields, name: str) -> Size:

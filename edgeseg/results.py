@@ -27,7 +27,8 @@ class Result:
         names: Class names in index order.
         palette: RGB colour per class.
         image: uint8 (H, W, 3) RGB at the labels' size, or None where it was not kept.
-        scores: float32 (H, W) in 0..1: probability of the chosen class, or None where not asked for.
+        scores: float32 (H, W) in 0..1: probability of the chosen class (`edgeseg.postprocess.scores_from_logits`), or
+            None where not asked for.
         timings: Milliseconds per stage: ``decode``, ``pre``, ``infer``, ``postprocess``.
         source: Path, URL or frame number of the picture.
         damaged: Sentences on damage of the picture's file that decoding got over; empty where no damage was recognised.

@@ -13,7 +13,9 @@ from edgeseg.errors import SizeError, UsageError
 from edgeseg.fields import Fields
 
 __all__ = [
+    "ACTIVATIONS",
     "LARGEST_SIDE",
+    "Activation",
     "ChannelOrder",
     "InputSpec",
     "PostprocessSpec",
@@ -30,9 +32,13 @@ Size = tuple[int, int]
 LARGEST_SIDE = 65535
 """Most pixels a graph's input or output has in one direction."""
 
+Activation = Literal["none", "sigmoid", "softmax"]
 ChannelOrder = Literal["rgb", "bgr"]
 ResizeMode = Literal["stretch", "letterbox", "none"]
 ResizeFilter = Literal["linear", "area", "cubic", "nearest", "pillow_bilinear"]
+
+ACTIVATIONS: tuple[Activation, ...] = ("none", "sigmoid", "softmax")
+"""What a network may have applied to its output already."""
 
 _MODES = ("stretch", "letterbox", "none")
 _FILTERS = ("linear", "area", "cubic", "nearest", "pillow_bilinear")
@@ -168,27 +174,85 @@ class ResizeRule:
         return cls(mode, kind, (pad[0], pad[1], pad[2]))
 
 
+_OWN: Any = None
+"""Stands for the threshold of the activation where none is given."""
+
+
 @dataclass(frozen=True)
 class PostprocessSpec:
-    """How logits become labels: bilinear resize with `align_corners`, then argmax over classes.
+    """How the output of a network becomes labels: bilinear resize with `align_corners`, then argmax over channels.
 
-    One logit per pixel means two classes: label 1 where the logit is above `threshold`, else 0.
+    One channel means two classes: label 1 where the resized output is above `threshold`, else 0.
 
     Attributes:
         align_corners: As in ``torch.nn.functional.interpolate``.
-        threshold: For single-logit networks only.
+        threshold: For networks of one channel only; without one 0.5 after a sigmoid, else 0.
+        activation: What the network has applied itself: ``none`` (it returns logits), ``sigmoid`` (a probability per
+            channel) or ``softmax`` (probabilities that sum to 1). It decides the scores: probabilities are taken as
+            they are, logits become probabilities by a softmax, one channel of them by a sigmoid.
+
+    Raises:
+        UsageError: Another activation, or a threshold that is no finite number, or not between 0 and 1 after a sigmoid.
 
     Example:
         >>> PostprocessSpec(align_corners=True).threshold
         0.0
+        >>> PostprocessSpec(activation="sigmoid").threshold
+        0.5
     """
 
     align_corners: bool = False
-    threshold: float = 0.0
+    threshold: float = _OWN
+    activation: Activation = "none"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise UsageError(f"activation '{self.activation}' is none of {', '.join(ACTIVATIONS)}")
+        if self.threshold is _OWN:
+            object.__setattr__(self, "threshold", 0.5 if self.activation == "sigmoid" else 0.0)
+        if not math.isfinite(self.threshold):
+            raise UsageError(f"threshold is {self.threshold}; it must be a finite number")
+        if self.activation == "sigmoid" and not 0.0 < self.threshold < 1.0:
+            raise UsageError(
+                f"threshold is {self.threshold:g} after a sigmoid, whose values lie between 0 and 1, so every pixel "
+                "would have one label; give one between them, such as 0.5"
+            )
+
+    def with_activation(self, activation: Activation, threshold: float | None = None) -> PostprocessSpec:
+        """Copy with another activation.
+
+        Args:
+            activation: What the network has applied itself.
+            threshold: The new one. Without it one that was given stays, and one that was the activation's own becomes
+                the new activation's.
+
+        Example:
+            >>> PostprocessSpec().with_activation("sigmoid").threshold
+            0.5
+            >>> PostprocessSpec(threshold=0.25).with_activation("sigmoid").threshold
+            0.25
+        """
+        kept = _OWN if self.threshold == PostprocessSpec(activation=self.activation).threshold else self.threshold
+        return PostprocessSpec(self.align_corners, kept if threshold is None else threshold, activation)
+
+    def check_channels(self, channels: int) -> None:
+        """Refuse a softmax over one channel, which is 1 everywhere.
+
+        Raises:
+            UsageError: It is one.
+
+        Example:
+            >>> PostprocessSpec(activation="softmax").check_channels(2)
+        """
+        if self.activation == "softmax" and channels == 1:
+            raise UsageError(
+                "activation softmax was given for one channel, over which a softmax is 1 everywhere; use sigmoid for a "
+                "probability, or none for a logit"
+            )
 
     def to_json(self) -> dict[str, Any]:
-        """Convert to plain JSON values."""
-        return asdict(self)
+        """Convert to plain JSON values; the activation of logits is left out, as it was before there were others."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("activation", "none")}
 
     @classmethod
     def from_fields(cls, fields: Fields) -> PostprocessSpec:
@@ -196,8 +260,10 @@ class PostprocessSpec:
 
         Raises:
             FieldError: A field that is missing or of another kind.
+            UsageError: A threshold that cannot be.
         """
-        return cls(fields.flag("align_corners"), fields.number("threshold"))
+        activation: Any = fields.choice("activation", ACTIVATIONS) if "activation" in fields else "none"
+        return cls(fields.flag("align_corners"), fields.number("threshold"), activation)
 
 
 def check_divisor(name: str, size: Size, divisor: int) -> None:

@@ -193,6 +193,8 @@ _WRONG_FIELDS: list[tuple[str, Any]] = [
     ("resize", {"mode": "stretch", "filter": "linear", "pad_value": [0, 0, 300]}),
     ("postprocess", {"align_corners": "false", "threshold": 0.0}),
     ("postprocess", {"align_corners": False, "threshold": None}),
+    ("postprocess", {"align_corners": False, "threshold": 0.0, "activation": "relu"}),
+    ("postprocess", {"align_corners": False, "threshold": 0.0, "activation": None}),
     ("parity", [{"target": "ort"}]),
     ("parity", {}),
     ("versions", {"a": 1}),
@@ -278,6 +280,26 @@ def test_a_manifest_that_was_written_anew_does_not_fit_the_graphs(tmp_path: Path
     changed(bundle, graphs=False, **{field: _OTHER_CONTRACTS[field]})
     with pytest.raises(BundleError, match="was exported with another manifest"):
         open_bundle(bundle.path)
+
+
+def test_an_activation_is_part_of_the_contract_and_none_is_written_as_before() -> None:
+    plain = _manifest()
+    assert plain.to_json()["postprocess"] == {"align_corners": True, "threshold": 0.0}
+    assert '"postprocess":{"align_corners":true,"threshold":0.0}' in plain.contract()
+    soft = replace(plain, postprocess=PostprocessSpec(True, activation="softmax"))
+    assert soft.contract() != plain.contract()
+    assert Manifest.from_json(soft.to_json()) == soft
+    assert Manifest.from_json(plain.to_json()) == plain
+
+
+@pytest.mark.parametrize(
+    ("activation", "told"), [("softmax", "softmax was given for one channel"), ("sigmoid", "threshold is 0 after a")]
+)
+def test_an_activation_that_cannot_be_is_no_manifest(activation: str, told: str) -> None:
+    plain = {**_manifest(num_classes=1).to_json()}
+    postprocess = {"align_corners": False, "threshold": 0.0, "activation": activation}
+    with pytest.raises(BundleError, match=told):
+        Manifest.from_json({**plain, "postprocess": postprocess})
 
 
 def test_a_graph_without_metadata_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from edgeseg.errors import TargetUnavailableError, UsageError
 from edgeseg.labels import LabelMap
 from edgeseg.postprocess import Method, Region, compiled, labels_from_logits, scores_from_logits, warm_up
 from edgeseg.postprocess.compiled import is_usable
-from edgeseg.specs import PostprocessSpec, Size
+from edgeseg.specs import Activation, PostprocessSpec, Size
 
 F64 = NDArray[np.float64]
 METHODS: tuple[Method, ...] = ("auto", "dense", "sparse")
@@ -247,6 +247,80 @@ def test_scores_below_a_high_threshold_are_those_of_the_other_label() -> None:
     )
     assert not labels.any()
     np.testing.assert_allclose(scores, 1 - 1 / (1 + np.exp(-1)), rtol=1e-6)
+
+
+def probabilities(logits: NDArray[np.float32], activation: Activation) -> NDArray[np.float32]:
+    if activation == "sigmoid":
+        return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+    power = np.exp(logits - logits.max(axis=0))
+    return np.asarray(power / power.sum(axis=0), np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.sampled_from((1, 2, 19, 300)),
+    logit_size=st.tuples(SIDES, SIDES),
+    size=st.tuples(SIDES, SIDES),
+    align_corners=st.booleans(),
+    activation=st.sampled_from(("sigmoid", "softmax")),
+    kind=st.sampled_from(("noise", "one-hot")),
+    edges=st.none() | st.tuples(*[st.floats(0.1, 1.0)] * 2),
+)
+def test_scores_of_probabilities_are_the_resized_values(
+    seed: int,
+    classes: int,
+    logit_size: Size,
+    size: Size,
+    align_corners: bool,
+    activation: Activation,
+    kind: str,
+    edges: tuple[float, float] | None,
+) -> None:
+    logits = 3 * make(np.random.default_rng(seed), classes, logit_size, "noise")
+    if classes == 1:
+        activation = "sigmoid"
+    values = probabilities(logits, activation)
+    if kind == "one-hot":
+        values = np.rint(values) if classes == 1 else (values == values.max(axis=0)).astype(np.float32)
+    region = None
+    if edges is not None:
+        region = Region(logit_size, 0.0, 0.0, edges[0] * logit_size[0], edges[1] * logit_size[1])
+    exact = resized(values, size, align_corners, region)
+    postprocess = PostprocessSpec(align_corners, activation=activation)
+    for method in METHODS:
+        labels, scores = scores_from_logits(values, size, postprocess=postprocess, region=region, method=method)
+        alone = labels_from_logits(values, size, postprocess=postprocess, region=region, method=method)
+        check(labels, exact, 1.0, 0.5)
+        assert classes == 1 or (labels == alone).mean() > 0.9  # rounding decides where two classes are level
+        expected = np.where(labels, exact[0], 1 - exact[0]) if classes == 1 else exact.max(axis=0)
+        assert scores.dtype == np.float32
+        assert 0 <= scores.min() <= scores.max() <= 1
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_scores_of_half_precision_and_of_values_beyond_probabilities() -> None:
+    soft = PostprocessSpec(activation="softmax")
+    half: Any = np.array([[[0.25, 1.0]], [[0.75, 0.0]]], np.float16)
+    assert scores_from_logits(half, (1, 2), postprocess=soft)[1].tolist() == [[0.75, 1.0]]
+    beyond = np.array([[[1.5, -0.5]], [[-0.5, -0.25]]], np.float32)
+    labels, scores = scores_from_logits(beyond, (1, 2), postprocess=soft)
+    assert (labels.tolist(), scores.tolist()) == ([[0, 1]], [[1.0, 0.0]])
+    labels, scores = scores_from_logits(beyond[:1], (1, 2), postprocess=PostprocessSpec(activation="sigmoid"))
+    assert (labels.tolist(), scores.tolist()) == ([[1, 0]], [[1.0, 1.0]])
+
+
+def test_scores_of_one_probability_know_the_threshold_by_their_label_alone() -> None:
+    values = np.array([[[0.25, 0.375, 0.875]]], np.float32)
+    postprocess = PostprocessSpec(threshold=0.3125, activation="sigmoid")
+    labels, scores = scores_from_logits(values, (1, 3), postprocess=postprocess)
+    assert (labels.tolist(), scores.tolist()) == ([[0, 1, 1]], [[0.75, 0.375, 0.875]])
+
+
+def test_a_softmax_of_one_channel_is_refused() -> None:
+    for call in (labels_from_logits, scores_from_logits):
+        with pytest.raises(UsageError, match="softmax was given for one channel"):
+            call(ONES[:1], (3, 4), postprocess=PostprocessSpec(activation="softmax"))
 
 
 def test_calls_side_by_side_do_not_disturb_each_other() -> None:

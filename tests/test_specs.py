@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg.errors import SizeError, UsageError
-from edgeseg.fields import Fields
-from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, check_divisor, parse_size
+from edgeseg.fields import FieldError, Fields
+from edgeseg.specs import ACTIVATIONS, InputSpec, PostprocessSpec, ResizeRule, check_divisor, parse_size
 
 finite = st.floats(-1e3, 1e3, allow_nan=False)
 nonzero = st.floats(0.01, 1e3)
@@ -81,3 +82,40 @@ def test_check_divisor_names_sizes_that_fit() -> None:
         check_divisor("net", (500, 1000), 32)
     with pytest.raises(SizeError, match="use 32x32"):
         check_divisor("net", (8, 20), 32)
+
+
+def test_a_threshold_follows_the_activation_unless_it_was_given() -> None:
+    assert [PostprocessSpec(activation=name).threshold for name in ACTIVATIONS] == [0.0, 0.5, 0.0]
+    for before in ACTIVATIONS:
+        for after in ACTIVATIONS:
+            kept = PostprocessSpec(True, activation=before).with_activation(after)
+            assert kept == PostprocessSpec(True, activation=after)
+            assert PostprocessSpec(True, 0.25, before).with_activation(after) == PostprocessSpec(True, 0.25, after)
+            assert PostprocessSpec(True, 0.25, before).with_activation(after, 0.75).threshold == 0.75
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"activation": "relu"}, "activation 'relu' is none of none, sigmoid, softmax"),
+        ({"activation": "sigmoid", "threshold": 0.0}, "after a sigmoid, whose values lie between 0 and 1"),
+        ({"activation": "sigmoid", "threshold": 1.0}, "after a sigmoid"),
+        ({"activation": "sigmoid", "threshold": 127.5}, "after a sigmoid"),
+        ({"threshold": float("nan")}, "must be a finite number"),
+        ({"threshold": float("inf"), "activation": "softmax"}, "must be a finite number"),
+    ],
+)
+def test_what_a_postprocessing_cannot_be(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        PostprocessSpec(**given)
+
+
+def test_logits_are_written_as_before_there_were_activations() -> None:
+    assert PostprocessSpec(True, 0.25).to_json() == {"align_corners": True, "threshold": 0.25}
+    for spec in (PostprocessSpec(True, 0.25), *(PostprocessSpec(activation=name) for name in ACTIVATIONS)):
+        assert PostprocessSpec.from_fields(Fields(spec.to_json())) == spec
+    assert (
+        PostprocessSpec.from_fields(Fields({**PostprocessSpec().to_json(), "activation": "none"})) == PostprocessSpec()
+    )
+    with pytest.raises(FieldError, match="activation is 1; it must be one of none, sigmoid, softmax"):
+        PostprocessSpec.from_fields(Fields({**PostprocessSpec().to_json(), "activation": 1}))

@@ -45,6 +45,7 @@ def export(
     output: option.Output = "logits",
     take: option.Take = None,
     threshold: option.Threshold = None,
+    activation: option.Activation = None,
     mean: option.Numbers = None,
     std: option.Numbers = None,
     scale: option.Scale = None,
@@ -78,8 +79,18 @@ def export(
     as_json: option.Json = False,
 ) -> None:
     """Export a network to a bundle, verified against fp32 PyTorch on every target."""
-    options = dict(locals())
-    _print(_exported(options), options)
+    _run(dict(locals()))
+
+
+def _run(options: Mapping[str, Any]) -> None:
+    """Export, and print what was made."""
+    report = _exported(options)
+    if options["as_json"]:
+        print_json_report(report)
+        return
+    network = options["network"]
+    random = network if options["weights"] is None and ":" not in network else ""
+    print_report(report, random, verbose=options["verbose"])
 
 
 def _exported(options: Mapping[str, Any]) -> ExportReport:
@@ -132,15 +143,6 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
     if options["labels"] is not None:
         changed["labels"] = options["labels"]
     return source.but(**changed)
-
-
-def _print(report: ExportReport, options: Mapping[str, Any]) -> None:
-    if options["as_json"]:
-        print_json_report(report)
-        return
-    network = options["network"]
-    random = network if options["weights"] is None and ":" not in network else ""
-    print_report(report, random, verbose=options["verbose"])
 
 
 def _tell(status: Any, step: str) -> None:

@@ -12,6 +12,7 @@ from edgeseg.text import one_line
 if TYPE_CHECKING:
     from edgeseg.export.precision import PrecisionReport
     from edgeseg.export.report import ExportReport
+    from edgeseg.manifest import Manifest
 
 __all__ = ["print_json_report", "print_report"]
 
@@ -29,7 +30,7 @@ def print_report(report: ExportReport, random: str, *, verbose: bool) -> None:
     screen.print(one_line(report.path, 1000), soft_wrap=True, style="bold")
     screen.print(
         f"{one_line(manifest.network)}, {size_text(manifest.input_size)} (height x width), "
-        f"{manifest.num_classes} classes, "
+        f"{manifest.num_classes} classes{_activation(manifest)}, "
         f"{report.parameters / 1e6:.3f} M parameters, {report.macs / 1e9:.3f} GMACs, {report.nodes} operators"
     )
     proof = table("target", "labels equal to PyTorch's", "differing", "largest logit difference", "engine")
@@ -48,6 +49,11 @@ def print_report(report: ExportReport, random: str, *, verbose: bool) -> None:
     if random:
         screen.print(f"The weights are random: give --weights CHECKPOINT for masks that mean something ({random}).")
     _print_next(report)
+
+
+def _activation(manifest: Manifest) -> str:
+    """What the network has applied to its output itself, where that is anything."""
+    return "" if manifest.postprocess.activation == "none" else f" ({manifest.postprocess.activation} in the network)"
 
 
 def _print_passes(report: ExportReport) -> None:
@@ -111,6 +117,7 @@ def print_json_report(report: ExportReport) -> None:
         "nodes": report.nodes,
         "macs": report.macs,
         "parameters": report.parameters,
+        "postprocess": asdict(report.bundle.manifest.postprocess),
         "precision": None if report.precision is None else report.precision.to_json(),
         "notes": report.notes,
     }

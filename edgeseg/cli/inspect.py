@@ -10,6 +10,7 @@ from edgeseg.specs import check_divisor
 
 if TYPE_CHECKING:
     from edgeseg.export.inspect import Inspection
+    from edgeseg.models.source import NetworkSource
 
 __all__ = ["inspect"]
 
@@ -21,6 +22,7 @@ def inspect(
     size: option.GraphSize = None,
     classes: option.Classes = None,
     take: option.Take = None,
+    threshold: option.Threshold = None,
 ) -> None:
     """Run a network on two pictures and print what it returns; what cannot be exported is one sentence."""
     from edgeseg._optional import require
@@ -34,19 +36,22 @@ def inspect(
         source = resolve_network(network, weights=weights, weights_key=weights_key, num_classes=classes)
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
-        seen = inspect_network(source, chosen, take)
-    _print(network, chosen, seen)
+        seen = inspect_network(source, chosen, take, cut=threshold is not None)
+    _print(source, chosen, seen)
 
 
-def _print(network: str, size: tuple[int, int], seen: Inspection) -> None:
+def _print(source: NetworkSource, size: tuple[int, int], seen: Inspection) -> None:
     """Print an inspection."""
+    from edgeseg.export.output_range import KINDS
+
     listed = table("what", "seen")
-    listed.add_row("network", network)
+    listed.add_row("network", source.origin)
     listed.add_row("picture", size_text(size))
     listed.add_row("logits", f"'{seen.choice.take}' of what it returns" if seen.choice.take else "a tensor alone")
     listed.add_row("channels", str(seen.channels))
     listed.add_row("size of the logits", size_text(seen.logit_size))
-    listed.add_row("range", f"{seen.low:.4g} .. {seen.high:.4g}")
+    listed.add_row("range", f"{seen.range.low:.4g} .. {seen.range.high:.4g}")
+    listed.add_row("looks like", KINDS["logits" if source.registered else seen.range.kind])
     console().print(listed)
     for note in seen.notes:
         console().print(note)

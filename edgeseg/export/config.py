@@ -14,7 +14,7 @@ from edgeseg.errors import UnknownNameError, UsageError
 from edgeseg.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
 from edgeseg.labelled import LabelledPictures
 from edgeseg.runtimes import engine, resolve_target
-from edgeseg.specs import Size
+from edgeseg.specs import ACTIVATIONS, Activation, Size
 
 __all__ = ["PRECISIONS", "ExportConfig", "canonical_targets", "config_of", "option_help"]
 
@@ -35,6 +35,8 @@ class ExportConfig:
         output: logits, or labels: also write graphs from picture to labels alone, for programs without edgeseg.
         take: Which of the tensors that the network returns are the logits: key or index, such as out, 1 or aux.0.
         threshold: For one output channel: label 1 where the output is above it; 0.5 for probabilities, 0 for logits.
+        activation: What the network has applied to its output itself: none (logits), sigmoid or softmax. Scores are
+            then the values themselves. Without it that is found out on pictures and said.
         fuse: Fold batch norms and branches on the module first.
         rewrites: Rewrite the graph where the same numbers cost less; each rewrite is proven, and undone where it does
             not hold.
@@ -65,6 +67,7 @@ class ExportConfig:
     output: str = "logits"
     take: str | None = None
     threshold: float | None = None
+    activation: Activation | None = None
     fuse: bool = True
     rewrites: bool = True
     skip_passes: tuple[str, ...] = ()
@@ -143,6 +146,8 @@ class ExportConfig:
                 raise UsageError(f"{name} is {share}; it is a share between 0 and 1 (0.005 is half a point)")
         if self.threshold is not None and not math.isfinite(self.threshold):
             raise UsageError(f"threshold is {self.threshold}; it must be a finite number")
+        if self.activation is not None and self.activation not in ACTIVATIONS:
+            raise UnknownNameError("activation", self.activation, ACTIVATIONS)
         if self.max_logit_error is not None and not self.max_logit_error >= 0.0:
             raise UsageError(f"max_logit_error is {self.max_logit_error}; it is a share of the range, 0 or more")
         for name, size in (("size", self.size), ("label_size", self.label_size)):

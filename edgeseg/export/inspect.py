@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
+from edgeseg.export.output_range import OutputRange
 from edgeseg.export.returned import Choice, check_logits, choose_logits
 from edgeseg.export.to_onnx import first_reason
 from edgeseg.models.outputs import logits_at
@@ -37,15 +38,13 @@ class Inspection:
         choice: Which of the tensors that it returns are the logits.
         channels: Of the logits.
         logit_size: Height x width of the logits.
-        low: Smallest logit on the two pictures.
-        high: Largest logit.
+        range: Of the logits on the two pictures.
     """
 
     choice: Choice
     channels: int
     logit_size: Size
-    low: float
-    high: float
+    range: OutputRange
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -53,7 +52,7 @@ class Inspection:
         return (self.choice.note,) if self.choice.note else ()
 
 
-def inspect_network(source: NetworkSource, size: Size, take: str | None = None) -> Inspection:
+def inspect_network(source: NetworkSource, size: Size, take: str | None = None, *, cut: bool = False) -> Inspection:
     """Run the untouched module on two pictures, one after the other, again, and as one batch.
 
     A registered network runs once: what it returns is known.
@@ -62,6 +61,7 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
         source: The network.
         size: Height x width of its input.
         take: Path of the logits in what it returns, where the user gave one.
+        cut: Whether the user gave the threshold of one channel, which may then hold whole numbers.
 
     Raises:
         ExportError: The module fails, what it returns is not logits of the picture, they are not finite, or they
@@ -76,7 +76,7 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
     logits = logits_at(output, choice.take)
     _check_finite(source.module, logits)
     if not source.registered:
-        check_logits(logits, size)
+        check_logits(logits, size, cut=cut or source.spec.postprocess.threshold != 0.0)
         run = _runner(source.module, choice.take)
         _check_repeatable(source.module, logits, run(first), before)
         other = run(second)
@@ -84,7 +84,8 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
         _check_alone(source.module, torch.cat((logits, other)), run, pictures)
         logits = torch.cat((logits, other))
     height, width = logits.shape[2:]
-    return Inspection(choice, int(logits.shape[1]), (height, width), float(logits.min()), float(logits.max()))
+    seen = OutputRange.of(logits.float().numpy())
+    return Inspection(choice, int(logits.shape[1]), (height, width), seen)
 
 
 def _pictures(size: Size, spec: InputSpec) -> Tensor:

@@ -14,6 +14,7 @@ from edgeseg.errors import UsageError
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.inspect import inspect_network
+from edgeseg.export.output_range import OutputRange
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision.calibration import Calibration, Pair, list_calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
@@ -46,6 +47,7 @@ class ExportJob:
         take: Path of the logits in what the module returns; empty where that is the logits alone.
         notes: Sentences about the network that the user must see.
         calibration: Calibration pictures, where a folder of them was given.
+        seen: Range of the logits on the pictures that the network was looked at with.
     """
 
     source: NetworkSource
@@ -59,6 +61,7 @@ class ExportJob:
     take: str = ""
     notes: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    seen: OutputRange | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -137,8 +140,9 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
         read_image(picture)
     calibration = _list_calibration(config)
     check_normalisation(source.spec.input)
-    seen = inspect_network(source, size, config.take)
-    source = _with_threshold(source, config.threshold, seen.channels)
+    cut = config.threshold is not None or config.activation == "sigmoid"
+    seen = inspect_network(source, size, config.take, cut=cut)
+    source = _with_activation(source, config, seen.channels)
     labels = _labels(source, seen.channels)
     return ExportJob(
         source=source,
@@ -152,6 +156,7 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
         take=seen.choice.take,
         notes=seen.notes,
         calibration=_load_calibration(calibration, source, config, size, labels),
+        seen=seen.range,
     )
 
 
@@ -175,15 +180,17 @@ def _load_calibration(
     return replace(found, notes=(*found.notes, note))
 
 
-def _with_threshold(source: NetworkSource, threshold: float | None, channels: int) -> NetworkSource:
-    """The network with the threshold that was given, if one was."""
-    if threshold is None:
-        return source
-    if channels != 1:
+def _with_activation(source: NetworkSource, config: ExportConfig, channels: int) -> NetworkSource:
+    """The network with the activation and the threshold that were given, if any were."""
+    if config.threshold is not None and channels != 1:
         raise UsageError(
             f"--threshold is for networks of one output channel, and this one has {channels}; leave it out"
         )
-    return source.but(postprocess=replace(source.spec.postprocess, threshold=threshold))
+    before = source.spec.postprocess
+    if config.activation is not None or config.threshold is not None:
+        before = before.with_activation(config.activation or before.activation, config.threshold)
+    before.check_channels(channels)
+    return source.but(postprocess=before)
 
 
 def _labels(source: NetworkSource, channels: int) -> LabelSet:

@@ -23,13 +23,14 @@ from edgeseg.export.precision.acceptance import next_precisions
 from edgeseg.export.precision.figures import measure_targets
 from edgeseg.export.precision.lowering import Lowered, lower
 from edgeseg.export.precision.report import PrecisionReport
-from edgeseg.export.ranges import check_threshold, range_notes
+from edgeseg.export.ranges import range_notes, settle_activation
 from edgeseg.export.reference import ParitySet, compare_outputs
 from edgeseg.export.report import ExportReport
 from edgeseg.export.steps import Progress, recorded, step
 from edgeseg.export.target_graphs import TargetGraphs
 from edgeseg.export.verify import verify_standalone, verify_target
 from edgeseg.files import atomic_folder, storage_errors
+from edgeseg.graph.ending import last_activation
 from edgeseg.graph.profile import using_profile
 from edgeseg.graph.run import run_graph
 from edgeseg.runtimes import engine
@@ -79,10 +80,10 @@ def _refuse_foreign(path: Path) -> None:
 def _export_into(folder: Path, job: ExportJob) -> ExportReport:
     """Write a bundle into a folder, and report all but where it lies and how long it took."""
     graph = network_graph(job)
-    job = graph.job
     with step("running fp32 PyTorch"):
-        expected = job.expected()
-    check_threshold(job, expected)
+        expected = graph.job.expected()
+    settled = settle_activation(graph.job, expected, last_activation(graph.model))
+    job, expected = settled.job, settled.expected
     lowered = None
     if job.config.lowers:
         _require_parity(_graph_parity(graph.model, expected, job), job)
@@ -101,7 +102,7 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
         macs=job.macs,
         parameters=job.parameters,
         precision=proof.precision,
-        notes=job.source.notes + job.notes + range_notes(job, expected) + graph.notes + proof.notes,
+        notes=job.source.notes + job.notes + settled.notes + range_notes(job, expected) + graph.notes + proof.notes,
     )
 
 

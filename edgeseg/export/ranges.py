@@ -1,16 +1,19 @@
-"""What the numbers on the parity pictures say: one label everywhere, probabilities, a normalisation that cannot be."""
+"""What the numbers on the pictures say: probabilities, one label everywhere, a normalisation that cannot be."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from edgeseg.errors import ExportError
+from edgeseg.errors import ExportError, UsageError
 from edgeseg.export.job import ExportJob
+from edgeseg.export.output_range import KINDS, Kind, OutputRange
 from edgeseg.export.reference import ParitySet
 from edgeseg.models import model_spec
-from edgeseg.specs import InputSpec
+from edgeseg.specs import Activation, InputSpec
 
-__all__ = ["check_threshold", "normalisation_note", "range_notes"]
+__all__ = ["Settled", "normalisation_note", "range_notes", "settle_activation"]
 
 _WIDE = 20.0
 """Standard deviations that normalised pixels span at most; ImageNet's numbers make 4.5 of 0..255."""
@@ -19,23 +22,166 @@ _NARROW = 0.05
 """Standard deviations that normalised pixels span at least; one grey level is a 255th of the span."""
 
 
-def check_threshold(job: ExportJob, expected: ParitySet) -> None:
-    """Refuse probabilities of one channel that are cut at 0, the threshold of logits, without the user's word.
+@dataclass(frozen=True)
+class Settled:
+    """An export whose activation and threshold are known.
+
+    Attributes:
+        job: Its postprocessing holds them.
+        expected: Labels are by them.
+        notes: Sentences the user must see.
+    """
+
+    job: ExportJob
+    expected: ParitySet
+    notes: tuple[str, ...] = ()
+
+
+def settle_activation(job: ExportJob, expected: ParitySet, last: str = "") -> Settled:
+    """Find out what the network has applied to its output itself, from its values and its last operator.
+
+    What the user said goes before what is seen. A registered network returns what it says.
+
+    Args:
+        job: The export.
+        expected: What fp32 PyTorch makes of the parity pictures.
+        last: The operator that makes the output a probability (`edgeseg.graph.ending.last_activation`), if any.
 
     Raises:
-        ExportError: Every value lies within 0..1, so that every pixel would be foreground.
+        ExportError: Labels depend on a threshold that nobody gave.
+        UsageError: The values are not what the user said.
     """
-    postprocess = job.spec.postprocess
-    if job.channels != 1 or job.source.registered or job.config.threshold is not None or postprocess.threshold != 0.0:
-        return
-    low = min(float(x.min()) for x in expected.logits)
-    high = max(float(x.max()) for x in expected.logits)
-    if 0.0 <= low < high <= 1.0:
+    seen = OutputRange.of(expected.logits)
+    seen = seen if job.seen is None else seen.joined(job.seen)
+    given = job.spec.postprocess
+    if job.config.activation is not None or given.activation != "none":
+        return Settled(job, expected, _said_notes(given.activation, seen))
+    if job.source.registered:
+        return Settled(job, expected)
+    find = _of_one_channel if seen.channels == 1 else _of_several
+    activation, note = find(job, seen, last)
+    if activation != "none":
+        job = job.with_postprocess(given.with_activation(activation))
+        expected = expected.labelled(job.spec.postprocess)
+    return Settled(job, expected, (note,) if note else ())
+
+
+def _said_notes(said: Activation, seen: OutputRange) -> tuple[str, ...]:
+    """Hold what the user said against what was seen."""
+    if said != "none" and not seen.within_unit:
+        raise UsageError(
+            f"activation {said} was given (--activation), whose values lie within 0..1, and the network returns "
+            f"{seen}; leave it out for logits, or divide by their scale in its forward"
+        )
+    if said == "softmax" and not seen.sums_to_one:
+        return (
+            f"activation softmax was given, but the channels of a pixel sum to {seen.least:.3g}..{seen.most:.3g} and "
+            "not to 1; scores are their values all the same",
+        )
+    if said == "none" and seen.kind in _PROBABILITIES:
+        made = "sigmoid" if seen.channels == 1 else "softmax"
+        return (
+            f"activation none was given, though the output looks like {KINDS[seen.kind]}; scores are the {made} of it",
+        )
+    return ()
+
+
+def _of_one_channel(job: ExportJob, seen: OutputRange, last: str) -> tuple[Activation, str]:
+    """The activation of one channel, and the sentence on it."""
+    threshold = job.spec.postprocess.threshold
+    said = job.config.threshold is not None or threshold != 0.0
+    if seen.low == seen.high == 1.0:
         raise ExportError(
-            f"the network's one output channel lies within {low:.3g}..{high:.3g} on every picture, as probabilities "
+            "the network's one output channel is 1 everywhere on every picture, as a softmax over one channel is; "
+            "return the logit before it, or its sigmoid"
+        )
+    if last or (seen.kind == "probability" and said):
+        return _probability(seen, last, threshold if said else None)
+    if said:
+        return "none", _THRESHOLD.format(threshold) if threshold else ""
+    if seen.kind == "probability":
+        raise ExportError(
+            f"the network's one output channel lies within {seen} on every picture, as probabilities "
             "do, and the threshold is 0, that of logits, which they are never below; give --threshold 0.5 for "
             "probabilities (threshold=0.5 in Python), or --threshold 0 if these are logits"
         )
+    if seen.kind == "never negative":
+        advice = "--threshold 127.5 for values of 0..255, " if seen.high <= 255.0 else ""
+        raise ExportError(
+            f"the network's one output channel lies within {seen} on every picture, and the threshold is 0, that of "
+            f"logits, which it is never below; give the value between the two labels, {advice}or --threshold 0 if "
+            "these are logits"
+        )
+    return "none", _looks_like(seen, _TANH) if seen.kind == "tanh" else ""
+
+
+_THRESHOLD = (
+    "labels are 1 where the one output channel is above {:g}; scores are its sigmoid, as those of logits, so the score "
+    "of a label may be below 0.5 (--activation sigmoid is for probabilities)"
+)
+
+
+def _probability(seen: OutputRange, last: str, threshold: float | None) -> tuple[Activation, str]:
+    """One channel of probabilities, for which the user or the graph speaks."""
+    if threshold is not None and not 0.0 < threshold < 1.0:
+        return "none", ""
+    why = f"the network ends in a {_WORDS[last]}" if last else f"{threshold:g} was given as the threshold"
+    return "sigmoid", (
+        f"the one output channel is taken as a probability ({why}, and its values lie within {seen}): label 1 is above "
+        f"{0.5 if threshold is None else threshold:g}, and scores are the values; --threshold says another, "
+        "--activation none takes it for logits"
+    )
+
+
+_WORDS = {"Sigmoid": "sigmoid", "HardSigmoid": "hard sigmoid", "Softmax": "softmax"}
+
+
+def _of_several(job: ExportJob, seen: OutputRange, last: str) -> tuple[Activation, str]:
+    """The activation of several channels, and the sentence on it."""
+    kind = seen.kind
+    if last and kind not in _PROBABILITIES:  # far from both ends, or beyond them by a bicubic resize
+        kind = "softmax" if seen.sums_to_one else "sigmoid"
+    if kind not in _SEVERAL:
+        return "none", ""
+    activation, ending = _SEVERAL[kind]
+    return activation, _looks_like(seen, ending, kind)
+
+
+def _looks_like(seen: OutputRange, ending: str, kind: Kind | None = None) -> str:
+    """The sentence on what was seen, and what follows of it."""
+    who = "the one output channel" if seen.channels == 1 else f"the {seen.channels} output channels"
+    verb = "looks" if seen.channels == 1 else "look"
+    return f"{who} ({seen}) {verb} like {KINDS[kind or seen.kind]}; {ending}"
+
+
+_PROBABILITIES: tuple[Kind, ...] = ("probability", "softmax", "one-hot", "sigmoid")
+
+_TANH = (
+    "labels are right, and scores are those of logits, which such small numbers leave near one another; return what "
+    "goes into the tanh for probabilities"
+)
+_OTHERWISE = "--activation none takes them for logits"
+_SEVERAL: dict[Kind, tuple[Activation, str]] = {
+    "softmax": ("softmax", f"scores are the values; {_OTHERWISE}"),
+    "one-hot": (
+        "softmax",
+        "labels are exact at their size, and scores are what is left of the 1 after resizing; return the values before "
+        "the argmax for probabilities",
+    ),
+    "sigmoid": (
+        "sigmoid",
+        "several classes or none may be likely at a pixel (multi-label), and its label is the one of the largest "
+        f"value; scores are the values; {_OTHERWISE}",
+    ),
+    "narrow": ("none", "they are taken for logits; --activation sigmoid takes them for probabilities"),
+    "never negative": (
+        "none",
+        "labels are right, and scores are the softmax of such numbers; for probabilities of 0..100 or 0..255 divide by "
+        "that in its forward",
+    ),
+    "tanh": ("none", _TANH),
+}
+"""Kind -> the activation that is taken, and what the user must know of it."""
 
 
 def range_notes(job: ExportJob, expected: ParitySet) -> tuple[str, ...]:
@@ -48,7 +194,16 @@ def range_notes(job: ExportJob, expected: ParitySet) -> tuple[str, ...]:
     one = (
         f"fp32 PyTorch gives one label everywhere, {values[0]} ({name}), on all {len(expected.labels)} parity pictures"
     )
-    return (f"{one}: {cause or 'check the weights, and mean, std, scale and channel order of the input'}",)
+    return (f"{one}: {cause or _causes(job, expected)}",)
+
+
+def _causes(job: ExportJob, expected: ParitySet) -> str:
+    """What may be wrong where there is one label everywhere."""
+    advice = "check the weights, and mean, std, scale and channel order of the input"
+    if job.channels != 1:
+        return advice
+    seen, threshold = OutputRange.of(expected.logits), job.spec.postprocess.threshold
+    return f"its one channel lies within {seen}, and the threshold is {threshold:g} (--threshold); {advice}"
 
 
 def normalisation_note(spec: InputSpec) -> str:

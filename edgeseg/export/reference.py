@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,12 @@ class ParitySet:
     def logit_range(self) -> float:
         """Largest minus smallest logit over all pictures."""
         return float(max(x.max() for x in self.logits) - min(x.min() for x in self.logits))
+
+    def labelled(self, postprocess: PostprocessSpec) -> ParitySet:
+        """The same logits, with the labels of another postprocessing."""
+        sizes = [(labels.shape[0], labels.shape[1]) for labels in self.labels]
+        pairs = zip(self.logits, sizes, strict=True)
+        return replace(self, labels=tuple(labels_from_logits(x, size, postprocess=postprocess) for x, size in pairs))
 
 
 def shipped_sample() -> Path:

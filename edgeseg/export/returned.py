@@ -68,22 +68,30 @@ def choose_logits(output: object, size: Size, take: str | None = None) -> Choice
     return Choice(chosen, f"the network returned several maps ({listed}); '{chosen}' was taken" if others else "")
 
 
-def check_logits(logits: Tensor, size: Size) -> None:
+def check_logits(logits: Tensor, size: Size, *, cut: bool = False) -> None:
     """Check that a tensor (1, C, h, w) can be the logits of one picture whose pixels are not whole numbers.
+
+    Args:
+        logits: What the network returned.
+        size: Height x width of the picture.
+        cut: Whether the user gave the threshold of one channel, which may then be a mask of 0 and 1 or 0..255.
 
     Raises:
         ExportError: Another batch, classes last, height and width swapped, a size that is not the picture's over a
             stride, or labels.
     """
     shape, picture = tuple(logits.shape), f"{size[0]}x{size[1]}"
-    if shape[0] != 1:
+    if shape[0] != 1 or shape[1] == 0:
         raise ExportError(f"the network returned {shape} for one picture; expected logits (1, classes, height, width)")
     if not _fits(shape[2:], size):
         raise ExportError(_misfit(shape, size, picture))
-    if shape[1] == 1 and bool((logits == logits.round()).all()) and bool((logits != logits.flatten()[0]).any()):
+    if cut or shape[1] != 1:
+        return
+    if bool((logits == logits.round()).all()) and bool((logits != logits.flatten()[0]).any()):
         raise ExportError(
             f"the network returned one channel {shape} of whole numbers only, which are labels, not logits; return the "
-            "logits before argmax, round or threshold"
+            "logits before argmax, round or threshold, or give --threshold for a mask (0.5 for 0 and 1, 127.5 for "
+            "0..255)"
         )
 
 

@@ -1,5 +1,7 @@
 """The exact postprocessing: logits of any size to labels of any size, without the full class x height x width tensor.
 
+What is called logits here may be probabilities (`PostprocessSpec.activation`): labels come of them in the same way.
+
 The answer is that of "bilinear resize of the logits, then argmax over the classes, the lowest index winning ties", in
 float32. There are two methods:
 
@@ -90,14 +92,21 @@ def scores_from_logits(
     by the dense method, whichever `method` computes the labels.
 
     Returns:
-        Labels as `labels_from_logits` gives them, and scores, float32 (H, W) in 0..1: the softmax probability of the
-        label, computed from the resized logits. One class: ``sigmoid(logit)`` where the label is 1, else one minus it.
+        Labels as `labels_from_logits` gives them, and scores, float32 (H, W) in 0..1: the probability of the label.
+        It is computed from the resized logits: their softmax; for one class ``sigmoid(logit)`` where the label is 1,
+        else one minus it. Where the network has applied its activation (`postprocess.activation`) it is the resized
+        value itself, cut to 0..1; for one class that value where the label is 1, else one minus it. So the score of
+        one class is below 0.5 where the threshold stands elsewhere than at a probability of one half, and the value
+        between the two.
 
     Example:
         >>> logits = np.array([[[2.0]], [[2.0]]], np.float32)
         >>> labels, scores = scores_from_logits(logits, (1, 1), postprocess=PostprocessSpec())
         >>> labels.tolist(), scores.tolist()
         ([[0]], [[0.5]])
+        >>> probabilities = np.array([[[0.75]], [[0.25]]], np.float32)
+        >>> scores_from_logits(probabilities, (1, 1), postprocess=PostprocessSpec(activation="softmax"))[1].tolist()
+        [[0.75]]
     """
     field, rows, columns = prepare(logits, size, postprocess, region)
     scores = np.empty((len(rows.low), len(columns.low)), np.float32)

@@ -80,6 +80,7 @@ def prepare(logits: F32, size: Size, postprocess: PostprocessSpec, region: Regio
         UsageError: As `edgeseg.postprocess.labels_from_logits`.
     """
     field = _checked(logits)
+    postprocess.check_channels(len(field))
     rows, columns = _axes(field.shape[1:], size, postprocess, region)
     return _used(field, rows, columns)
 

@@ -57,10 +57,12 @@ class _Tile:
         if classes == 1:
             np.greater(best, np.float32(postprocess.threshold), out=labels.view(bool))
             if scores is not None:
-                scores[:] = _sigmoid(np.where(labels, best, -best))
-        elif scores is None:
+                scores[:] = _of_one(best, labels, postprocess)
+        elif scores is None or postprocess.activation != "none":
             buffer = np.empty_like(best)
             run_maximum(best, labels, ((c, self.value(c, buffer)) for c in range(1, classes)))
+            if scores is not None:
+                np.clip(best, 0, 1, out=scores)
         else:
             values = np.matmul(self._down, self._across)
             run_maximum(best, labels, enumerate(values[1:], 1))
@@ -80,6 +82,13 @@ def _across(field: F32, blocks: list[Band]) -> F32:
             target = out[y : y + step, outputs.start - left : outputs.stop - left]
             np.matmul(flat[y : y + step, inputs], matrix, out=target)
     return out.reshape(classes, k, -1)
+
+
+def _of_one(values: F32, labels: LabelMap, postprocess: PostprocessSpec) -> F32:
+    """Score the labels of one resized channel."""
+    if postprocess.activation == "none":
+        return _sigmoid(np.where(labels, values, -values))
+    return np.clip(np.where(labels, values, 1 - values), 0, 1)
 
 
 def _sigmoid(values: F32) -> F32:

@@ -16,6 +16,7 @@ from edgeseg.export.config import ExportConfig
 from edgeseg.export.inspect import Inspection, inspect_network
 from edgeseg.export.job import prepare_job
 from edgeseg.models.source import resolve_network
+from edgeseg.specs import PostprocessSpec
 
 SIZE = (32, 48)
 
@@ -125,6 +126,7 @@ def test_the_choice_holds_in_the_whole_job() -> None:
         (lambda main, aux: torch.round(10 * main[:, :1]), "whole numbers only, which are labels"),
         (lambda main, aux: main[:, 0], "a single channel that was squeezed"),
         (lambda main, aux: torch.cat([main, main]), "for one picture"),
+        (lambda main, aux: main[:, 4:], r"\(1, 0, 32, 48\) for one picture"),
         (lambda main, aux: "text", "returned str without a tensor"),
         (lambda main, aux: {}, "returned dict without a tensor"),
         (lambda main, aux: main * float("nan"), "its parameters are finite; check mean and std"),
@@ -230,6 +232,20 @@ class _Fails(nn.Module):
 def test_an_error_of_edgeseg_is_left_as_it_is() -> None:
     with pytest.raises(EdgesegError, match="mine"):
         inspect_network(resolve_network(_Fails()), SIZE)
+
+
+@pytest.mark.parametrize(
+    "options", [{"threshold": 127.5}, {"threshold": 0.5}, {"threshold": 0.0}, {"activation": "sigmoid"}]
+)
+def test_a_mask_of_whole_numbers_is_taken_with_a_word(options: dict[str, Any]) -> None:
+    top = 255.0 if options.get("threshold") == 127.5 else 1.0
+    source = resolve_network(_Net(lambda main, aux: top * (main[:, :1] > 0)))
+    with pytest.raises(ExportError, match=r"or give --threshold for a mask \(0\.5 for 0 and 1, 127\.5 for 0\.\.255\)"):
+        prepare_job(source, ExportConfig(size=SIZE))
+    job = prepare_job(source, ExportConfig(size=SIZE, **options))
+    assert (job.channels, job.seen is not None and job.seen.high) == (1, top)
+    wanted = source.but(postprocess=PostprocessSpec(threshold=top / 2))
+    assert prepare_job(wanted, ExportConfig(size=SIZE)).spec.postprocess.threshold == top / 2
 
 
 def test_a_threshold_is_for_one_channel() -> None:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from edgeseg.bundle import MODEL_LABELS, Bundle
 from edgeseg.errors import SizeError, UsageError
+from edgeseg.images import fit_image
+from edgeseg.postprocess import scores_from_logits
 from edgeseg.predictor import Predictor
 from edgeseg.predictor import predictor as predictor_module
-from edgeseg.specs import ResizeRule
+from edgeseg.specs import Activation, PostprocessSpec, ResizeMode, ResizeRule
 from tests.predictor.fakes import (
     NET,
     Fake,
@@ -70,6 +72,24 @@ def test_graph_labels_equal_the_host_postprocessing(tmp_path: Path, monkeypatch:
     assert set(asked) == {("labels",)}
     assert [int(np.count_nonzero(a != b)) for a, b in zip(wanted, got, strict=True)] == [0] * 5
     assert len(np.unique(wanted[0])) > 1
+
+
+@pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
+@pytest.mark.parametrize("rule", ["stretch", "letterbox"])
+def test_scores_are_of_the_activation_in_the_manifest(fake: Fake, activation: Activation, rule: ResizeMode) -> None:
+    postprocess = PostprocessSpec(activation=activation)
+    of = {"resize": ResizeRule(rule), "postprocess": postprocess, "label_size": NET}
+    predictor, session = fake(of=of, ends_in_labels=True, scores=True)
+    image = np.ascontiguousarray(picture((40, 30)) % 2)  # the network returns pixels, so that they are 0 or 1
+    result = predictor(image)
+    fitted, region = fit_image(image, NET, ResizeRule(rule))
+    logits = np.ascontiguousarray(fitted[::4, ::4].transpose(2, 0, 1)).astype(np.float32)
+    labels, scores = scores_from_logits(logits, (40, 30), postprocess=postprocess, region=region)
+    assert session.calls[-1][1] == ("logits",)
+    assert np.array_equal(result.labels, labels)
+    assert result.scores is not None
+    assert np.array_equal(result.scores, scores)
+    assert bool((scores == 1).any()) == (activation != "none")
 
 
 def test_one_batch_may_need_both_outputs(fake: Fake) -> None:
