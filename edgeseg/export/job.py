@@ -181,6 +181,8 @@ def _with_threshold(source: NetworkSource, threshold: float | None, channels: in
 
 def _labels(source: NetworkSource, channels: int) -> LabelSet:
     """Names and colours of the classes; generic ones where the network's own set does not fit and none was chosen."""
+    if source.label_set is not None and len(source.label_set.names) == max(2, channels):
+        return source.label_set
     name = source.spec.labels
     found = label_set(name, channels)
     if source.labels_chosen and found.name != name:
