@@ -1,7 +1,8 @@
 """How long functions and files of the package are, and how many parameters functions take.
 
 A function's lines are those from ``def`` to its end without its docstring. Parameters are counted without ``self``,
-``cls``, ``*args`` and ``**kwargs``; a command line's commands may take more, since each parameter is an option there.
+``cls``, ``*args`` and ``**kwargs``. Each parameter of a command is an option there, a line each: a command may take
+more, and its lines are those of its body.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def _functions(tree: ast.AST, prefix: str) -> Iterator[Function]:
     for node in ast.iter_child_nodes(tree):
         name = f"{prefix}{node.name}" if isinstance(node, Definition | ast.ClassDef) else ""
         if isinstance(node, Definition):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _docstring_lines(node)
+            first = node.body[0].lineno if name in COMMANDS else node.lineno
+            lines = (node.end_lineno or first) - first + 1 - _docstring_lines(node)
             yield Function(name, lines, 0 if name in COMMANDS else _parameters(node))
         yield from _functions(node, f"{name}." if name else prefix)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -44,7 +44,7 @@ class Outputs:
     threshold: float = 0.0
 
 
-def read_outputs(heads: list[Mapping[str, Any]]) -> Outputs:
+def read_outputs(heads: Sequence[Mapping[str, Any]]) -> Outputs:
     """Read the number of classes of a cascade's heads, and a single channel's threshold, which is on a probability.
 
     Raises:

@@ -154,7 +154,7 @@ def _json(text: str) -> dict[str, Any]:
 def _yaml(text: str) -> dict[str, Any]:
     """Parse YAML, whose tuples are mmengine's only."""
     yaml = require("yaml", extra="", why="a config in YAML", advice="install it with: pip install pyyaml, or dump JSON")
-    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader: Any = type("Loader", (yaml.SafeLoader,), {})
     loader.add_constructor("tag:yaml.org,2002:python/tuple", yaml.SafeLoader.construct_yaml_seq)
     try:
         values = yaml.load(text, Loader=loader)

@@ -182,16 +182,16 @@ class _Reader:
 
     def _binop(self, node: ast.BinOp) -> Any:
         left, right = self.value(node.left), self.value(node.right)
-        compute = _ARITHMETIC.get(type(node.op))
-        numbers = isinstance(left, (int, float)) and isinstance(right, (int, float))
-        joined = isinstance(node.op, ast.Add) and type(left) is type(right) and isinstance(left, (str, list, tuple))
-        repeated = isinstance(node.op, ast.Mult) and isinstance(left, (str, list, tuple)) and isinstance(right, int)
-        if compute is None or not (numbers or joined or repeated):
+        compute, length = _ARITHMETIC.get(type(node.op)), -1
+        if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+            length = 0
+        elif isinstance(node.op, ast.Add) and isinstance(left, (str, list, tuple)) and isinstance(right, type(left)):
+            length = len(left) + len(right)
+        elif isinstance(node.op, ast.Mult) and isinstance(left, (str, list, tuple)) and isinstance(right, int):
+            length = len(left) * max(0, right)
+        if compute is None or length < 0:
             raise _code(node, "an operation")
-        if repeated:
-            self._budget.take(len(left) * max(0, right))
-        elif joined:
-            self._budget.take(len(left) + len(right))
+        self._budget.take(length)
         return self._computed(node, compute, left, right)
 
     def _computed(self, node: ast.expr, compute: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:

@@ -27,7 +27,7 @@ def _network(backbone: _Part, *heads: _Part, neck: _Part | None = None, test_cfg
     model: _Part = {
         "type": "CascadeEncoderDecoder" if cascade else "EncoderDecoder",
         "backbone": backbone,
-        "decode_head": list(heads) if cascade else heads[0],
+        "decode_head": list(heads) if cascade else next(iter(heads)),
         "test_cfg": test_cfg or {},
     }
     return {**model, **({"num_stages": len(heads)} if cascade else {}), **({"neck": neck} if neck else {})}

@@ -159,10 +159,10 @@ def _input(preprocessor: Mapping[str, Any], steps: list[dict[str, Any]]) -> Inpu
 
 def _spec(part: Mapping[str, Any], to_rgb: Any, place: str) -> InputSpec:
     mean, std = part.get("mean"), part.get("std")
-    if (mean is None) != (std is None):
-        raise UsageError(f"{place} has one of mean and std; give both, or none")
-    if mean is None:
+    if mean is None and std is None:
         return InputSpec("rgb" if to_rgb else "bgr")
+    if mean is None or std is None:
+        raise UsageError(f"{place} has one of mean and std; give both, or none")
     for name, values in (("mean", mean), ("std", std)):
         if not isinstance(values, (list, tuple)) or len(values) != 3 or not all(map(_is_number, values)):
             raise UsageError(f"{place}.{name} is {shown(values)}; it must be three finite numbers, one per colour")

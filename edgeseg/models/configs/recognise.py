@@ -77,7 +77,7 @@ def _flat_model(model: Mapping[str, Any]) -> Options:
     return _counted_from_first(flat)
 
 
-def _parts(model: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parts(model: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "backbone", model["backbone"]
     if model.get("neck") is not None:
         yield "neck", model["neck"]
