@@ -118,15 +118,12 @@ def read_labels(config: Mapping[str, Any], classes: int) -> tuple[LabelSet, tupl
     given = _given(config, dataset)
     found = _own(name, given, classes) if given else _of_dataset(name, classes)
     if found is None:
-        known = (
-            f"metainfo has {len(given[0])} classes" if given else f"classes of {one_line(name, 60) or 'no data set'}"
-        )
-        notes.append(
-            f"{known}{'' if given else ' are not known here'}, and the network {classes} labels: they have generic "
-            "names; give metainfo's classes, or --labels"
-        )
+        why = f"the config names {len(given[0]) if given else 'no'} classes"
+        if not given and name:
+            why = f"{classes} classes of {one_line(name, 60)} are not known here"
+        notes.append(f"{why}: the network's {classes} labels have generic names; give them in metainfo, or --labels")
         return label_set("generic", classes), tuple(notes)
-    if name.lower() == "camvidDataset".lower() and not given:
+    if _SETS.get(name) == "camvid" and not given:
         notes.append("projects order CamVid's classes differently; the names are in the order of SegNet's split")
     return found, tuple(notes)
 

@@ -159,6 +159,53 @@ def _fpn_head() -> _Part:
     )  # fmt: skip
 
 
+_Rows = tuple[tuple[int, int, int, int], ...]
+"""Kernel size, expansion, channels and stride of inverted residuals."""
+
+
+def _topformer(rows: _Rows, taps: tuple[int, ...], heads: int, channels: int, *, is_dw: bool = False) -> _Part:
+    backbone: _Part = {
+        "type": "Topformer", "cfgs": rows, "channels": tuple(rows[tap][2] for tap in taps),
+        "out_channels": (None, channels, channels, channels), "embed_out_indice": taps,
+        "decode_out_indices": (1, 2, 3), "depths": 4, "num_heads": heads, "c2t_stride": 2,
+    }  # fmt: skip
+    head = _head("SimpleHead", in_channels=(channels,) * 3, in_index=(0, 1, 2), channels=channels, is_dw=is_dw)
+    return _network(backbone, head)
+
+
+def _topformer_rows(a: int, b: int, c: int, d: int, *, last: int = 3) -> _Rows:
+    rows = (
+        (3, 1, 16, 1), (3, 4, a, 2), (3, 3, a, 1), (5, 3, b, 2), (5, 3, b, 1), (3, 3, c, 2), (3, 3, c, 1),
+        (5, 6, d, 2), (5, 6, d, 1), (3, 6, d, 1),
+    )  # fmt: skip
+    return rows[: 7 + last]
+
+
+def _seaformer(stages: tuple[_Rows, ...], heads: int, widths: tuple[int, ...], **options: Any) -> _Part:
+    channels = tuple(rows[-1][2] for rows in stages)
+    count = len(widths)
+    backbone: _Part = {
+        "type": "SeaFormer", "cfgs": stages, "channels": (stages[0][0][2], *channels), "emb_dims": channels[-count:],
+        "num_heads": heads, **options,
+    }  # fmt: skip
+    inputs = (channels[1], *channels[-count:])
+    head = _head(
+        "LightHead", in_channels=inputs, in_index=tuple(range(len(inputs))), channels=widths[-1], embed_dims=widths,
+        is_dw=True,
+    )  # fmt: skip
+    return _network(backbone, head)
+
+
+def _seaformer_stages(a: int, b: int, c: int, d: tuple[int, int], e: int) -> tuple[_Rows, ...]:
+    first: _Rows = ((3, 1, 16, 1), (3, 4, a, 2), (3, 3, a, 1))
+    return first, ((5, 3, b, 2), (5, 3, b, 1)), ((3, 3, c, 2), (3, 3, c, 1)), ((5, *d, 2),), ((3, 6, e, 2),)
+
+
+_SEAFORMER_LARGE: tuple[_Rows, ...] = (
+    ((3, 3, 32, 1), (3, 4, 64, 2), (3, 4, 64, 1)), ((5, 4, 128, 2), (5, 4, 128, 1)), ((3, 4, 192, 2), (3, 4, 192, 1)),
+    ((5, 4, 256, 2),), ((3, 6, 320, 2),),
+)  # fmt: skip
+_KEYS: tuple[int, ...] = (16, 24)
 _DILATIONS = (1, 12, 24, 36)
 _UPER = _head("UPerHead", in_channels=_WIDTHS, in_index=_LEVELS, channels=512)
 
@@ -240,6 +287,21 @@ PUBLISHED: dict[str, _Part] = {
     "mmseg_segmenter_vit_s": _segmenter(384, 6),
     "mmseg_segmenter_vit_s_linear": _network(
         _vit(384, 6), {"type": "FCNHead", "in_channels": 384, "channels": 384, "num_convs": 0, "concat_input": False}
+    ),
+    "topformer_tiny": _topformer(_topformer_rows(16, 32, 64, 96, last=2), (2, 4, 6, 8), 4, 128, is_dw=True),
+    "topformer_small": _topformer(_topformer_rows(24, 48, 96, 128), (2, 4, 6, 9), 6, 192),
+    "topformer_base": _topformer(_topformer_rows(32, 64, 128, 160), (2, 4, 6, 9), 8, 256),
+    "seaformer_tiny": _seaformer(
+        _seaformer_stages(16, 32, 64, (3, 128), 160), 4, (64, 96), key_dims=_KEYS, depths=(2, 2)
+    ),
+    "seaformer_small": _seaformer(
+        _seaformer_stages(24, 48, 96, (4, 160), 192), 6, (96, 128), key_dims=_KEYS, depths=(3, 3)
+    ),
+    "seaformer_base": _seaformer(
+        _seaformer_stages(32, 64, 128, (4, 192), 256), 8, (128, 160), key_dims=_KEYS, depths=(4, 4)
+    ),
+    "seaformer_large": _seaformer(
+        _SEAFORMER_LARGE, 8, (128, 160, 192), key_dims=(16, 20, 24), depths=(3, 3, 3), mlp_ratios=(2, 4, 6)
     ),
 }  # fmt: skip
 """Registry name -> the ``model`` that the published config resolves to; what has its default is left out."""

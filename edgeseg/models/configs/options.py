@@ -1,7 +1,8 @@
 """Published options of backbones, necks and heads, with their defaults, in one form in which two networks compare.
 
-Names and defaults are mmsegmentation 1.2.2's. What serves training alone is left out (`_TRAINING`); synchronised batch
-norm is batch norm; a level counted from the last is counted from the first.
+Names and defaults are mmsegmentation 1.2.2's; those of TopFormer and SeaFormer are their authors', on its 0.x. What
+serves training alone is left out (`_TRAINING`); synchronised batch norm is batch norm; a level counted from the last is
+counted from the first.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ HEADS: dict[str, Options] = {
     "APCHead": {**_HEAD, "pool_scales": (1, 2, 3, 6), "fusion": True},
     "DMHead": {**_HEAD, "filter_sizes": (1, 3, 5, 7), "fusion": False},
     "ISAHead": {**_HEAD, "down_factor": (8, 8)},
+    "SimpleHead": {**_HEAD, "is_dw": False, "input_transform": "multiple_select"},
+    "LightHead": {**_HEAD, "is_dw": False, "input_transform": "multiple_select"},
 }  # fmt: skip
 """Class of a head -> its options that have a default."""
 
@@ -133,6 +136,8 @@ BACKBONES: dict[str, Options] = {
         "patch_sizes": (7, 3, 3, 3), "strides": (4, 2, 2, 2), "sr_ratios": (8, 4, 2, 1), "out_indices": (0, 1, 2, 3),
         "mlp_ratio": 4, "qkv_bias": True, "act_cfg": {"type": "GELU"}, "norm_cfg": {**_LN, "eps": 1e-6},
     },
+    "Topformer": {"norm_cfg": _BN},
+    "SeaFormer": {"norm_cfg": _BN, "mlp_ratios": (2, 4)},
     "VisionTransformer": {
         "img_size": 224, "patch_size": 16, "patch_pad": "corner", "in_channels": 3, "embed_dims": 768,
         "num_layers": 12, "num_heads": 12, "mlp_ratio": 4, "out_origin": False, "out_indices": -1, "qkv_bias": True,

@@ -109,11 +109,11 @@ def test_own_classes_without_colours() -> None:
 @pytest.mark.parametrize(
     ("config", "classes", "words"),
     [
-        (_dataset("Mine"), 5, "classes of Mine are not known here"),
-        ({}, 5, "classes of no data set are not known here"),
+        (_dataset("Mine"), 5, "5 classes of Mine are not known here"),
+        ({}, 5, "the config names no classes"),
         (_dataset("CityscapesDataset"), 5, "classes of CityscapesDataset"),
         (_dataset("ADE20KDataset"), 151, "classes of ADE20KDataset"),
-        (_dataset("Mine", metainfo={"classes": ["a"]}), 5, "metainfo has 1 classes, and the network 5"),
+        (_dataset("Mine", metainfo={"classes": ["a"]}), 5, "the config names 1 classes: the network's 5 labels"),
     ],
 )
 def test_generic_names_are_said(config: dict[str, Any], classes: int, words: str) -> None:

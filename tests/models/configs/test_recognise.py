@@ -15,6 +15,7 @@ from edgeseg.errors import UsageError
 from edgeseg.models.configs.networks import PUBLISHED
 from edgeseg.models.configs.options import BACKBONES, HEADS, NECKS
 from edgeseg.models.configs.recognise import heads_of, recognise_network
+from edgeseg.models.families import seaformer, topformer
 from edgeseg.models.heads.registry import build_from_config, list_heads
 from edgeseg.models.registry import build_on_meta, list_models
 from tests.goldens.runner import FOLDER, load_record
@@ -42,7 +43,41 @@ def _refused(name: str, change: Callable[[Model], object]) -> str:
 
 
 def test_every_network_in_mmsegmentations_form_is_known() -> None:
-    assert PUBLISHED.keys() == set(list_models("mmseg_*"))
+    assert PUBLISHED.keys() == {
+        name for kind in ("mmseg", "topformer", "seaformer") for name in list_models(f"{kind}_*")
+    }
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_topformers_options_are_those_of_the_registered_network(size: str) -> None:
+    ours, theirs = PUBLISHED[f"topformer_{size}"], getattr(topformer, f"_{size.upper()}")
+    backbone, head = ours["backbone"], ours["decode_head"]
+    assert (backbone["cfgs"], backbone["embed_out_indice"]) == (theirs.rows, theirs.taps)
+    assert (backbone["num_heads"], head["channels"]) == (theirs.heads, theirs.channels)
+    assert head.get("is_dw", False) == theirs.depthwise
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_seaformers_options_are_those_of_the_registered_network(size: str) -> None:
+    ours, theirs = PUBLISHED[f"seaformer_{size}"], getattr(seaformer, f"_{size.upper()}")
+    backbone, head = ours["backbone"], ours["decode_head"]
+    assert (backbone["cfgs"], backbone["num_heads"], backbone["channels"][0]) == (
+        theirs.stages,
+        theirs.heads,
+        theirs.stem,
+    )
+    assert (backbone["key_dims"], backbone["depths"], head["embed_dims"]) == (theirs.keys, theirs.depths, theirs.head)
+    assert backbone.get("mlp_ratios", (2, 4)) == theirs.ratios
+
+
+def test_a_published_variant_of_other_width_is_not_the_registered_one() -> None:
+    """TopFormer-Base for Cityscapes has a head half as wide as ADE20K's."""
+
+    def narrower(model: Model) -> None:
+        model["backbone"]["out_channels"] = [None, 128, 128, 128]
+        model["decode_head"].update(in_channels=[128] * 3, channels=128)
+
+    assert "model.decode_head.channels=128 (there 256)" in _refused("topformer_base", narrower)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -55,7 +90,9 @@ def test_published_configs(name: str) -> None:
     assert recognise_network(load_record(FOLDER / f"{name}.json")["source"]["kwargs"]) == name
 
 
-@pytest.mark.parametrize("name", [name for name, model in PUBLISHED.items() if len(heads_of(model)) == 1])
+@pytest.mark.parametrize(
+    "name", [name for name in PUBLISHED if len(heads_of(PUBLISHED[name])) == 1 and "mmseg" in name]
+)
 def test_the_options_are_those_of_the_registered_network(name: str) -> None:
     """A head built by the options has the tensors of the registered network's."""
     model = PUBLISHED[name]
@@ -71,7 +108,7 @@ def test_the_options_are_those_of_the_registered_network(name: str) -> None:
 
 
 def test_heads_are_those_of_the_head_registry() -> None:
-    inside = {"KernelUpdateHead", "KernelUpdator"}
+    inside = {"KernelUpdateHead", "KernelUpdator", "SimpleHead", "LightHead"}
     classes = {short for short in HEADS if short not in inside}
     assert len(classes) == len({*list_heads()} - {"stdc"})  # STDC's detail head serves training alone
 
