@@ -114,7 +114,9 @@ def read_labels(config: Mapping[str, Any], classes: int) -> tuple[LabelSet, tupl
     """
     dataset = dataset_of(config)
     name = short_type(dataset) or short_type(config.get("dataset_type"))
-    notes = [_ZERO] if dataset.get("reduce_zero_label") or name in _REDUCED else []
+    steps = [dataset, *(step for step in dataset.get("pipeline") or () if isinstance(step, Mapping))]
+    reduced = name in _REDUCED or any(step.get("reduce_zero_label") for step in steps)
+    notes = [_ZERO] if reduced else []
     given = _given(config, dataset)
     found = _own(name, given, classes) if given else _of_dataset(name, classes)
     if found is None:

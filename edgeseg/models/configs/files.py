@@ -124,12 +124,14 @@ class _Reading:
 def _text(file: Path) -> str:
     """Return the text of a file; its ending, kind and size are looked at first."""
     shown = one_line(file)
-    if file.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"the config '{shown}' ends in none of {', '.join(_SUFFIXES)}; give mmengine's file or a dump")
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"the config '{shown}' is no file; give the path of one")
+        if file.suffix.lower() not in _SUFFIXES:
+            raise UsageError(
+                f"the config '{shown}' ends in none of {', '.join(_SUFFIXES)}; give mmengine's file or a dump"
+            )
         if status.st_size > LARGEST_FILE:
             raise UsageError(
                 f"the config '{shown}' has {status.st_size} bytes, and at most {LARGEST_FILE} are read; "

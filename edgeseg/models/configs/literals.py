@@ -1,7 +1,8 @@
 """What a Python config says, read from its syntax tree without running any of it.
 
 mmengine's Python files are assignments of literals: numbers, texts, lists, dictionaries, ``dict(...)``, names that were
-assigned before, and parts of them. These are understood; anything else is code, and named with its line.
+assigned before, and parts of them. Published ones also add widths up (``sum``) and repeat an entry for the values of a
+list (``for ratio in ratios``). These are understood; anything else is code, and named with its line.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ BASES = "_base_"
 """The variable that names the files a config is based on, and by which it refers to what they say."""
 
 _BUILDERS: dict[str, type] = {"dict": dict, "list": list, "tuple": tuple}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "sum": sum, "len": len, "max": max, "min": min, "int": int, "float": float,
+}  # fmt: skip
+_RESERVED = frozenset({*_BUILDERS, *_FUNCTIONS, "range"})
 _SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -99,7 +104,7 @@ class _Reader:
         if isinstance(statement, ast.Pass) or _is_docstring(statement):
             return
         name = _target(statement)
-        if name is None or name in _BUILDERS:
+        if name is None or name in _RESERVED:
             raise _code(statement)
         value = self.value(statement.value)  # type: ignore[attr-defined]  # an assignment has one
         self._budget.count(value)
@@ -150,17 +155,56 @@ class _Reader:
         return made
 
     def _call(self, node: ast.Call) -> Any:
-        name = node.func.id if isinstance(node.func, ast.Name) else ""
-        if name not in _BUILDERS or len(node.args) > 1 or (name != "dict" and node.keywords):
-            raise _code(node, f"a call of '{one_line(ast.unparse(node.func), 40)}'")
-        if name != "dict":
+        name = node.func.id if isinstance(node.func, ast.Name) and node.func.id not in self.names else ""
+        if name == "dict" and len(node.args) <= 1:
+            return self._made(node)
+        starred = any(isinstance(argument, ast.Starred) for argument in node.args)
+        if name in _BUILDERS and len(node.args) <= 1 and not node.keywords and not starred:
             return _BUILDERS[name](self._sized(self._iterated(node.args[0])) if node.args else ())
+        if name == "range" and node.args and not node.keywords and not starred:
+            return self._range(node)
+        if name in _FUNCTIONS and len(node.args) == 1 and not node.keywords and not starred:
+            return self._computed(node, _FUNCTIONS[name], self.value(node.args[0]))
+        raise _code(node, f"a call of '{one_line(ast.unparse(node.func), 40)}'")
+
+    def _made(self, node: ast.Call) -> dict[Any, Any]:
+        """Build what ``dict(...)`` does."""
         made = dict(self._mapping(node.args[0])) if node.args else {}
+        given: dict[Any, Any] = {}
         for keyword in node.keywords:
-            made.update(
-                self._mapping(keyword.value) if keyword.arg is None else {keyword.arg: self.value(keyword.value)}
-            )
-        return made
+            each = self._mapping(keyword.value) if keyword.arg is None else {keyword.arg: self.value(keyword.value)}
+            if given.keys() & each.keys():
+                raise ConfigError(f"gives an entry of dict() twice in line {node.lineno}; leave one of them")
+            given.update(each)
+        return {**made, **given}
+
+    def _range(self, node: ast.Call) -> list[int]:
+        counted: range = self._computed(node, lambda *ends: range(*ends), *(self.value(each) for each in node.args))
+        self._budget.take(self._computed(node, len, counted))
+        return list(counted)
+
+    def _listcomp(self, node: ast.ListComp) -> list[Any]:
+        """Repeat an element for the values of lists, as it would stand there once for each."""
+        if any(part.ifs or part.is_async for part in node.generators):
+            raise _code(node)
+        outer, self.names = self.names, dict(self.names)
+        try:
+            return self._repeated(node.elt, node.generators, sum(1 for _ in ast.walk(node.elt)))
+        finally:
+            self.names = outer
+
+    def _repeated(self, element: ast.expr, parts: list[ast.comprehension], cost: int) -> list[Any]:
+        if not parts:
+            self._budget.take(cost)
+            return [self.value(element)]
+        target = parts[0].target
+        if not isinstance(target, ast.Name) or target.id in _RESERVED:
+            raise _code(target)
+        found: list[Any] = []
+        for value in self._iterated(parts[0].iter):
+            self.names[target.id] = value
+            found += self._repeated(element, parts[1:], cost)
+        return found
 
     def _attribute(self, node: ast.Attribute) -> Any:
         return self._part(node, self.value(node.value), node.attr)
@@ -194,12 +238,12 @@ class _Reader:
         self._budget.take(length)
         return self._computed(node, compute, left, right)
 
-    def _computed(self, node: ast.expr, compute: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+    def _computed(self, node: ast.expr, compute: Callable[..., Any], *values: Any) -> Any:
         try:
-            value = compute(left, right)
-        except (ArithmeticError, ValueError) as error:
+            value = compute(*values)
+        except (ArithmeticError, ValueError, TypeError) as error:
             raise ConfigError(f"cannot be computed in line {node.lineno} ({first_line(error, 80)})") from error
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple, range)):
             self._budget.count(value)
         return value
 

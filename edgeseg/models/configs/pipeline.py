@@ -94,7 +94,7 @@ def read_preparation(config: Mapping[str, Any]) -> Preparation:
     model = config["model"]
     preprocessor = model.get("data_preprocessor") or config.get("data_preprocessor") or {}
     notes = [*_check_steps(steps), *_padded(preprocessor)]
-    spec = _input(preprocessor, [step for step in steps if short_type(step) == "Normalize"])
+    spec = _input(config, preprocessor, [step for step in steps if short_type(step) == "Normalize"])
     size, resize = _size(config, preprocessor, steps, spec, notes)
     return Preparation(spec, size, resize, tuple(notes))
 
@@ -145,14 +145,15 @@ def _padded(preprocessor: Any) -> Iterator[str]:
         yield "the data_preprocessor's padding of test pictures is left out: the graph has one size"
 
 
-def _input(preprocessor: Mapping[str, Any], steps: list[dict[str, Any]]) -> InputSpec | None:
+def _input(config: Mapping[str, Any], preprocessor: Mapping[str, Any], steps: list[dict[str, Any]]) -> InputSpec | None:
     """Read mean, std and channel order; 0.x's step converts to RGB unless it says otherwise."""
     if preprocessor.get("mean") is not None and steps:
         raise UsageError(f"the config normalises twice, in data_preprocessor and in the test pipeline; {_ADVICE}")
     if steps:
         return _spec(steps[-1], steps[-1].get("to_rgb", True), "the test pipeline's Normalize")
     if not preprocessor:
-        return None
+        old = config.get("img_norm_cfg")
+        return _spec(old, old.get("to_rgb", True), "img_norm_cfg") if isinstance(old, Mapping) else None
     flips = bool(preprocessor.get("bgr_to_rgb")) or bool(preprocessor.get("rgb_to_bgr"))
     return _spec(preprocessor, flips, "data_preprocessor")
 

@@ -140,7 +140,12 @@ def test_classes_of_another_form(given: dict[str, Any], words: str) -> None:
 
 
 def test_shifted_labels_and_camvids_order_are_said() -> None:
-    for config in (_dataset("ADE20KDataset"), _dataset("Mine", reduce_zero_label=True)):
+    loads = [{"type": "LoadAnnotations", "reduce_zero_label": True}]
+    for config in (
+        _dataset("ADE20KDataset"),
+        _dataset("Mine", reduce_zero_label=True),
+        _dataset("Mine", pipeline=loads),
+    ):
         assert any("--reduce-zero-label" in note for note in read_labels(config, 150)[1])
     found, notes = read_labels(_dataset("CamVidDataset"), 11)
     assert found.name == "camvid"

@@ -36,6 +36,16 @@ LITERALS = {
     "x: int = 5": 5,
     "'''says what it is'''\nx = 1\npass": 1,
     "x = 1\nx = 2": 2,
+    "x = sum([18, 36, 72])": 126,
+    "x = [len('ab'), max([1, 3]), min((2, 1)), int(2.5), float('0.5')]": [2, 3, 1, 2, 0.5],
+    "x = list(range(3)) + list(range(5, 1, -2))": [0, 1, 2, 5, 3],
+    "r = [0.5, 1.0]\nx = [dict(type='Resize', scale_factor=k, keep=True) for k in r]": [
+        {"type": "Resize", "scale_factor": 0.5, "keep": True},
+        {"type": "Resize", "scale_factor": 1.0, "keep": True},
+    ],
+    "n = 2\nx = [dict(stage=k) for k in range(n)]": [{"stage": 0}, {"stage": 1}],
+    "x = [[a, b] for a in (1, 2) for b in (a, 3)]": [[1, 1], [1, 3], [2, 2], [2, 3]],
+    "a = 5\nb = [a for a in (1, 2)]\nx = a": 5,
 }
 
 CODE = {
@@ -43,7 +53,17 @@ CODE = {
     "from mmengine.config import read_base\nwith read_base():\n    from .a import *": "an import",
     "x = open('{canary}', 'w')": "a call of 'open'",
     "x = __import__('os').system('touch {canary}')": "a call of",
-    "x = [open('{canary}', 'w') for _ in (1,)]": "a comprehension",
+    "x = [open('{canary}', 'w') for _ in (1,)]": "a call of 'open'",
+    "x = [k for k in open('{canary}', 'w')]": "a call of 'open'",
+    "x = [k for k in (1, 2) if k > 1]": "a comprehension",
+    "x = [k for k, j in ((1, 2),)]": "'(k, j)'",
+    "x = [len for len in (1, 2)]": "'len'",
+    "x = {k: 1 for k in ('a', 'b')}": "a comprehension",
+    "x = list(k for k in (1, 2))": "a comprehension",
+    "x = sum([1], start=2)": "a call of 'sum'",
+    "x = max(1, 2)": "a call of 'max'",
+    "x = eval('1')": "a call of 'eval'",
+    "len = 3\nx = 1": "len = 3",
     "x = (lambda: 1)()": "a call of",
     "x = f'{1}'": "an f-string",
     "for i in (1, 2):\n    x = i": "a loop",
@@ -73,10 +93,20 @@ TOO_MUCH = {
     f"a = {'[' * 5000}{']' * 5000}": "is no Python",
     f"a = {'-' * 5000}1": "cannot be parsed",
     "x = 1 / 0": "cannot be computed in line 1",
+    "x = sum(['a'])": "cannot be computed in line 1",
+    "x = int('one')": "cannot be computed in line 1",
+    "x = max([])": "cannot be computed in line 1",
+    "x = range(10 ** 0)": "an operation",
+    "x = range(1000000000)": "more than 500000 values",
+    "x = range('a')": "cannot be computed in line 1",
+    f"x = range({9 * 10**40})": "cannot be computed in line 1",
+    "x = [k for a in range(1000) for b in range(1000) for k in range(1000)]": "more than 500000 values",
+    "x = [[[1] * 100 for a in range(100)] for b in range(100)]": "more than 500000 values",
     "x = 10.0 // 0": "cannot be computed in line 1",
     "x = dict(a=1)['b']": "is not there",
     "x = [1][5]": "is not there",
     "x = (": "is no Python (line 1",
+    "a = dict(p=1)\nx = dict(p=2, **a)": "gives an entry of dict() twice in line 2",
     "x = 1\0": "no Python",
 }
 
@@ -177,6 +207,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "no such file" in _refused(tmp_path / "missing.py")
     (tmp_path / "folder.py").mkdir()
     assert "is no file" in _refused(tmp_path / "folder.py")
+    assert "is no file" in _refused(tmp_path)
     (tmp_path / "latin.py").write_bytes(b"x = '\xe9'")
     assert "no UTF-8" in _refused(tmp_path / "latin.py")
     (tmp_path / "marked.py").write_bytes(b"\xef\xbb\xbfx = 1")

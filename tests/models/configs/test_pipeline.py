@@ -59,6 +59,8 @@ def test_both_versions_say_the_same() -> None:
         ({"model": {}}, None),
         ({"model": {}, "data_preprocessor": {"mean": MEAN, "std": STD}}, InputSpec("bgr", MEAN, STD)),
         ({"model": {"data_preprocessor": None}}, None),
+        ({"model": {}, "img_norm_cfg": {"mean": MEAN, "std": STD, "to_rgb": False}}, InputSpec("bgr", MEAN, STD)),
+        ({"model": {}, "img_norm_cfg": {"mean": MEAN, "std": STD}}, InputSpec("rgb", MEAN, STD)),
     ],
 )
 def test_normalisation(config: dict[str, Any], expected: InputSpec | None) -> None:
