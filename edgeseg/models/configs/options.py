@@ -260,5 +260,5 @@ def _described(value: Any) -> str | None:
     """Describe a small configuration in words, its training-only options left out."""
     if not isinstance(value, Mapping):
         return None if value is None else shown(value)
-    rest = sorted((k, v) for k, v in value.items() if k != "type" and k not in _TRAINING)
+    rest = sorted((str(k), v) for k, v in value.items() if k != "type" and k not in _TRAINING)
     return short_type(value) + (f" with {', '.join(f'{k} {v}' for k, v in rest)}" if rest else "")

@@ -52,6 +52,9 @@ def recognise_network(model: Mapping[str, Any]) -> str:
         'mmseg_pidnet_s'
     """
     _check_parts(model)
+    test_cfg = model.get("test_cfg") or {}
+    if not isinstance(test_cfg, Mapping):
+        raise UsageError(f"the config's test_cfg is {shown(test_cfg)}; it must be a dictionary")
     ours = _flat_model(model)
     differing = {name: _differences(ours, theirs) for name, theirs in _published().items()}
     nearest = min(differing, key=lambda name: (_of_types(differing[name]), len(differing[name])))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import copy
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgeseg.errors import CheckpointError, UsageError
 from edgeseg.models.configs.files import read_config_file
 from edgeseg.models.configs.networks import PUBLISHED
-from edgeseg.models.configs.source import read_config, resolve_config
+from edgeseg.models.configs.recognise import heads_of
+from edgeseg.models.configs.source import _described, read_config, resolve_config
 from edgeseg.models.registry import build_network, model_spec
 from edgeseg.specs import InputSpec, PostprocessSpec
-from tests.models.configs.trees import OLD, write, write_tree
+from tests.models.configs.trees import FAST_SCNN_OLD, OLD, write, write_tree
 
 SMALL = (
     "mmseg_fastscnn", "mmseg_cgnet", "mmseg_bisenetv2", "mmseg_ddrnet_23_slim", "mmseg_pidnet_s", "mmseg_stdc1",
@@ -53,10 +57,7 @@ def test_a_config_of_1x(tmp_path: Path) -> None:
 
 def test_a_config_of_0x_says_the_same(tmp_path: Path) -> None:
     new = read_config(write_tree(tmp_path / "new"))
-    old_model = "norm_cfg = dict(type='SyncBN')\n" + (tmp_path / "new/configs/_base_/models/net.py").read_text()
-    old_model = old_model.replace("    data_preprocessor=data_preprocessor,\n", "")
-    old_model = old_model.replace("data_preprocessor = dict(", "unused = dict(")
-    assert read_config(write_tree(tmp_path / "old", model=old_model, data=OLD)) == new
+    assert read_config(write_tree(tmp_path / "old", model=FAST_SCNN_OLD, data=OLD)) == new
 
 
 def test_a_dump_says_the_same(tmp_path: Path) -> None:
@@ -151,6 +152,58 @@ def test_labels_of_the_config_stay_until_others_are_chosen(tmp_path: Path) -> No
     assert source.label_set is not None
     assert source.but(input=InputSpec()).label_set == source.label_set
     assert source.but(labels="person").label_set is None
+
+
+def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a config: of dictionaries and lists too."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([place] if place else []), *(each for key, part in inside for each in _places(part, (*place, key)))]
+
+
+_ODD = (
+    None, True, 0, -1, 3, 0.5, 9e999, "", "x", [], {}, [1], ["x"], [[1, 2]], [{}], {"type": "X"}, {"type": 3}, {"": {}},
+    {1: 2}, {"type": ["x"]}, {"type": "SyncBN"}, (), [None], "FCNHead",
+)  # fmt: skip
+
+
+def _whole(name: str | None) -> dict[str, Any]:
+    """A config of 1.x with the model of a network; of 0.x where none is named."""
+    with tempfile.TemporaryDirectory() as folder:
+        if name is None:
+            return read_config_file(write_tree(Path(folder), model=FAST_SCNN_OLD, data=OLD))
+        config = read_config_file(
+            write_tree(Path(folder), "metainfo = dict(classes=['a', 'b'], palette=[[1, 2, 3]] * 2)")
+        )
+    model = copy.deepcopy(PUBLISHED[name])
+    for head in heads_of(model):
+        head["num_classes"] = 2
+    return {**config, "model": {**model, "data_preprocessor": config["model"]["data_preprocessor"]}}
+
+
+_READ = ("model", "test_dataloader", "data", "metainfo", "crop_size", "test_pipeline")
+_WHOLE = [
+    {key: value for key, value in json.loads(json.dumps(_whole(name))).items() if key in _READ}
+    for name in (None, "mmseg_fastscnn", "mmseg_knet_upernet_r18", "mmseg_pointrend_r18", "mmseg_stdc1")
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_odd_values_are_one_sentence(data: st.DataObject) -> None:
+    config = copy.deepcopy(data.draw(st.sampled_from(_WHOLE)))
+    place = data.draw(st.sampled_from(_places(config)))
+    owner = config
+    for key in place[:-1]:
+        owner = owner[key]
+    owner[place[-1]] = data.draw(st.sampled_from(_ODD))
+    try:
+        found = _described(config, "c.py", None)
+    except UsageError as error:
+        sentence = str(error)
+    else:
+        assert len(found.labels.names) == max(2, found.num_classes)
+        sentence = found.notes[0]
+    assert "\n" not in sentence
 
 
 @pytest.mark.parametrize("text", ["x = 1", "model = 5", "model = [dict(type='EncoderDecoder')]"])

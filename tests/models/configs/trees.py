@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["FAST_SCNN", "NEW", "OLD", "write", "write_tree"]
+__all__ = ["FAST_SCNN", "FAST_SCNN_OLD", "NEW", "OLD", "write", "write_tree"]
 
 FAST_SCNN = """\
 # a model in mmsegmentation's words
@@ -27,6 +27,11 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 """
+
+FAST_SCNN_OLD = FAST_SCNN.replace("    data_preprocessor=data_preprocessor,\n", "").replace(
+    "data_preprocessor", "unused"
+)
+"""As 0.x has it, whose test pipeline normalises."""
 
 NEW = """\
 dataset_type = 'CityscapesDataset'
