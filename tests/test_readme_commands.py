@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SHARED
+from tests.models.configs.trees import FAST_SCNN
 from tests.pages import README, ROOT, command_lines, leaves, parse, whole_app
 
 EDGESEG = Path(sys.executable).with_name("edgeseg")
@@ -213,14 +214,19 @@ def _random_checkpoint(file: Path) -> None:
 
 
 def _own_network(folder: Path) -> None:
-    """`package.module:factory` and its checkpoint, as the README names them."""
+    """`package.module:factory`, a config, and their checkpoints, as the README names them."""
     import torch
+
+    from edgeseg.models import create_model
 
     (folder / "package" / "__init__.py").touch()
     (folder / "package" / "module.py").write_text(FACTORY, encoding="utf-8")
     space: dict[str, Any] = {}
     exec(FACTORY, space)
     torch.save(space["factory"]().state_dict(), folder / "mine.pth")
+    small = "test_pipeline = [dict(type='Resize', scale=(128, 64))]\n"
+    (folder / "mine.py").write_text(FAST_SCNN + small, encoding="utf-8")
+    torch.save({"state_dict": create_model("mmseg_fastscnn", aux=True).state_dict()}, folder / "iter_160000.pth")
 
 
 def _keys(folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import errors, optional_size, results_alone_on_stdout
+from edgeseg.cli.export_network import named_network
 from edgeseg.cli.export_report import print_json_report, print_report
 from edgeseg.cli.label_options import labelled_pictures
 from edgeseg.export.config import ExportConfig
@@ -31,7 +32,9 @@ _CONVENTIONS = {
 
 
 def export(
-    network: option.NetworkName,
+    network: option.NetworkName = None,
+    config: option.Config = None,
+    trust_config: option.TrustConfig = False,
     weights: option.Weights = None,
     weights_key: option.WeightsKey = None,
     targets: option.Targets = None,
@@ -88,7 +91,7 @@ def _run(options: Mapping[str, Any]) -> None:
     if options["as_json"]:
         print_json_report(report)
         return
-    network = options["network"]
+    network = report.bundle.manifest.network
     random = network if options["weights"] is None and ":" not in network else ""
     print_report(report, random, verbose=options["verbose"])
 
@@ -127,14 +130,7 @@ def _labelled(options: Mapping[str, Any]) -> LabelledPictures | None:
 
 def _source(options: Mapping[str, Any]) -> NetworkSource:
     """The network, with the conventions that options change."""
-    from edgeseg.models.source import resolve_network
-
-    source = resolve_network(
-        options["network"],
-        weights=options["weights"],
-        weights_key=options["weights_key"],
-        num_classes=options["classes"],
-    )
+    source = named_network(options)
     changed: dict[str, Any] = {}
     for part, names in _CONVENTIONS.items():
         flags = {field: options[flag] for field, flag in names.items() if options[flag] is not None}
@@ -142,7 +138,22 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
             changed[part] = replace(getattr(source.spec, part), **flags)
     if options["labels"] is not None:
         changed["labels"] = options["labels"]
+    if options["config"] is not None:
+        source = replace(source, notes=source.notes + _in_place_of_config(options))
     return source.but(**changed)
+
+
+def _in_place_of_config(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say which options of the command line go before what the config says."""
+    names = [
+        "size",
+        "activation",
+        "threshold",
+        "labels",
+        *(flag for names in _CONVENTIONS.values() for flag in names.values()),
+    ]
+    given = [f"--{name.replace('_', '-')}" for name in names if options[name] is not None]
+    return (f"in place of what the config says: {', '.join(given)}",) if given else ()
 
 
 def _tell(status: Any, step: str) -> None:

@@ -43,7 +43,16 @@ def _list_passes(wanted: bool) -> None:
     raise typer.Exit
 
 
-NetworkName = Annotated[str, typer.Argument(help="Registry name, or package.module:factory of your own.")]
+NetworkName = Annotated[
+    str | None, typer.Argument(help="Registry name, or package.module:factory of your own; not needed with --config.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="mmsegmentation's config of the network: its .py file, or a JSON or YAML dump of it."),
+]
+TrustConfig = Annotated[
+    bool, typer.Option("--trust-config", help="Run a .py config, which is code; without it, literals alone are read.")
+]
 Weights = Annotated[Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")]
 WeightsKey = Annotated[
     str | None,

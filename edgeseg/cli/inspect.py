@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import console, optional_size, results_alone_on_stdout, size_text, table
+from edgeseg.cli.export_network import named_network
 from edgeseg.specs import check_divisor
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.export.inspect import Inspection
@@ -16,7 +18,9 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    network: option.NetworkName,
+    network: option.NetworkName = None,
+    config: option.Config = None,
+    trust_config: option.TrustConfig = False,
     weights: option.Weights = None,
     weights_key: option.WeightsKey = None,
     size: option.GraphSize = None,
@@ -29,15 +33,18 @@ def inspect(
 
     for package in ("torch", "onnx"):
         require(package, extra="export", why="inspect")
+    given = {"network": network, "config": config, "trust_config": trust_config, "weights": weights}
     with results_alone_on_stdout():
         from edgeseg.export.inspect import inspect_network
-        from edgeseg.models.source import resolve_network
 
-        source = resolve_network(network, weights=weights, weights_key=weights_key, num_classes=classes)
+        source = named_network({**given, "weights_key": weights_key, "classes": classes})
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
         seen = inspect_network(source, chosen, take, cut=threshold is not None)
     _print(source, chosen, seen)
+    if config is not None:
+        for note in source.notes:
+            console().print(one_line(note, 1000), soft_wrap=True)
 
 
 def _print(source: NetworkSource, size: tuple[int, int], seen: Inspection) -> None:

@@ -195,6 +195,8 @@ def _with_activation(source: NetworkSource, config: ExportConfig, channels: int)
 
 def _labels(source: NetworkSource, channels: int) -> LabelSet:
     """Names and colours of the classes; generic ones where the network's own set does not fit and none was chosen."""
+    if source.label_set is not None and len(source.label_set.names) == max(2, channels):
+        return source.label_set
     name = source.spec.labels
     found = label_set(name, channels)
     if source.labels_chosen and found.name != name:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from edgeseg.errors import EdgesegError, ExportError, UsageError
+from edgeseg.labels import LabelSet
 from edgeseg.models import ModelSpec, custom_spec, model_spec
 from edgeseg.models.checkpoints import Checkpoint, load_state, open_checkpoint
 from edgeseg.models.copying import copy_module, unwrap
@@ -36,6 +37,7 @@ class NetworkSource:
         weights: Where the weights came from, in words.
         by_name: Whether `origin` builds the network again.
         labels_chosen: Whether the user chose the label set, which must then fit the network's classes.
+        label_set: Names and colours of the classes, where they are none of `edgeseg.labels`.
         notes: Sentences the user must see, such as which of a checkpoint's sets of weights was taken.
     """
 
@@ -45,6 +47,7 @@ class NetworkSource:
     weights: str
     by_name: bool = True
     labels_chosen: bool = False
+    label_set: LabelSet | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -59,7 +62,8 @@ class NetworkSource:
             conventions: Fields of `ModelSpec`, such as ``input``, ``resize``, ``postprocess``, ``labels``.
         """
         chosen = self.labels_chosen or "labels" in conventions
-        return replace(self, spec=self.spec.but(**conventions), labels_chosen=chosen)
+        own = None if "labels" in conventions else self.label_set
+        return replace(self, spec=self.spec.but(**conventions), labels_chosen=chosen, label_set=own)
 
 
 def resolve_network(
