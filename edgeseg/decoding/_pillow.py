@@ -1,0 +1,102 @@
+"""Pictures that Pillow decodes: HEIC by a plugin of it, AVIF and GIF where OpenCV was built without them.
+
+Pillow gives pictures upright or says in their EXIF how they must be turned; both are served by one call, so none is
+turned twice.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg._optional import is_installed
+from edgeseg.decoding._header import DAMAGED, HeaderError, PictureHeader
+from edgeseg.text import first_line
+
+__all__ = ["BY_PILLOW", "by_pillow", "check_heic_plugin"]
+
+BY_PILLOW = {"HEIC": "HEIF", "AVIF": "AVIF", "GIF": "GIF"}
+"""Formats that Pillow may decode here, and what Pillow calls them."""
+
+_HEIC_PLUGINS = ("pillow_heif", "pi_heif")
+_WANTED = {
+    "HEIC": "pillow-heif; install it with pip install pillow-heif",
+    "AVIF": "Pillow 11.3 or newer where OpenCV has no AVIF; install it with pip install 'Pillow>=11.3'",
+    "GIF": "Pillow where OpenCV has no GIF; install it with pip install 'edgeseg[pillow]'",
+}
+
+
+def check_heic_plugin() -> None:
+    """Check that Pillow has a plugin for HEIC.
+
+    Raises:
+        HeaderError: There is none.
+    """
+    if not any(map(is_installed, _HEIC_PLUGINS)):
+        raise _missing("HEIC")
+
+
+def by_pillow(data: bytes, header: PictureHeader) -> NDArray[np.uint8]:
+    """Decode the first picture of a file, upright.
+
+    Args:
+        data: The whole file.
+        header: What was measured; its format is one of `BY_PILLOW`.
+
+    Returns:
+        uint8 (H, W, 3) RGB; alpha is dropped.
+
+    Raises:
+        HeaderError: Pillow or its plugin is missing, or the picture is not of the size or kind that was measured.
+    """
+    kind = BY_PILLOW[header.format]
+    if not _registered(kind):
+        raise _missing(header.format)
+    from PIL import Image, ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of many pixels, which were counted before
+        with Image.open(io.BytesIO(data), formats=[kind]) as picture:
+            if sorted(picture.size) != sorted((header.width, header.height)):
+                raise HeaderError(DAMAGED)
+            if picture.mode.startswith(("I", "F")):
+                raise HeaderError(f"holds pixels of Pillow's mode {picture.mode}; scale it to uint8 0..255 first")
+            upright: Any = ImageOps.exif_transpose(picture)
+            return np.array(upright.convert("RGB"), np.uint8)
+
+
+def _registered(kind: str) -> bool:
+    """Tell whether Pillow opens a format, after loading the plugin for it."""
+    if not is_installed("PIL"):
+        return False
+    from PIL import Image
+
+    Image.init()
+    if kind == "HEIF" and kind not in Image.OPEN:
+        plugin = next(name for name in _HEIC_PLUGINS if is_installed(name))
+        _loaded(plugin).register_heif_opener()
+    if kind == "AVIF" and kind not in Image.OPEN and is_installed("pillow_avif"):
+        _loaded("pillow_avif")
+    return kind in Image.OPEN
+
+
+def _loaded(plugin: str) -> Any:
+    try:
+        return importlib.import_module(plugin)
+    except Exception as error:
+        raise HeaderError(
+            f"needs the package {plugin}, which is installed but does not import ({first_line(error, 120)}); "
+            "install it again"
+        ) from error
+
+
+def _missing(picture_format: str) -> HeaderError:
+    return HeaderError(
+        f"is a picture of format {picture_format}, which needs {_WANTED[picture_format]}, "
+        "or save the picture again as PNG or JPEG"
+    )
