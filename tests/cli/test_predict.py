@@ -123,7 +123,7 @@ def test_json_lines(run: Run, folder: Path, tmp_path: Path) -> None:
     done = run(folder, "--json", "--quiet")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["source"]).name for line in lines] == ["1.png", "2.png", "3.png", "4.png"]
-    assert set(lines[0]) == {"source", "size", "shares", "timings", "files", "damaged"}
+    assert set(lines[0]) == {"source", "size", "shares", "timings", "files", "damaged", "notes"}
     assert lines[0]["damaged"] == []
     assert lines[0]["size"] == [40, 60]
     assert sum(lines[0]["shares"].values()) == pytest.approx(1.0, abs=1e-4)
@@ -252,7 +252,7 @@ def test_empty_folder(run: Run, tmp_path: Path) -> None:
 def test_writing_into_the_source_folder_is_refused(bundle: Bundle, folder: Path) -> None:
     before = files(folder)
     with pytest.raises(UsageError, match="choose another"):
-        predict(bundle.path, str(folder), out=folder)
+        predict(bundle.path, [str(folder)], out=folder)
     assert files(folder) == before
 
 
@@ -261,7 +261,7 @@ def test_refused_sizes_are_failures_of_their_pictures(tmp_path: Path) -> None:
 
     strict = make_tiny_bundle(tmp_path, name="strict", resize=ResizeRule("none"))
     with pytest.raises(SizeError):
-        predict(strict.path, str(write_picture(tmp_path / "a.png")), out=tmp_path / "out", quiet=True)
+        predict(strict.path, [str(write_picture(tmp_path / "a.png"))], out=tmp_path / "out", quiet=True)
 
 
 def test_full_disk_ends_the_command(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_interrupt_says_how_far_it_got(
 
     monkeypatch.setattr(ResultWriter, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        predict(bundle.path, str(folder), out=tmp_path / "out")
+        predict(bundle.path, [str(folder)], out=tmp_path / "out")
     assert capsys.readouterr().err == "stopped after 1 picture\n"
     assert files(tmp_path / "out") == ["1_overlay.png"]
     assert no_threads()
@@ -303,7 +303,7 @@ def test_a_real_interrupt_ends_a_real_process(bundle: Bundle, tmp_path: Path) ->
         (tmp_path / "in" / f"{index}.png").symlink_to(tmp_path / "a.png")
     code = (
         "import sys; from pathlib import Path; from edgeseg.cli.predict import predict\n"
-        "predict(Path(sys.argv[1]), sys.argv[2], out=Path(sys.argv[3]), as_json=True)"
+        "predict(Path(sys.argv[1]), [sys.argv[2]], out=Path(sys.argv[3]), as_json=True)"
     )
     words = [sys.executable, "-c", code, str(bundle.path), str(tmp_path / "in"), str(tmp_path / "out")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
