@@ -22,7 +22,8 @@ class Listing:
     """Pictures that were found, and files that were passed over.
 
     Attributes:
-        pictures: Files that are pictures, or claim to be.
+        pictures: Files that are pictures, or claim to be, and what stands for those that are not there.
+        failures: Why some of them are known to be no pictures.
         videos: Names of videos.
         others: Names of files that are neither.
         unreadable: Names of files that the system does not let be read.
@@ -30,6 +31,7 @@ class Listing:
     """
 
     pictures: list[Path] = field(default_factory=list)
+    failures: dict[Path, InputError] = field(default_factory=dict)
     videos: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
@@ -46,6 +48,11 @@ class Listing:
             self.pictures.append(path)
         else:
             (self.videos if content == "video" else self.others).append(name)
+
+    def fail(self, path: Path, error: InputError) -> None:
+        """Let a path stand for pictures that were asked for and are not there."""
+        self.pictures.append(path)
+        self.failures[path] = error
 
     def extend(self, other: Listing) -> None:
         """Add all that another listing holds."""
@@ -89,22 +96,26 @@ def scan(folder: Path, *, recursive: bool = False) -> Listing:
         InputError: A folder that cannot be read.
     """
     listing = Listing()
-    for path in sorted(_files(folder, recursive), key=lambda path: natural_key(path.relative_to(folder).as_posix())):
-        name = os.fspath(path.relative_to(folder))
-        if os.path.isfile(path) or (path.is_symlink() and claims_picture(path)):
+    for name in sorted(_names_in(folder, recursive), key=lambda name: natural_key(name.replace(os.sep, "/"))):
+        path = Path(folder, name)
+        if os.path.isfile(path) or (claims_picture(path) and os.path.islink(path)):
             listing.add(path, name)
         else:
             listing.others.append(name)
     return listing
 
 
-def _files(folder: Path, recursive: bool) -> Iterator[Path]:
+def _names_in(folder: Path, recursive: bool) -> Iterator[str]:
+    """Yield the paths of files relative to a folder."""
+
     def refuse(error: OSError) -> None:
         raise InputError(f"folder '{shown_name(error.filename)}' cannot be read ({error.strerror})") from error
 
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        yield from (Path(root, name) for name in files if not name.startswith("."))
+        inside = os.path.relpath(root, folder)
+        prefix = "" if inside == os.curdir else inside
+        yield from (os.path.join(prefix, name) for name in files if not name.startswith("."))
 
 
 def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:

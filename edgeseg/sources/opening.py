@@ -134,22 +134,36 @@ class _Opener:
         return self._files(f"{len(specs)} sources", listing)
 
     def _add_spec(self, listing: Listing, spec: str | Path) -> None:
-        """Add one of several sources; one that names nothing stays, as a picture that will fail."""
+        """Add one of several sources; one without pictures stays, as a failure."""
         text = os.fspath(spec)
-        path = _existing(text)
-        if path is None and (_ADDRESS.match(text.strip()) or text.strip().isdecimal()):
-            raise _alone(without_credentials(text))
-        if path is None:
-            numbered, notes = numbered_files(text)
-            for match in numbered or matches_of(text) or [Path(text)]:
-                self._add_match(listing, match)
-            listing.notes.extend(notes)
-        elif path.suffix.lower() in LIST_SUFFIXES and content_of(path, _head(path, os.stat(path))) == "other":
-            self._add_list(listing, path)
-        elif path.is_file() and content_of(path) == "video":
-            raise _alone(text)
-        else:
-            self._add_match(listing, path)
+        try:
+            path = _existing(text)
+            if path is None and (_ADDRESS.match(text.strip()) or text.strip().isdecimal()):
+                raise _alone(without_credentials(text))
+            if path is None:
+                self._add_pattern(listing, text)
+            elif path.suffix.lower() in LIST_SUFFIXES and os.path.isfile(path) and content_of(path) == "other":
+                self._add_list(listing, path)
+            elif os.path.isfile(path) and content_of(path) == "video":
+                raise _alone(text)
+            elif os.path.isdir(path):
+                self._add_folder(listing, path, pictures_of(path, recursive=self._recursive))
+            else:
+                self._add_match(listing, path)
+        except InputError as error:
+            listing.fail(Path(text), error)
+        except OSError as error:
+            listing.fail(Path(text), _unreadable(Path(text), error))
+
+    def _add_pattern(self, listing: Listing, text: str) -> None:
+        """Add what a pattern matches."""
+        numbered, notes = numbered_files(text)
+        matches = numbered or matches_of(text)
+        if not matches:
+            raise _nothing_at(text)
+        for match in matches:
+            self._add_match(listing, match)
+        listing.notes.extend(notes)
 
     def _add_list(self, listing: Listing, path: Path) -> None:
         """Add what a list names; a text that is no list is passed over, as it is in a folder."""
@@ -163,35 +177,41 @@ class _Opener:
 
     def _add_entry(self, listing: Listing, path: Path) -> None:
         """Add what a list names, whatever it is."""
-        if path.is_dir():
+        if os.path.isdir(path):
             self._add_match(listing, path)
         else:
             listing.pictures.append(path)
 
     def _add_match(self, listing: Listing, path: Path) -> None:
         """Add a file or folder that was matched."""
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = scan(path, recursive=self._recursive)
             if not inside.pictures:
                 inside.notes.append(f"folder '{shown_name(path)}' holds no images")
-            for names in (inside.others, inside.videos, inside.unreadable):
-                names[:] = [os.path.join(path, name) for name in names]
-            listing.extend(inside)
-        elif path.is_file():
+            self._add_folder(listing, path, inside)
+        elif os.path.isfile(path):
             listing.add(path, str(path))
         elif os.path.exists(path):
             listing.others.append(str(path))
         else:
             listing.pictures.append(path)
 
+    def _add_folder(self, listing: Listing, path: Path, inside: Listing) -> None:
+        """Add what was found in a folder, whose files are then named with it."""
+        for names in (inside.others, inside.videos, inside.unreadable):
+            names[:] = [os.path.join(path, name) for name in names]
+        listing.extend(inside)
+
     def _files(self, name: str, listing: Listing) -> Source:
         notes = listing.passed_over()
         if not listing.pictures:
             told = "".join(f"; {note}" for note in notes)
             raise InputError(f"'{shown_name(name)}' names no pictures; give images or folders of images{told}")
-        folders = {os.path.dirname(os.path.abspath(path)) for path in listing.pictures}
-        root = Path(os.path.commonpath(folders))
-        return Pictures("files", name, listing.pictures, self._reading, root=root, notes=notes)
+        folders = {os.path.dirname(os.path.abspath(path)) for path in listing.pictures if path not in listing.failures}
+        root = Path(os.path.commonpath(folders or [os.getcwd()]))
+        return Pictures(
+            "files", name, listing.pictures, self._reading, root=root, failures=listing.failures, notes=notes
+        )
 
 
 def _open_address(text: str) -> Source | None:
@@ -220,7 +240,11 @@ def _head(path: Path, status: os.stat_result) -> bytes:
     try:
         return head_of(path)
     except OSError as error:
-        raise InputError(f"'{shown_name(path)}' cannot be read ({os_reason(error)}); check the path") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"'{shown_name(path)}' cannot be read ({os_reason(error)}); check the path")
 
 
 def _nothing_at(text: str) -> InputError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ class Pictures(Source):
         paths: Of the files, in order; one that cannot be read is a frame with an error.
         reading: How they are read.
         root: Folder they lie in.
+        failures: Why some of the paths are known to be no pictures.
         notes: What was passed over.
     """
 
@@ -39,13 +40,17 @@ class Pictures(Source):
         reading: Reading,
         *,
         root: Path | None = None,
+        failures: Mapping[Path, EdgesegError] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.kind, self.name, self.paths, self.length = kind, name, list(paths), len(paths)
-        self.root, self.notes, self._reading = root, notes, reading
+        self.root, self.notes, self._reading, self._failures = root, notes, reading, failures or {}
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
+            if (error := self._failures.get(path)) is not None:
+                yield Frame(None, str(path), index, error=error)
+                continue
             yield _decode(path, str(path), index, self._reading)
 
 

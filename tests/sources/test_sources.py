@@ -513,8 +513,22 @@ def test_several_sources(frames: Path) -> None:
     assert open_source(["frames"]).kind == "folder"
     (frames / "list.txt").write_text("frames/img_0002.png\n")
     assert names_of(["list.txt", "frames/img_0001.png"]) == ["img_0002.png", "img_0001.png"]
+
+
+def test_one_of_several_sources_that_has_no_pictures_fails_by_itself(frames: Path) -> None:
     (frames / "empty").mkdir()
-    assert open_source(["frames", "empty"]).notes[0] == "folder 'empty' holds no images"
+    (frames / "broken").symlink_to("nowhere.png")
+    source = open_source(["gone.png", "empty", "broken", "gone/*.png", "frames/img_0001.png"])
+    assert source.root == frames / "frames"
+    *failed, good = source
+    assert good.error is None
+    for frame, words in zip(
+        failed,
+        ("no picture, folder or video at 'gone.png'", "folder 'empty' holds no images", "is a link", "no file matches"),
+        strict=True,
+    ):
+        assert words in str(frame.error)
+    assert open_source("*").notes[0] == "folder 'empty' holds no images"
 
 
 @pytest.mark.parametrize(
