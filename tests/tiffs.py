@@ -21,6 +21,7 @@ def tiff(
     order: str = "<",
     numbers: int = 1,
     later: tuple[int, ...] = (),
+    table: list[int] | None = None,
     **tags: int,
 ) -> bytes:
     """Write an uncompressed TIFF whose first directory stands before its pixels.
@@ -34,6 +35,7 @@ def tiff(
         order: Byte order.
         numbers: SampleFormat: 1 unsigned, 2 signed, 3 floats.
         later: NewSubfileType of each of further directories, which are empty but for it.
+        table: Colours of a colour table, 16 bits each, all reds first.
         tags: Further tags of one SHORT, such as ``t338=2``.
     """
     height, width, channels = samples.shape
@@ -44,6 +46,7 @@ def tiff(
         **{262: ("H", [colour]), 277: ("H", [channels]), 284: ("H", [1 + planar]), 339: ("H", [numbers] * channels)},
         **{int(name[1:]): ("H", [value]) for name, value in tags.items()},
     }
+    entries |= {} if table is None else {320: ("H", table)}
     starts, sizes = (324, 325) if tile else (273, 279)
     entries |= {322: ("I", [tile[1]]), 323: ("I", [tile[0]])} if tile else {278: ("I", [height])}
     entries |= {starts: ("I", [0] * len(parts)), sizes: ("I", [len(part) for part in parts])}

@@ -64,11 +64,25 @@ def measure_jpeg2000(data: bytes) -> PictureHeader:
 
 def _codestream(data: bytes) -> int:
     for kind, start, stop in _boxes(data, 0, len(data)):
-        if kind == b"jp2h" and any(inner[0] == b"pclr" for inner in _boxes(data, start, stop)):
-            raise HeaderError("is a JPEG 2000 with a colour table; save it again as PNG")
+        if kind == b"jp2h":
+            _check_colours(data, start, stop)
         if kind == b"jp2c":
             return start
     raise HeaderError(DAMAGED)
+
+
+def _check_colours(data: bytes, start: int, stop: int) -> None:
+    """Refuse colour tables, and colour spaces that OpenCV does not turn into RGB, or only nearly."""
+    for kind, at, _ in _boxes(data, start, stop):
+        if kind == b"pclr":
+            raise HeaderError("is a JPEG 2000 with a colour table; save it again as PNG")
+        if kind == b"colr" and data[at] == 1:
+            (space,) = unpack(">I", data, at + 3)
+            if space == 12:
+                raise HeaderError("holds CMYK colours, not RGB; convert it to RGB first")
+            if space not in (16, 17):
+                name = {14: "CIE Lab", 18: "sYCC"}.get(space, f"colour space {space}")
+                raise HeaderError(f"is a JPEG 2000 in {name}, expected gray or RGB; convert it first")
 
 
 def _check_tiles(width: int, height: int, wide: int, high: int, left: int, top: int) -> None:

@@ -166,7 +166,12 @@ def _check_layout(entries: dict[int, tuple[int, ...]], photometric: int, channel
         colour = _COLOURS.get(photometric, f"colour space {photometric}")
         raise HeaderError(f"is a TIFF of {channels} channels of {colour}, expected gray or RGB; convert it first")
     packed = bits not in (8, 16)
-    if bits not in _BITS_READ or (bits == 1 and channels > 1) or (packed and bits > 8 and channels == 2):
+    table = photometric == 3 and bits == 4
+    if (
+        (bits not in _BITS_READ and not table)
+        or (bits == 1 and channels > 1)
+        or (packed and bits > 8 and channels == 2)
+    ):
         raise HeaderError(
             f"is a TIFF of {channels} channels of {bits} bits, which OpenCV does not read; save it again with 8 or 16"
         )

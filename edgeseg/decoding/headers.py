@@ -179,6 +179,12 @@ def _webp(data: bytes) -> PictureHeader:
     raise HeaderError(DAMAGED)
 
 
+_BMP_MASKS = {
+    16: ((0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)),
+    32: ((0xFF0000, 0xFF00, 0xFF),),
+}
+
+
 def _bmp(data: bytes) -> PictureHeader:
     """Measure BMP: the header of OS/2 (12 bytes) or any later one (36 bytes and more)."""
     start, size = unpack("<II", data, 10)
@@ -191,6 +197,8 @@ def _bmp(data: bytes) -> PictureHeader:
     height = abs(height)
     if bits not in (1, 4, 8, 16, 24, 32) or packing > 3 or width < 0:
         raise HeaderError(f"is a BMP of {bits} bits packed in way {packing}, which OpenCV does not read; use PNG")
+    if size == 40 and packing == 3 and unpack("<III", data, 54) not in _BMP_MASKS.get(bits, ()):
+        raise HeaderError("is a BMP whose colours lie in unusual bits, which OpenCV does not read; use PNG")
     if packing in (0, 3):
         check_length(data, start, height, (width * bits + 31) // 32 * 4)
     return PictureHeader("BMP", height, width, 3, 8)

@@ -112,6 +112,36 @@ def test_pages_are_noted_and_smaller_copies_are_not(colours: U8, later: tuple[in
     assert found.notes == (("only the first of its pages is taken",) if noted else ())
 
 
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_colour_tables(tmp_path: Path, bits: int) -> None:
+    count = 1 << bits
+    table = np.random.default_rng(0).integers(0, 256, (count, 3), dtype=np.uint8)
+    samples = (np.arange(32 * 48) % count).reshape(32, 48, 1)
+    data = tiff(samples, bits, 3, table=(table.astype(int) * 257).T.ravel().tolist())
+    assert np.array_equal(read(data, tmp_path), table[samples[..., 0]])
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [("CMYK", "holds CMYK colours"), ("YCbCr", "JPEG 2000 in sYCC, expected gray")]
+)
+def test_colours_of_a_jpeg_2000_that_are_refused(colours: U8, mode: str, words: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(colours).convert(mode).save(stream, "JPEG2000")
+    with pytest.raises(InputError, match=f"^a picture .*{words}"):
+        decode(stream.getvalue(), "a picture")
+
+
+def test_a_bmp_whose_masks_exchange_the_colours_is_refused() -> None:
+    for masks, good in (((0xFF0000, 0xFF00, 0xFF), True), ((0xFF, 0xFF00, 0xFF0000), False)):
+        head = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0) + struct.pack("<III", *masks)
+        data = b"BM" + struct.pack("<IHHI", 70, 0, 0, 66) + head + b"\1\2\3\0"
+        if good:
+            assert decode(data, "a picture").image.ravel().tolist() == [3, 2, 1]
+            continue
+        with pytest.raises(InputError, match="BMP whose colours lie in unusual bits"):
+            decode(data, "a picture")
+
+
 # --- values below the type's largest -------------------------------------------------------------------------------
 
 
