@@ -21,7 +21,7 @@ __all__ = ["has_no_index", "missing_end"]
 
 _MOST_BOXES = 1_000_000
 _LARGEST_INDEX = 1 << 28
-_MOST_FRAMES = 50_000_000
+_MOST_FRAMES = 10_000_000
 _SUFFIXES = frozenset((".avi", ".m4v", ".mov", ".mp4"))  # containers that store their number of frames
 
 
@@ -29,7 +29,7 @@ class _OddError(Exception):
     """A container that is not built as expected, of which nothing is concluded."""
 
 
-_ODD = (OSError, struct.error, ValueError, KeyError, IndexError, OverflowError, _OddError)
+_ODD = (OSError, struct.error, LookupError, ValueError, OverflowError, MemoryError, RecursionError, _OddError)
 
 
 @dataclass
@@ -238,7 +238,9 @@ def _times(data: bytes, boxes: dict[bytes, tuple[int, int]]) -> NDArray[np.int64
     times = np.concatenate([np.zeros(1, np.int64), np.cumsum(steps)[:-1]]) if steps.size else steps
     if b"ctts" in boxes:
         shifts = _table(data, boxes[b"ctts"][0], ">i4", 2)
-        shift = np.repeat(shifts[:, 1], np.clip(shifts[:, 0], 0, _MOST_FRAMES))[: times.size]
+        if not 0 <= shifts[:, 0].min(initial=0) <= shifts[:, 0].sum() <= _MOST_FRAMES:
+            raise _OddError
+        shift = np.repeat(shifts[:, 1], shifts[:, 0])[: times.size]
         times[: shift.size] += shift
     return times
 

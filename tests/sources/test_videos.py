@@ -7,10 +7,12 @@ from pathlib import Path
 
 import cv2
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgeseg.errors import InputError
 from edgeseg.sources import open_source
-from edgeseg.sources.containers import missing_end
+from edgeseg.sources.containers import has_no_index, missing_end
 from tests.sources.files import FakeCapture, write_video
 
 
@@ -247,3 +249,38 @@ def test_frames_that_are_shown_later_than_decoded_are_counted(tmp_path: Path) ->
     path.write_bytes(edited(in_table(whole, rates, rates + shifts), 15, 40))  # decoded from frame 10 on
     assert missing_end(path, 30, 40) == ""
     assert "ends after 20 of 30 frames" in missing_end(path, 20, 40)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("films")
+    return [
+        noisy_film(folder / "clip.mp4", 6) + fragments([3, 4]),
+        noisy_film(folder / "clip.avi", 6, "MJPG"),
+        noisy_film(folder / "clip.mkv", 6, "MJPG"),
+    ]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_container_is_too_odd(films: list[bytes], tmp_path: Path, data: st.DataObject) -> None:
+    changed = bytearray(films[data.draw(st.integers(0, 2))])
+    moov = max(0, changed.find(b"moov"))
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, 200) | st.integers(moov, len(changed) - 1))
+        changed[at : at + 4] = data.draw(
+            st.sampled_from([b"\xff" * 4, bytes(4), b"\0\0\0\1", b"moov", b"\x7f\xff\xff\xff"])
+        )
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(changed[: data.draw(st.integers(0, len(changed)))])
+    said = missing_end(path, 6, 6)
+    assert said == "" or said.startswith("ends after 6 ")
+    assert isinstance(has_no_index(path), bool)
+
+
+def test_boxes_within_boxes_end(tmp_path: Path) -> None:
+    deep = b""
+    for _ in range(3000):
+        deep = struct.pack(">I4s", 8 + len(deep), b"mdia") + deep
+    (tmp_path / "clip.mp4").write_bytes(struct.pack(">I4sI4s", 16 + len(deep), b"moov", 8 + len(deep), b"trak") + deep)
+    assert missing_end(tmp_path / "clip.mp4", 6, None) == ""
