@@ -18,7 +18,7 @@ from edgeseg.decoding import DECODER_BYTES, MAX_PIXELS, Decoded, decode
 from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
 from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeRule, Size
-from edgeseg.text import one_line, shown_name
+from edgeseg.text import first_line, one_line, shown_name
 
 __all__ = ["MAX_PIXELS", "Decoded", "as_rgb", "check_max_pixels", "fit_image", "load_image", "read_file", "read_image"]
 
@@ -216,6 +216,7 @@ def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | Non
 
     Raises:
         SizeError: The rule is ``none`` and the sizes differ.
+        InputError: The picture cannot be resized, for want of memory.
         TargetUnavailableError: The rule needs Pillow and it is not installed.
 
     Example:
@@ -229,9 +230,15 @@ def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | Non
     if rule.mode == "none":
         got, expected = f"{image.shape[0]}x{image.shape[1]}", f"{size[0]}x{size[1]}"
         raise SizeError(f"the picture is {got} and this network takes {expected} without resizing; pass {expected}")
-    if rule.mode == "letterbox":
-        return _letterbox(image, size, rule)
-    return _resize(image, size, rule.filter), None
+    try:
+        if rule.mode == "letterbox":
+            return _letterbox(image, size, rule)
+        return _resize(image, size, rule.filter), None
+    except (cv2.error, MemoryError) as error:
+        got, wanted = f"{image.shape[0]}x{image.shape[1]}", f"{size[0]}x{size[1]}"
+        raise InputError(
+            f"the picture is {got} and cannot be resized to {wanted} ({first_line(error, 120)}); make it smaller first"
+        ) from error
 
 
 def _letterbox(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region]:

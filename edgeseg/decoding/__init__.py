@@ -206,7 +206,8 @@ def _whole_range(picture: NDArray[Any], header: PictureHeader) -> NDArray[Any]:
     if not header.largest:
         return picture
     values = np.minimum(np.arange(full + 1, dtype=np.int64), header.largest)
-    return ((2 * values * full + header.largest) // (2 * header.largest)).astype(picture.dtype)[picture]
+    table = ((2 * values * full + header.largest) // (2 * header.largest)).astype(picture.dtype)
+    return np.take(table, picture)
 
 
 def _other_size(header: PictureHeader, name: str, picture: NDArray[Any]) -> InputError:

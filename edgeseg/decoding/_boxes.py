@@ -235,10 +235,19 @@ def _sizes(items: _Items, item: int) -> list[tuple[int, int]]:
 
 
 # EXIF orientation by quarter turns against the clock and, after them, a mirror: none, 0 top to bottom, 1 left to right.
-_ORIENTATIONS = {
-    **{(0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6},
-    **{(0, 0): 4, (1, 0): 5, (2, 0): 2, (3, 0): 7},
-    **{(0, 1): 2, (1, 1): 7, (2, 1): 4, (3, 1): 5},
+_ORIENTATIONS: dict[tuple[int, int | None], int] = {
+    (0, None): 1,
+    (1, None): 8,
+    (2, None): 3,
+    (3, None): 6,
+    (0, 0): 4,
+    (1, 0): 5,
+    (2, 0): 2,
+    (3, 0): 7,
+    (0, 1): 2,
+    (1, 1): 7,
+    (2, 1): 4,
+    (3, 1): 5,
 }
 
 
