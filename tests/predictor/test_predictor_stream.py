@@ -18,6 +18,7 @@ from edgeseg.errors import (
     UsageError,
 )
 from edgeseg.predictor import Failure
+from edgeseg.predictor import finish as finish_module
 from edgeseg.predictor import predictor as predictor_module
 from edgeseg.predictor.jobs import Job
 from edgeseg.results import Result
@@ -60,7 +61,7 @@ def test_a_picture_whose_labels_do_not_fit_into_memory_fails_by_itself(
     fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictor, _ = fake()
-    real = predictor_module.finish
+    real = finish_module.finish
 
     def full(job: Job, *rest: object, **options: bool) -> Result:
         if job.source == "1":
