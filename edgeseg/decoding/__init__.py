@@ -105,11 +105,11 @@ def decode(
 
 
 def _left_out(header: PictureHeader) -> tuple[str, ...]:
-    if not header.animated:
-        return ()
-    if header.format == "TIFF":
-        return ("only the first of its pages is taken",)
-    return ("only the first of its pictures is taken",)
+    parts = "pages" if header.format == "TIFF" else "pictures"
+    notes = [f"only the first of its {parts} is taken"] if header.animated else []
+    if header.more_bands:
+        notes.append("its last channel, which is not said to be alpha, is left out")
+    return tuple(notes)
 
 
 def _check_limits(header: PictureHeader, name: str, max_pixels: int) -> None:

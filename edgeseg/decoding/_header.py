@@ -34,6 +34,7 @@ class PictureHeader:
             decoders apply that of other formats.
         largest: Value of white as decoded, where it is neither 255 (of uint8) nor 65535 (of uint16); else 0.
         inverted: Whether the decoder gives black as white.
+        more_bands: Whether there is a channel beside gray or RGB that is not said to be alpha; it is not decoded.
     """
 
     format: str
@@ -47,6 +48,7 @@ class PictureHeader:
     orientation: int = 1
     largest: int = 0
     inverted: bool = False
+    more_bands: bool = False
 
     @property
     def pixels(self) -> int:

@@ -62,6 +62,7 @@ def measure(data: bytes) -> PictureHeader:
         decoder_bytes,
         _has_more_pages(data, directory),
         inverted=photometric == 0 and bits > 8,
+        more_bands=channels in (2, 4) and entries.get(_EXTRA, (0,))[0] == 0,
     )
 
 

@@ -142,6 +142,15 @@ def test_a_bmp_whose_masks_exchange_the_colours_is_refused() -> None:
             decode(data, "a picture")
 
 
+def test_a_band_beside_rgb_is_left_out_and_noted(colours: U8) -> None:
+    more = np.dstack([colours, colours[..., :1]])
+    for options, noted in (({}, True), ({"t338": 0}, True), ({"t338": 1}, False), ({"t338": 2}, False)):
+        found = decode(tiff(more, **options), "a picture")
+        assert np.array_equal(found.image, colours)
+        assert bool(found.notes) == noted
+    assert decode(tiff(colours), "a picture").notes == ()
+
+
 # --- values below the type's largest -------------------------------------------------------------------------------
 
 
