@@ -16,6 +16,7 @@ from edgeseg.cli._shared import errors, print_json, target_names
 from edgeseg.cli.options import BundleFolder, Device, Limit, MaxPixels, Network, Strict, Threads
 from edgeseg.decoding import MAX_PIXELS
 from edgeseg.errors import InputError, PartialFailureError, UsageError
+from edgeseg.runtimes.registry import BUILT_IN
 from edgeseg.specs import Size, parse_size
 from edgeseg.text import one_line, shown_name
 
@@ -190,6 +191,7 @@ def predict(
     from edgeseg.sources import open_source
     from edgeseg.writer import ResultWriter, class_index
 
+    _refuse_targets(source)
     _silence_opencv()
     flags = {"overlay": overlay, "color": color, "labels": labels, "cutout": cutout, "scores": scores}
     kinds = [kind for kind, wanted in flags.items() if wanted] or ["overlay"]
@@ -204,9 +206,19 @@ def predict(
         ) as writer,
     ):
         _run(predictor, frames, writer, tally, limit=limit, quiet=quiet, as_json=as_json)
-    for line in () if quiet else (*tally.notes(), tally.summary(out)):
-        _say(line)
+    _say_all([] if quiet else [*tally.notes(), tally.summary(out)])
     _raise_failures(tally, frames, out)
+
+
+def _refuse_targets(sources: list[str]) -> None:
+    """Refuse a target's name among the sources: `predict` takes one target, where other commands take several."""
+    targets = {word for record in BUILT_IN for word in record.words}
+    for word in sources:
+        if word in targets and not os.path.lexists(word):
+            raise UsageError(
+                f"'{word}' would be a source here, and no such path exists; give one target, as in --target {word} "
+                "(edgeseg predict --help)"
+            )
 
 
 def _run(
@@ -222,8 +234,7 @@ def _run(
     """Predict and write picture after picture, counting into `tally`."""
     from rich.markup import escape
 
-    for note in (*predictor.info.notes, *([] if quiet else source.notes)):
-        _say(note)
+    _say_all([*predictor.info.notes, *([] if quiet else source.notes)])
     try:
         with _progress(quiet) as bar, predictor.stream(source) as stream:
             reporter = _Reporter(tally, writer, bar, alone=source.kind == "image", as_json=as_json)
@@ -279,6 +290,11 @@ def _pictures(count: int) -> str:
 
 def _say(text: str) -> None:
     print(one_line(text, 1000), file=sys.stderr, flush=True)
+
+
+def _say_all(lines: list[str]) -> None:
+    for line in lines:
+        _say(line)
 
 
 def _silence_opencv() -> None:

@@ -227,6 +227,16 @@ def test_several_sources_keep_their_folders(run: Run, bundle: Bundle, tmp_path: 
         predict(bundle.path, [str(tmp_path / "b" / "1.png"), str(tmp_path / "b" / "1.png")], out=tmp_path / "b")
 
 
+def test_a_second_target_is_not_taken_for_a_source(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(folder, "--target", "ort", "openvino")
+    assert isinstance(done.exception, UsageError)
+    assert "'openvino' would be a source here" in str(done.exception)
+    monkeypatch.chdir(folder)
+    (folder / "openvino").mkdir()
+    write_picture(folder / "openvino" / "5.png")
+    assert run("openvino", "--target", "ort").exit_code == 0
+
+
 def test_a_number_is_the_folder_of_that_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "0001").mkdir()
