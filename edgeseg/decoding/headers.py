@@ -98,6 +98,8 @@ def _checked(header: PictureHeader) -> PictureHeader:
 def _png(data: bytes) -> PictureHeader:
     """Measure PNG and APNG: IHDR comes first; a whole file ends with IEND."""
     length, kind, width, height, bits, color = unpack(">I4sIIBB", data, 8)
+    if kind == b"CgBI":
+        raise HeaderError("is a PNG in Apple's own form (CgBI), which OpenCV does not read; save it again as PNG")
     if length != 13 or kind != b"IHDR" or bits not in _PNG_BITS.get(color, ()):
         raise HeaderError(DAMAGED)
     table = color == 3

@@ -70,7 +70,8 @@ class Listing:
             word = "1 video" if len(self.videos) == 1 else f"{len(self.videos)} videos"
             said.append(f"passed over: {word} ({_names(self.videos)}); give each by itself")
         if self.unreadable:
-            said.append(f"passed over: {_count(self.unreadable)} that cannot be read ({_names(self.unreadable)})")
+            word = "1 that" if len(self.unreadable) == 1 else f"{len(self.unreadable)} files or folders that"
+            said.append(f"passed over: {word} cannot be read ({_names(self.unreadable)})")
         return tuple(said)
 
 
@@ -93,10 +94,12 @@ def scan(folder: Path, *, recursive: bool = False) -> Listing:
         recursive: Also search its subfolders (links to folders are not followed).
 
     Raises:
-        InputError: A folder that cannot be read.
+        InputError: The folder cannot be read; a subfolder that cannot is passed over.
     """
     listing = Listing()
-    for name in sorted(_names_in(folder, recursive), key=lambda name: natural_key(name.replace(os.sep, "/"))):
+    for name in sorted(
+        _names_in(folder, recursive, listing.unreadable), key=lambda name: natural_key(name.replace(os.sep, "/"))
+    ):
         path = Path(folder, name)
         if os.path.isfile(path) or (claims_picture(path) and os.path.islink(path)):
             listing.add(path, name)
@@ -105,11 +108,13 @@ def scan(folder: Path, *, recursive: bool = False) -> Listing:
     return listing
 
 
-def _names_in(folder: Path, recursive: bool) -> Iterator[str]:
-    """Yield the paths of files relative to a folder."""
+def _names_in(folder: Path, recursive: bool, unreadable: list[str]) -> Iterator[str]:
+    """Yield the paths of files relative to a folder, and collect subfolders that cannot be read."""
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"folder '{shown_name(error.filename)}' cannot be read ({error.strerror})") from error
+        if os.fspath(error.filename) == os.fspath(folder):
+            raise InputError(f"folder '{shown_name(folder)}' cannot be read ({os_reason(error)})") from error
+        unreadable.append(f"{os.path.relpath(error.filename, folder)}: {os_reason(error)}")
 
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]

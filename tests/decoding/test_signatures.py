@@ -49,6 +49,7 @@ def test_what_is_not_read_is_named(kind: str, words: str) -> None:
     ("head", "words"),
     [
         (b"8BPS\0\1" + bytes(20), "a Photoshop document"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI" + bytes(40), "a PNG in Apple's own form"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
         (b"\xff\x0a" + bytes(20), "a JPEG XL picture"),
         (b"\xef\xbb\xbf<svg width='1'>", "a drawing"),

@@ -378,6 +378,40 @@ def test_a_folder_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
+def test_what_may_not_be_read_is_passed_over_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("1.png", "sub/2.png", "shut/3.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "locked").write_bytes(b"")
+    scandir, real_open = os.scandir, open
+
+    def refused(path: Any) -> PermissionError:
+        return PermissionError(13, "Permission denied", os.fspath(path))
+
+    def listing(path: Any) -> Any:
+        if os.path.basename(path) in ("shut", "root"):
+            raise refused(path)
+        return scandir(path)
+
+    def opening(path: Any, *rest: Any, **options: Any) -> Any:
+        if os.path.basename(path) == "locked":
+            raise refused(path)
+        return real_open(path, *rest, **options)
+
+    monkeypatch.setattr(os, "scandir", listing)
+    monkeypatch.setattr("builtins.open", opening)
+    source = open_source(tmp_path, recursive=True)
+    assert [Path(frame.name).name for frame in source] == ["1.png", "2.png"]
+    assert source.notes == (
+        "passed over: 2 files or folders that cannot be read (shut: permission denied, locked: permission denied)",
+    )
+    (tmp_path / "root").mkdir()
+    with pytest.raises(InputError, match=r"folder '.*root' cannot be read \(permission denied\)"):
+        open_source(tmp_path / "root")
+    with pytest.raises(InputError, match=r"locked' cannot be read \(permission denied\)"):
+        open_source(tmp_path / "locked")
+    assert [frame.error is None for frame in open_source([tmp_path / "1.png", tmp_path / "root"])] == [True, False]
+
+
 def test_what_later_pages_hold_is_noted(tmp_path: Path) -> None:
     (tmp_path / "a.gif").write_bytes(encoded(flat(9), "GIF", save_all=True, append_images=[Image.fromarray(flat(200))]))
     (frame,) = open_source(tmp_path)
