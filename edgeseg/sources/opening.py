@@ -113,15 +113,10 @@ class _Opener:
 
     def _open_pattern(self, text: str) -> Source:
         """Open what a pattern matches; words that are neither a path nor a pattern name nothing."""
-        listing = Listing()
-        listing.pictures, listing.notes = numbered_files(text)
-        if listing.pictures:
-            return self._files(text, listing)
-        matches = matches_of(text)
-        if not matches:
-            raise _nothing_at(text)
+        matches, notes = _matches(text)
         if len(matches) == 1 and found_at(matches[0]) is not None:
             return self._open_path(matches[0])
+        listing = Listing(notes=notes)
         for match in matches:
             self._add_match(listing, match)
         return self._files(text, listing)
@@ -141,7 +136,10 @@ class _Opener:
             if path is None and (_ADDRESS.match(text.strip()) or text.strip().isdecimal()):
                 raise _alone(without_credentials(text))
             if path is None:
-                self._add_pattern(listing, text)
+                matches, notes = _matches(text)
+                listing.notes.extend(notes)
+                for match in matches:
+                    self._add_match(listing, match)
             elif path.suffix.lower() in LIST_SUFFIXES and os.path.isfile(path) and content_of(path) == "other":
                 self._add_list(listing, path)
             elif os.path.isfile(path) and content_of(path) == "video":
@@ -151,19 +149,9 @@ class _Opener:
             else:
                 self._add_match(listing, path)
         except InputError as error:
-            listing.fail(Path(text), error)
+            listing.fail(Path(_without_user(text)), error)
         except OSError as error:
-            listing.fail(Path(text), _unreadable(Path(text), error))
-
-    def _add_pattern(self, listing: Listing, text: str) -> None:
-        """Add what a pattern matches."""
-        numbered, notes = numbered_files(text)
-        matches = numbered or matches_of(text)
-        if not matches:
-            raise _nothing_at(text)
-        for match in matches:
-            self._add_match(listing, match)
-        listing.notes.extend(notes)
+            listing.fail(Path(_without_user(text)), _unreadable(Path(text), error))
 
     def _add_list(self, listing: Listing, path: Path) -> None:
         """Add what a list names; a text that is no list is passed over, as it is in a folder."""
@@ -247,16 +235,21 @@ def _unreadable(path: Path, error: OSError) -> InputError:
     return InputError(f"'{shown_name(path)}' cannot be read ({os_reason(error)}); check the path")
 
 
-def _nothing_at(text: str) -> InputError:
-    """Say that words name nothing; they may be an address without its ``//``."""
-    shown = re.sub(r"^(?![A-Za-z]:[\\/])[^@]*:.*@", "", without_credentials(text))
+def _matches(text: str) -> tuple[list[Path], list[str]]:
+    """List what a pattern of either kind matches, and what is to be said of it."""
+    numbered, notes = numbered_files(text)
+    matches = numbered or matches_of(text)
+    if matches:
+        return matches, notes
+    shown = shown_name(_without_user(text))
     if re.search(r"[*?\[]|%0?\d*[di]", text):
-        return InputError(
-            f"no file matches the pattern '{shown_name(shown)}', and no file or folder has this name; check the path"
-        )
-    return InputError(
-        f"no picture, folder or video at '{shown_name(shown)}'; check the path, or name a camera as camera:0"
-    )
+        raise InputError(f"no file matches the pattern '{shown}', and no file or folder has this name; check the path")
+    raise InputError(f"no picture, folder or video at '{shown}'; check the path, or name a camera as camera:0")
+
+
+def _without_user(text: str) -> str:
+    """Name what is no path, and may be an address without its ``//``."""
+    return re.sub(r"^(?![A-Za-z]:[\\/])[^@]*:.*@", "", without_credentials(text))
 
 
 def _alone(text: str) -> UsageError:
