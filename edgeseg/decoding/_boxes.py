@@ -190,15 +190,18 @@ def measure_avif(data: bytes) -> PictureHeader:
     )
 
 
-def measure_heic(data: bytes) -> PictureHeader:
+def measure_heic(data: bytes) -> PictureHeader | None:
     """Measure the primary picture of a HEIC, and the pictures (such as tiles) in it by what they claim.
 
+    Returns:
+        The header; None where the file has no primary picture.
+
     Raises:
-        HeaderError: Damaged, cut short, a film without a picture of its own, or of parts larger than it claims.
+        HeaderError: Damaged, cut short, or of parts larger than it claims.
     """
     items = _items(data)
     if not items.primary:
-        raise HeaderError("is a HEIC film, of which no picture is read; save its first picture as PNG or JPEG")
+        return None
     height, width = _size(items)
     coded = sum(high * wide for item in items.kinds for high, wide in _sizes(items, item))
     if coded > 8 * height * width + (1 << 20):

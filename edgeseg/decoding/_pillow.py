@@ -6,9 +6,12 @@ turned twice.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ from edgeseg._optional import is_installed
 from edgeseg.decoding._header import DAMAGED, HeaderError, PictureHeader
 from edgeseg.text import first_line
 
-__all__ = ["BY_PILLOW", "by_pillow", "check_heic_plugin"]
+__all__ = ["BY_PILLOW", "by_pillow", "check_heic_plugin", "measured_by_pillow"]
 
 BY_PILLOW = {"HEIC": "HEIF", "AVIF": "AVIF", "GIF": "GIF"}
 """Formats that Pillow may decode here, and what Pillow calls them."""
@@ -37,8 +40,18 @@ def check_heic_plugin() -> None:
     Raises:
         HeaderError: There is none.
     """
-    if not any(map(is_installed, _HEIC_PLUGINS)):
+    if not any(map(_is_there, _HEIC_PLUGINS)):
         raise _missing("HEIC")
+
+
+def measured_by_pillow(data: bytes, picture_format: str) -> PictureHeader:
+    """Take the size of the first picture from Pillow, which does not decode it for that.
+
+    Raises:
+        HeaderError: Pillow or its plugin is missing, or does not open the file.
+    """
+    with _opened(data, picture_format) as picture:
+        return PictureHeader(picture_format, picture.height, picture.width, 4, 8, 16)
 
 
 def by_pillow(data: bytes, header: PictureHeader) -> NDArray[np.uint8]:
@@ -54,20 +67,36 @@ def by_pillow(data: bytes, header: PictureHeader) -> NDArray[np.uint8]:
     Raises:
         HeaderError: Pillow or its plugin is missing, or the picture is not of the size or kind that was measured.
     """
-    kind = BY_PILLOW[header.format]
+    from PIL import ImageOps
+
+    with _opened(data, header.format) as picture:
+        if picture.width * picture.height > header.pixels:  # fewer where the file says how to crop it
+            raise HeaderError(DAMAGED)
+        if picture.mode.startswith(("I", "F")):
+            raise HeaderError(f"holds pixels of Pillow's mode {picture.mode}; scale it to uint8 0..255 first")
+        upright: Any = ImageOps.exif_transpose(picture)
+        return np.array(upright.convert("RGB"), np.uint8)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, picture_format: str) -> Iterator[Any]:
+    kind = BY_PILLOW[picture_format]
     if not _registered(kind):
-        raise _missing(header.format)
-    from PIL import Image, ImageOps
+        raise _missing(picture_format)
+    from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of many pixels, which were counted before
-        with Image.open(io.BytesIO(data), formats=[kind]) as picture:
-            if picture.width * picture.height > header.pixels:  # fewer where the file says how to crop it
-                raise HeaderError(DAMAGED)
-            if picture.mode.startswith(("I", "F")):
-                raise HeaderError(f"holds pixels of Pillow's mode {picture.mode}; scale it to uint8 0..255 first")
-            upright: Any = ImageOps.exif_transpose(picture)
-            return np.array(upright.convert("RGB"), np.uint8)
+        warnings.simplefilter("ignore")  # of many pixels, which are counted here
+        try:
+            picture = Image.open(io.BytesIO(data), formats=[kind])
+        except UnidentifiedImageError:
+            raise HeaderError(DAMAGED) from None
+        with picture:
+            yield picture
+
+
+def _is_there(package: str) -> bool:
+    return package in sys.modules or is_installed(package)
 
 
 def _registered(kind: str) -> bool:
@@ -78,9 +107,9 @@ def _registered(kind: str) -> bool:
 
     Image.init()
     if kind == "HEIF" and kind not in Image.OPEN:
-        plugin = next(name for name in _HEIC_PLUGINS if is_installed(name))
+        plugin = next(name for name in _HEIC_PLUGINS if _is_there(name))
         _loaded(plugin).register_heif_opener()
-    if kind == "AVIF" and kind not in Image.OPEN and is_installed("pillow_avif"):
+    if kind == "AVIF" and kind not in Image.OPEN and _is_there("pillow_avif"):
         _loaded("pillow_avif")
     return kind in Image.OPEN
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from edgeseg.decoding import _boxes, _gif, _pnm, _tiff
 from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHeader, check_length, unpack
-from edgeseg.decoding._pillow import check_heic_plugin
+from edgeseg.decoding._pillow import check_heic_plugin, measured_by_pillow
 from edgeseg.decoding.signatures import recognise
 from edgeseg.errors import InputError
 
@@ -216,8 +216,9 @@ def _sun(data: bytes) -> PictureHeader:
 
 
 def _heic(data: bytes) -> PictureHeader:
+    """Measure HEIC by its boxes; one without a picture of its own, such as a film, by what Pillow says."""
     check_heic_plugin()
-    return _boxes.measure_heic(data)
+    return _boxes.measure_heic(data) or measured_by_pillow(data, "HEIC")
 
 
 _READERS: dict[str, Callable[[bytes], PictureHeader]] = {

@@ -336,6 +336,14 @@ def test_heic_is_read_by_pillow_s_plugin(tmp_path: Path, colours: U8) -> None:
         decode(heic(colours), "a picture", max_pixels=100)
 
 
+@pytest.mark.usefixtures("plugin")
+def test_a_heic_without_a_primary_picture_is_measured_by_pillow(tmp_path: Path, colours: U8) -> None:
+    film = box(b"ftyp", b"heic", bytes(4), b"mif1heic") + box(b"mdat", b"MDAT", encoded(colours, "PNG"))
+    assert np.array_equal(read(film, tmp_path), colours)
+    with pytest.raises(InputError, match="above 100 pixels"):
+        decode(film, "a picture", max_pixels=100)
+
+
 def test_heic_without_a_plugin_says_what_to_install(colours: U8) -> None:
     with pytest.raises(InputError, match="HEIC, which needs pillow-heif; install it with pip install pillow-heif"):
         decode(heic(colours), "a picture")
