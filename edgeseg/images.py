@@ -18,7 +18,7 @@ from edgeseg.decoding import DECODER_BYTES, MAX_PIXELS, Decoded, decode
 from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
 from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeRule, Size
-from edgeseg.text import one_line
+from edgeseg.text import first_line, one_line, shown_name
 
 __all__ = ["MAX_PIXELS", "Decoded", "as_rgb", "check_max_pixels", "fit_image", "load_image", "read_file", "read_image"]
 
@@ -30,7 +30,6 @@ _FILTERS = {
     "cubic": cv2.INTER_CUBIC,
     "nearest": cv2.INTER_NEAREST,
 }
-_NAME = 300  # characters of a path in a message
 _OVERHEAD = 1 << 26  # bytes of a file beside its pixels
 
 
@@ -38,13 +37,13 @@ _OVERHEAD = 1 << 26  # bytes of a file beside its pixels
 
 
 def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool = False) -> U8:
-    """Read a picture file as RGB, in any format that OpenCV decodes to whole numbers.
+    """Read a picture file as RGB, in any format that OpenCV decodes to whole numbers, whatever its suffix is.
 
-    The picture is measured before it is decoded. The EXIF orientation is applied. Gray becomes three equal channels.
-    Alpha is dropped, and the colour beneath kept as stored (straight alpha). 16 bits per channel are divided by 257 and
-    rounded. Of animations and files of several pages the first picture is read; of an animated PNG the one that
-    programs without animation show. A damaged picture is returned as far as it decodes; `load_image` also describes the
-    damage.
+    The picture is measured before it is decoded. Its orientation is applied, once. Gray becomes three equal channels.
+    Alpha is dropped, and the colour beneath kept as stored (straight alpha). More than 8 bits per channel are scaled so
+    that white, the largest value of so many bits, is 255. Of animations and files of several pages the first picture is
+    read; of an animated PNG the one that programs without animation show. HEIC needs the package pillow-heif. A damaged
+    picture is returned as far as it decodes; `load_image` also describes the damage, and what was left out.
 
     Args:
         path: Any path, non-ASCII ones too.
@@ -67,7 +66,7 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
 
 
 def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool = False) -> Decoded:
-    """Read a picture file as `read_image` does, and describe its damage.
+    """Read a picture file as `read_image` does, and describe its damage and what was left out.
 
     Damage is described where it can be recognised: a JPEG that libjpeg warns of, a PNG chunk whose checksum is wrong.
     Damage of other formats is not recognised.
@@ -78,7 +77,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
         strict: As `read_image`.
 
     Returns:
-        The picture, uint8 (H, W, 3) RGB, and sentences on its damage.
+        The picture, uint8 (H, W, 3) RGB, sentences on its damage, and on later pages that were left out.
 
     Raises:
         InputError: As `read_image`.
@@ -88,9 +87,9 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
         >>> load_image(bundle.file("sample.png")).damaged
         ()
     """
-    name = f"picture '{one_line(path, _NAME)}'"
+    name = f"picture '{shown_name(path)}'"
     decoded = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
-    return Decoded(_to_eight_bits(decoded.image, name), decoded.damaged)
+    return Decoded(_to_eight_bits(decoded.image, name), decoded.damaged, decoded.notes)
 
 
 def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -217,6 +216,7 @@ def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | Non
 
     Raises:
         SizeError: The rule is ``none`` and the sizes differ.
+        InputError: The picture cannot be resized, for want of memory.
         TargetUnavailableError: The rule needs Pillow and it is not installed.
 
     Example:
@@ -230,9 +230,15 @@ def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | Non
     if rule.mode == "none":
         got, expected = f"{image.shape[0]}x{image.shape[1]}", f"{size[0]}x{size[1]}"
         raise SizeError(f"the picture is {got} and this network takes {expected} without resizing; pass {expected}")
-    if rule.mode == "letterbox":
-        return _letterbox(image, size, rule)
-    return _resize(image, size, rule.filter), None
+    try:
+        if rule.mode == "letterbox":
+            return _letterbox(image, size, rule)
+        return _resize(image, size, rule.filter), None
+    except (cv2.error, MemoryError) as error:
+        got, wanted = f"{image.shape[0]}x{image.shape[1]}", f"{size[0]}x{size[1]}"
+        raise InputError(
+            f"the picture is {got} and cannot be resized to {wanted} ({first_line(error, 120)}); make it smaller first"
+        ) from error
 
 
 def _letterbox(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region]:

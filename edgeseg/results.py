@@ -32,6 +32,7 @@ class Result:
         timings: Milliseconds per stage: ``decode``, ``pre``, ``infer``, ``postprocess``.
         source: Path, URL or frame number of the picture.
         damaged: Sentences on damage of the picture's file that decoding got over; empty where no damage was recognised.
+        notes: Sentences on what else the picture's file holds and was left out, such as later pages.
 
     Example:
         >>> Result(np.array([[0, 1]], np.uint8), ("road", "sky"), ((128, 64, 128), (70, 130, 180))).size
@@ -46,6 +47,7 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict)
     source: str = ""
     damaged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:

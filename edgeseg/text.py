@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LINE", "first_line", "natural_key", "one_line", "os_reason", "printable"]
+__all__ = ["LINE", "first_line", "natural_key", "one_line", "os_reason", "printable", "shown_name"]
 
 LINE = 200
 """Characters that text from a file takes at most in a message."""
@@ -39,6 +39,18 @@ def one_line(text: object, limit: int = LINE) -> str:
     """
     words = printable(" ".join(str(text)[: 8 * limit].split()))
     return words if len(words) <= limit else f"{words[: limit - 1]}…"
+
+
+def shown_name(name: object, limit: int = 300) -> str:
+    r"""Show a path as it is, blanks included, in one line of visible characters; a long one is cut at its beginning.
+
+    Example:
+        >>> shown_name(" two  blanks\n.png")
+        ' two  blanks\\n.png'
+    """
+    text = str(name)
+    text = text if len(text) <= limit else f"…{text[1 - limit :]}"
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def first_line(error: BaseException, limit: int = LINE, *, skip: tuple[str, ...] = ()) -> str:

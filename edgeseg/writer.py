@@ -39,10 +39,11 @@ class ResultWriter:
     """Writes results into a folder.
 
     Pictures become ``<stem>_<kind>.png``; videos and cameras ``<stem>_<kind>.mp4`` or ``<stem>_<kind>/000000.png``.
-    Subfolders of a source folder are kept. Two pictures of one stem (``a.jpg``, ``a.png``) get different names. A name
-    that is too long for the file system is cut and gets a hash. Every file lies in `out`, whatever the picture is
-    called. Use it in a ``with`` block. A video is finished when the block ends well. Where the source is live it is
-    finished at Ctrl-C or SIGTERM too, which is how recordings end.
+    Subfolders of a source folder are kept; of several sources, patterns and lists those below the folder that all their
+    pictures lie in. Two pictures of one stem (``a.jpg``, ``a.png``) get different names. A name that is too long for
+    the file system is cut and gets a hash. Every file lies in `out`, whatever the picture is called. Use it in a
+    ``with`` block. A video is finished when the block ends well. Where the source is live it is finished at Ctrl-C or
+    SIGTERM too, which is how recordings end.
 
     Args:
         out: Folder; created where missing.
@@ -68,7 +69,7 @@ class ResultWriter:
             if kind not in KINDS:
                 raise UnknownNameError("kind of output", kind, KINDS)
         self._out, self._source, self._opacity, self._cut = out, source, opacity, cut
-        self._moving = source.kind not in ("image", "folder")
+        self._moving = source.kind not in ("image", "folder", "files")
         self._kinds = tuple(kinds)
         self._room = _name_bytes(out)
         self._taken: set[str] = set()
@@ -135,8 +136,8 @@ class ResultWriter:
             stem = Path(name).stem if self._source.kind == "video" else re.sub(r"\W+", "_", name).strip("_")[:80]
             return self._out, self._fitting(stem)
         path, inside = Path(source), Path()
-        if self._source.kind == "folder":
-            parts = path.relative_to(self._source.name).parent.parts
+        if (root := _root(self._source)) is not None:
+            parts = Path(os.path.relpath(path, root)).parent.parts
             inside = Path(*(self._fitting("__" if part == ".." else part) for part in parts))
         return self._out / inside, self._free(inside, path.stem, f"{path.stem}_{path.suffix[1:].lower()}")
 
@@ -318,11 +319,16 @@ def class_index(word: str, names: tuple[str, ...]) -> int:
     raise UnknownNameError("class", word, names, hint=f"use a name, or an index below {len(names)}.")
 
 
+def _root(source: Source) -> Path | None:
+    """Folder below which the subfolders of a source's pictures are kept."""
+    if source.kind == "files":
+        return source.root
+    return Path(source.name) if source.kind == "folder" else None
+
+
 def _refuse_source_folder(out: Path, source: Source) -> None:
-    if source.kind != "folder":
-        return
-    folder = Path(source.name).resolve()
-    if out.resolve() == folder:
+    root = _root(source)
+    if root is not None and out.resolve() == root.resolve():
         raise UsageError(
             f"--out '{out}' is the folder the pictures are read from; choose another, so that none is overwritten"
         )

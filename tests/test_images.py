@@ -336,6 +336,19 @@ def test_letterbox_of_a_line_keeps_a_pixel() -> None:
     assert (fitted[15] == 9).all()
 
 
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("Insufficient memory")])
+def test_a_picture_that_cannot_be_resized_fails_by_itself(
+    picture: U8, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cv2, "resize", fails)
+    for mode in ("stretch", "letterbox"):
+        with pytest.raises(InputError, match="the picture is 24x40 and cannot be resized to 9x9"):
+            fit_image(picture, (9, 9), ResizeRule(mode))
+
+
 def test_no_resizing_names_both_sizes(picture: U8) -> None:
     with pytest.raises(SizeError, match="the picture is 24x40 and this network takes 32x64"):
         fit_image(picture, (32, 64), ResizeRule("none"))

@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     ("files",),
     ("models", "postprocess", "decoding"),
+    ("sources",),
     ("graph",),
     ("runtimes",),
     ("predictor",),

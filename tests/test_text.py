@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeseg.text import first_line, one_line, printable
+from edgeseg.text import first_line, one_line, printable, shown_name
 
 
 @given(st.text(st.characters()))
@@ -43,3 +43,9 @@ def test_beginnings_that_say_nothing_are_skipped_where_a_line_is_left() -> None:
     assert first_line(told, skip=("Exception from", "Check '")) == "the cause"
     assert first_line(ValueError("\nCheck 'false' failed"), skip=("Check '",)) == "Check 'false' failed"
     assert first_line(KeyError(), skip=("Check '",)) == "KeyError"
+
+
+def test_names_are_shown_as_they_are_in_one_line() -> None:
+    assert shown_name("  a  b .png") == "  a  b .png"
+    assert shown_name("two\nlines\t\x1b[2J\udce9.png") == "two\\nlines\\t\\x1b[2J\\udce9.png"
+    assert shown_name("x" * 50 + ".png", 10) == "…" + "x" * 5 + ".png"

@@ -16,8 +16,9 @@ from edgeseg.cli._shared import errors, print_json, target_names
 from edgeseg.cli.options import BundleFolder, Device, Limit, MaxPixels, Network, Strict, Threads
 from edgeseg.decoding import MAX_PIXELS
 from edgeseg.errors import InputError, PartialFailureError, UsageError
+from edgeseg.runtimes.registry import BUILT_IN
 from edgeseg.specs import Size, parse_size
-from edgeseg.text import one_line
+from edgeseg.text import one_line, shown_name
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
-_SourceArg = Annotated[
-    str,
-    typer.Argument(help="Image, folder, video, camera:0, rtsp://..., http://..., or gst:PIPELINE.", show_default=False),
+_Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Images, folders, patterns ('*.png', img_%04d.png) and lists (.txt), as many as you like; or one video, "
+        "camera:0, rtsp://..., http://..., or gst:PIPELINE.",
+        show_default=False,
+    ),
 ]
 _Target = Annotated[str, typer.Option("--target", "-t", help=f"Engine: {target_names(last=' or ')}.")]
 _Out = Annotated[Path, typer.Option(help="Folder to write to.")]
@@ -50,6 +56,8 @@ _Opacity = Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the colours 
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print failures and damage only.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON line per picture on standard output.")]
 
+_NAMED = 3  # pictures that a note names
+
 
 @dataclass
 class _Tally:
@@ -60,12 +68,23 @@ class _Tally:
     timings: dict[str, list[float]] = field(default_factory=dict)
     dropped: int = 0
     damaged: int = 0
+    noted: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, result: Result) -> None:
         self.done += 1
+        for note in result.notes:
+            self.noted.setdefault(note, []).append(result.source)
         self.damaged += bool(result.damaged)
         for stage, spent in result.timings.items():
             self.timings.setdefault(stage, []).append(spent)
+
+    def notes(self) -> list[str]:
+        """Say in one line each what the pictures' files hold that was left out."""
+        said = []
+        for note, names in self.noted.items():
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            said.append(f"note: {', '.join(shown_name(name) for name in names[:_NAMED])}{more}: {note}")
+        return said
 
     def summary(self, out: Path) -> str:
         """Say in one line how many pictures there were, how fast, and where they are."""
@@ -119,7 +138,7 @@ class _Reporter:
         """Count a picture; name damage, like failures, also with --quiet."""
         self.tally.add(result)
         if result.damaged:
-            line = one_line(f"{result.source}: {'; '.join(result.damaged)}", 600)
+            line = f"{shown_name(result.source)}: {one_line('; '.join(result.damaged), 600)}"
             self.bar.console.print(f"damaged: {line}", soft_wrap=True)
         if self.as_json:
             print_json(
@@ -130,6 +149,7 @@ class _Reporter:
                     "timings": {stage: round(spent, 3) for stage, spent in result.timings.items()},
                     "files": [str(file) for file in files],
                     "damaged": list(result.damaged),
+                    "notes": list(result.notes),
                 }
             )
 
@@ -138,13 +158,13 @@ class _Reporter:
         if self.as_json:
             print_json({"source": failure.source, "error": str(failure.error)})
         if not self.alone:
-            text, name = str(failure.error), one_line(failure.source)
+            text, name = str(failure.error), shown_name(failure.source)
             self.bar.console.print(f"failed: {text if name in text else f'{name}: {text}'}", soft_wrap=True)
 
 
 def predict(
     bundle: BundleFolder,
-    source: _SourceArg,
+    source: _Sources,
     target: _Target = "ort",
     out: _Out = Path("out"),
     overlay: _Overlay = False,
@@ -171,6 +191,7 @@ def predict(
     from edgeseg.sources import open_source
     from edgeseg.writer import ResultWriter, class_index
 
+    _refuse_targets(source)
     _silence_opencv()
     flags = {"overlay": overlay, "color": color, "labels": labels, "cutout": cutout, "scores": scores}
     kinds = [kind for kind, wanted in flags.items() if wanted] or ["overlay"]
@@ -185,9 +206,19 @@ def predict(
         ) as writer,
     ):
         _run(predictor, frames, writer, tally, limit=limit, quiet=quiet, as_json=as_json)
-    if not quiet:
-        _say(tally.summary(out))
+    _say_all([] if quiet else [*tally.notes(), tally.summary(out)])
     _raise_failures(tally, frames, out)
+
+
+def _refuse_targets(sources: list[str]) -> None:
+    """Refuse a target's name among the sources: `predict` takes one target, where other commands take several."""
+    targets = {word for record in BUILT_IN for word in record.words}
+    for word in sources:
+        if word in targets and not os.path.lexists(word):
+            raise UsageError(
+                f"'{word}' would be a source here, and no such path exists; give one target, as in --target {word} "
+                "(edgeseg predict --help)"
+            )
 
 
 def _run(
@@ -203,8 +234,7 @@ def _run(
     """Predict and write picture after picture, counting into `tally`."""
     from rich.markup import escape
 
-    for note in predictor.info.notes:
-        _say(note)
+    _say_all([*predictor.info.notes, *([] if quiet else source.notes)])
     try:
         with _progress(quiet) as bar, predictor.stream(source) as stream:
             reporter = _Reporter(tally, writer, bar, alone=source.kind == "image", as_json=as_json)
@@ -225,7 +255,8 @@ def _raise_failures(tally: _Tally, source: Source, out: Path) -> None:
     if source.kind == "image":
         raise first
     if tally.done == 0:
-        raise InputError(f"none of the {count} pictures of '{source.name}' could be predicted; the first: {first}")
+        name = shown_name(source.name)
+        raise InputError(f"none of the {count} pictures of '{name}' could be predicted; the first: {first}")
     raise PartialFailureError(
         f"{count} of {tally.done + count} pictures failed (named above); the others are in '{out}'"
     )
@@ -259,6 +290,11 @@ def _pictures(count: int) -> str:
 
 def _say(text: str) -> None:
     print(one_line(text, 1000), file=sys.stderr, flush=True)
+
+
+def _say_all(lines: list[str]) -> None:
+    for line in lines:
+        _say(line)
 
 
 def _silence_opencv() -> None:

@@ -2,9 +2,12 @@
 
 JPEG is decoded by libjpeg-turbo through simplejpeg, which distinguishes libjpeg's warnings from success. Its pixels are
 those of OpenCV, bit for bit. The JPEGs it does not take (unusual subsampling, lossless) and all other formats are
-decoded by OpenCV. Damage is described where the file or its decoder shows it: JPEG by libjpeg's warnings, PNG by the
-checksum of every chunk. The other formats have no checksum. A flipped bit in them, or one that a JPEG's codes happen to
-allow, is just another picture.
+decoded by OpenCV; HEIC, and AVIF and GIF where OpenCV was built without them, by Pillow. Values of fewer bits than
+their type has are scaled to the whole of it. What a file claims to be, `signatures` tells by its first bytes.
+
+Damage is described where the file or its decoder shows it: JPEG by libjpeg's warnings, PNG by the checksum of every
+chunk. The other formats have no checksum. A flipped bit in them, or one that a JPEG's codes happen to allow, is just
+another picture.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from edgeseg.decoding._header import DAMAGED, HeaderError, PictureHeader
 from edgeseg.decoding._hush import hushed
+from edgeseg.decoding._pillow import BY_PILLOW, by_pillow
 from edgeseg.decoding._png import plain_png
 from edgeseg.decoding.headers import first_picture, measure
 from edgeseg.errors import InputError
@@ -37,7 +41,6 @@ MOST_SCANNED = 500_000_000
 
 _ORDINARY_SCANS = 24
 
-_DECODER_ERRORS = (cv2.error, MemoryError, ValueError, OverflowError, OSError)
 _one_fallback = threading.Lock()
 
 
@@ -49,10 +52,12 @@ class Decoded:
         image: (H, W, 3) RGB of uint8 or uint16, or the channels and order that OpenCV gives where the picture was asked
             for as stored.
         damaged: Sentences on damage that the decoder got over; empty where none was recognised.
+        notes: Sentences on what else the file holds and was left out, such as later pages.
     """
 
     image: NDArray[Any]
     damaged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def decode(
@@ -81,20 +86,30 @@ def decode(
     _check_limits(header, name, max_pixels)
     try:
         if header.format == "JPEG" and not stored:
-            image, notes = _decode_jpeg(data, header, name)
+            image, damage = _decode_jpeg(data, header, name)
         else:
-            image, notes = _decode_other(data, header, name, stored)
+            image, damage = _decode_other(data, header, name, stored)
+    except InputError:
+        raise
     except HeaderError as error:
         raise InputError(f"{name} {error}") from error
     except MemoryError as error:
         raise InputError(f"{name} is {header.height}x{header.width}, and memory ran out; make it smaller") from error
-    except _DECODER_ERRORS as error:
+    except Exception as error:  # whatever a decoder raises is this picture's failure alone
         raise InputError(
             f"{name} cannot be decoded ({first_line(error, 120)}); get it whole, or save it again"
         ) from error
-    if strict and notes:
-        raise InputError(f"{name} is damaged: {notes[0]}")
-    return Decoded(image, notes)
+    if strict and damage:
+        raise InputError(f"{name} is damaged: {damage[0]}")
+    return Decoded(image, damage, _left_out(header))
+
+
+def _left_out(header: PictureHeader) -> tuple[str, ...]:
+    parts = "pages" if header.format == "TIFF" else "pictures"
+    notes = [f"only the first of its {parts} is taken"] if header.animated else []
+    if header.more_bands:
+        notes.append("its last channel, which is not said to be alpha, is left out")
+    return tuple(notes)
 
 
 def _check_limits(header: PictureHeader, name: str, max_pixels: int) -> None:
@@ -141,33 +156,58 @@ def _jpeg_note(warning: str) -> str:
     return f"part of the picture is lost or wrong ({one_line(warning, 120)}); get the file again"
 
 
-def _turned(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Apply an EXIF orientation."""
-    turned = cv2.transpose(image) if orientation >= 5 else image
+    turned: NDArray[Any] = cv2.transpose(image) if orientation >= 5 else image
     flips = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
-    turned = cv2.flip(turned, flips[orientation]) if orientation in flips else turned
-    return np.asarray(turned, np.uint8)
+    return cv2.flip(turned, flips[orientation]) if orientation in flips else turned
 
 
 # --- OpenCV ------------------------------------------------------------------------------------------------------
 
 
 def _decode_other(data: bytes, header: PictureHeader, name: str, stored: bool) -> tuple[NDArray[Any], tuple[str, ...]]:
-    plain, notes = plain_png(data) if header.format == "PNG" else (first_picture(data, header), ())
-    flags = cv2.IMREAD_UNCHANGED if stored else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    file = np.frombuffer(plain, np.uint8)
+    if header.format == "HEIC":
+        return by_pillow(data, header), ()
+    plain, damage = plain_png(data) if header.format == "PNG" else (first_picture(data, header), ())
+    picture, lines = _by_opencv(plain, header, stored)
     if header.format == "JPEG":
-        with _one_fallback, hushed() as lines:
-            picture: NDArray[Any] | None = cv2.imdecode(file, flags)
-        notes = tuple(_jpeg_note(line) for line in lines[:1])
-    else:
-        with hushed():
-            picture = cv2.imdecode(file, flags)
+        damage = tuple(_jpeg_note(line) for line in lines[:1])
+    if picture is None and header.format in BY_PILLOW:
+        return by_pillow(data, header), damage
     if picture is None:
         raise InputError(f"{name} cannot be decoded: it {DAMAGED}")
     if picture.shape[:2] not in ((header.height, header.width), (header.width, header.height)):
         raise _other_size(header, name, picture)
-    return (picture if stored else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)), notes
+    if stored:
+        return picture, damage
+    picture = _whole_range(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), header)
+    return (_turned(picture, header.orientation) if header.format == "AVIF" else picture), damage
+
+
+def _by_opencv(plain: bytes | bytearray, header: PictureHeader, stored: bool) -> tuple[NDArray[Any] | None, list[str]]:
+    """Decode to BGR, or as stored; also return the lines that libjpeg printed."""
+    flags = cv2.IMREAD_UNCHANGED if stored else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    if header.format == "AVIF":
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION  # of its EXIF, which the format says to ignore
+    file = np.frombuffer(plain, np.uint8)
+    if header.format == "JPEG":
+        with _one_fallback, hushed() as lines:
+            return cv2.imdecode(file, flags), lines
+    with hushed():
+        return cv2.imdecode(file, flags), []
+
+
+def _whole_range(picture: NDArray[Any], header: PictureHeader) -> NDArray[Any]:
+    """Scale values of fewer bits than their type has, so that white is 255 or 65535, and black 0."""
+    full = np.iinfo(picture.dtype).max
+    if header.inverted:
+        picture = cv2.bitwise_not(picture)
+    if not header.largest:
+        return picture
+    values = np.minimum(np.arange(full + 1, dtype=np.int64), header.largest)
+    table = ((2 * values * full + header.largest) // (2 * header.largest)).astype(picture.dtype)
+    return np.take(table, picture)
 
 
 def _other_size(header: PictureHeader, name: str, picture: NDArray[Any]) -> InputError:

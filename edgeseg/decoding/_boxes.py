@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from edgeseg.decoding._header import DAMAGED, HeaderError, PictureHeader, unpack
+from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHeader, unpack
 
-__all__ = ["measure_avif", "measure_jpeg2000"]
+__all__ = ["first_picture", "measure_avif", "measure_heic", "measure_jpeg2000"]
 
 _MOST_BOXES = 1000
 _MOST_TILES, _MOST_PACKETS = 1 << 14, 1 << 22
@@ -26,7 +26,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
             start += 8
         stop = at + size if size else end
         if stop < start or stop > end:
-            raise HeaderError(DAMAGED)
+            raise HeaderError(ENDS_EARLY if stop > len(data) else DAMAGED)
         yield kind, start, stop
         at = stop
     raise HeaderError(f"holds more than {_MOST_BOXES} boxes; save it again")
@@ -53,18 +53,36 @@ def measure_jpeg2000(data: bytes) -> PictureHeader:
         raise HeaderError("is a JPEG 2000 with an offset or smaller colour channels; save it again as PNG")
     if any(depth & 0x80 or not 8 <= depth + 1 <= 16 for depth in depths):
         raise HeaderError("holds JPEG 2000 values other than 8 to 16 bits unsigned; convert it first")
+    if len(set(depths)) > 1:
+        raise HeaderError("is a JPEG 2000 whose channels have different numbers of bits; save it again as PNG")
+    bits = depths[0] + 1
+    largest = (1 << bits) - 1 if 8 < bits < 16 else 0
     _check_tiles(right, bottom, *tiles)
     _check_coding(data, start, right, bottom, tiles[0], tiles[1], channels)
-    return PictureHeader("JPEG 2000", bottom, right, channels, max(depths) + 1, 4 * channels)
+    return PictureHeader("JPEG 2000", bottom, right, channels, bits, 4 * channels, largest=largest)
 
 
 def _codestream(data: bytes) -> int:
     for kind, start, stop in _boxes(data, 0, len(data)):
-        if kind == b"jp2h" and any(inner[0] == b"pclr" for inner in _boxes(data, start, stop)):
-            raise HeaderError("is a JPEG 2000 with a colour table; save it again as PNG")
+        if kind == b"jp2h":
+            _check_colours(data, start, stop)
         if kind == b"jp2c":
             return start
     raise HeaderError(DAMAGED)
+
+
+def _check_colours(data: bytes, start: int, stop: int) -> None:
+    """Refuse colour tables, and colour spaces that OpenCV does not turn into RGB, or only nearly."""
+    for kind, at, _ in _boxes(data, start, stop):
+        if kind == b"pclr":
+            raise HeaderError("is a JPEG 2000 with a colour table; save it again as PNG")
+        if kind == b"colr" and data[at] == 1:
+            (space,) = unpack(">I", data, at + 3)
+            if space == 12:
+                raise HeaderError("holds CMYK colours, not RGB; convert it to RGB first")
+            if space not in (16, 17):
+                name = {14: "CIE Lab", 18: "sYCC"}.get(space, f"colour space {space}")
+                raise HeaderError(f"is a JPEG 2000 in {name}, expected gray or RGB; convert it first")
 
 
 def _check_tiles(width: int, height: int, wide: int, high: int, left: int, top: int) -> None:
@@ -87,11 +105,11 @@ def _check_coding(data: bytes, start: int, width: int, height: int, wide: int, h
             (size,) = unpack(">I", data, at + 6)
             part_end = at + size if size else 0
         elif marker == 0xFF93:
-            if part_end <= at:
+            if part_end <= at and data.find(b"\xff\xd9", at) >= 0:
                 return  # the last part, up to the end
+            if part_end <= at or part_end >= len(data):
+                raise HeaderError(ENDS_EARLY)
             at = part_end
-            if at >= len(data):
-                return
             continue
         elif marker == 0xFF52:
             style, _, layers, _, levels = unpack(">BBHBB", data, at + 4)
@@ -123,7 +141,7 @@ def _check_packets(share: int, blocks: tuple[int, ...], levels: int, wide: int, 
         raise HeaderError(f"is a JPEG 2000 of {share * count} packets, expected at most {_MOST_PACKETS}; use PNG")
 
 
-# --- AVIF --------------------------------------------------------------------------------------------------------
+# --- AVIF and HEIC -----------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -134,6 +152,8 @@ class _Items:
         primary: Item of the main picture.
         kinds: Item -> kind.
         sizes: Height x width by property, (0, 0) where the property is no size.
+        turns: Quarter turns against the clock (``irot``) or -1 - axis of a mirror (``imir``) by property, else None.
+        bits: Bits per channel by property, 0 where the property does not say.
         linked: Item -> its properties.
         places: Item -> start and length of its parts; a start inside ``idat`` is stored as -1 - start.
         inside: First byte of ``idat``.
@@ -142,6 +162,8 @@ class _Items:
     primary: int = 0
     kinds: dict[int, bytes] = field(default_factory=dict)
     sizes: list[tuple[int, int]] = field(default_factory=list)
+    turns: list[int | None] = field(default_factory=list)
+    bits: list[int] = field(default_factory=list)
     linked: dict[int, list[int]] = field(default_factory=dict)
     places: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     inside: int = 0
@@ -151,27 +173,93 @@ def measure_avif(data: bytes) -> PictureHeader:
     """Measure the primary picture of an AVIF, and every picture coded in it.
 
     Raises:
-        HeaderError: Not AVIF, damaged, cut short, a film, or coded larger than it claims.
+        HeaderError: Damaged, cut short, a film without a picture of its own, or coded larger than it claims.
     """
-    size, _, brand = unpack(">I4s4s", data, 0)
-    brands = data[8 : min(size, 512)]
-    if b"avif" not in brands and b"avis" not in brands:
-        raise HeaderError("is a HEIF picture or a film, not an AVIF; save it again as PNG or JPEG")
+    items = _items(data)
+    if not items.primary:
+        raise HeaderError("is an AVIF film, of which no picture is read; save its first picture as PNG or JPEG")
+    height, width = _size(items)
+    coded = sum(_coded_pixels(_payload(data, items, item)) for item, kind in items.kinds.items() if kind == b"av01")
+    if coded > 4 * height * width + (1 << 20) or not coded:
+        raise HeaderError(f"claims {height}x{width}, but {coded} pixels are coded in it; save it again")
+    bits = max([items.bits[link] for links in items.linked.values() for link in links], default=0) or 8
+    film = data[8:12] == b"avis"
+    largest = (1 << bits) - 1 if bits > 8 else 0
+    return PictureHeader(
+        "AVIF", height, width, 4, bits, 16, film, orientation=_orientation(items, items.primary), largest=largest
+    )
+
+
+def measure_heic(data: bytes) -> PictureHeader | None:
+    """Measure the primary picture of a HEIC, and the pictures (such as tiles) in it by what they claim.
+
+    Returns:
+        The header; None where the file has no primary picture.
+
+    Raises:
+        HeaderError: Damaged, cut short, or of parts larger than it claims.
+    """
+    items = _items(data)
+    if not items.primary:
+        return None
+    height, width = _size(items)
+    coded = sum(high * wide for item in items.kinds for high, wide in _sizes(items, item))
+    if coded > 8 * height * width + (1 << 20):
+        raise HeaderError(f"claims {height}x{width}, but holds pictures of {coded} pixels; save it again")
+    for item in items.kinds:
+        _payload(data, items, item)
+    return PictureHeader("HEIC", height, width, 4, 8, 16, data[8:12] in (b"hevc", b"hevx", b"msf1"))
+
+
+def first_picture(data: bytes) -> bytes:
+    """Call an AVIF film a picture, so that its primary picture is decoded, which was measured."""
+    return data[:8] + b"avif" + data[12:] if data[8:12] == b"avis" else data
+
+
+def _items(data: bytes) -> _Items:
     items = _Items()
     for kind, start, stop in _boxes(data, 0, len(data)):
         if kind == b"meta":
             _read_meta(data, start + 4, stop, items)
             break
-    sizes = [items.sizes[link] for link in items.linked.get(items.primary, []) if items.sizes[link] != (0, 0)]
-    if brand == b"avis" or not items.primary:
-        raise HeaderError("is an AVIF film, of which no picture is read; save its first picture as PNG or JPEG")
+    return items
+
+
+def _size(items: _Items) -> tuple[int, int]:
+    """Height x width of the primary picture as stored."""
+    sizes = _sizes(items, items.primary)
     if len(sizes) != 1:
         raise HeaderError(DAMAGED)
-    height, width = sizes[0]
-    coded = sum(_coded_pixels(_payload(data, items, item)) for item, kind in items.kinds.items() if kind == b"av01")
-    if coded > 4 * height * width + (1 << 20) or not coded:
-        raise HeaderError(f"claims {height}x{width}, but {coded} pixels are coded in it; save it again")
-    return PictureHeader("AVIF", height, width, 4, 16, 16)
+    return sizes[0]
+
+
+def _sizes(items: _Items, item: int) -> list[tuple[int, int]]:
+    return [items.sizes[link] for link in items.linked.get(item, []) if items.sizes[link] != (0, 0)]
+
+
+# EXIF orientation by quarter turns against the clock and, after them, a mirror: none, 0 top to bottom, 1 left to right.
+_ORIENTATIONS: dict[tuple[int, int | None], int] = {
+    (0, None): 1,
+    (1, None): 8,
+    (2, None): 3,
+    (3, None): 6,
+    (0, 0): 4,
+    (1, 0): 5,
+    (2, 0): 2,
+    (3, 0): 7,
+    (0, 1): 2,
+    (1, 1): 7,
+    (2, 1): 4,
+    (3, 1): 5,
+}
+
+
+def _orientation(items: _Items, item: int) -> int:
+    """Tell the EXIF orientation that an item's turn and mirror come to; they are applied in this order."""
+    said = [turn for link in items.linked.get(item, []) if (turn := items.turns[link]) is not None]
+    turns = next((turn for turn in said if turn >= 0), 0)
+    mirror = next((-1 - turn for turn in said if turn < 0), None)
+    return _ORIENTATIONS[turns, mirror]
 
 
 def _read_meta(data: bytes, start: int, stop: int, items: _Items) -> None:
@@ -197,6 +285,10 @@ def _read_properties(data: bytes, start: int, stop: int, items: _Items) -> None:
             for inner, place, _ in _boxes(data, at, end):
                 width, height = unpack(">II", data, place + 4) if inner == b"ispe" else (0, 0)
                 items.sizes.append((height, width))
+                turn = data[place] & 3 if inner == b"irot" else -1 - (data[place] & 1) if inner == b"imir" else None
+                items.turns.append(turn)
+                deep = data[place + 2] if inner == b"av1C" else 0
+                items.bits.append(0 if inner != b"av1C" else 12 if deep & 0x20 else 10 if deep & 0x40 else 8)
         elif kind == b"ipma":
             _read_links(data, at, items)
     for links in items.linked.values():
@@ -243,6 +335,8 @@ def _payload(data: bytes, items: _Items, item: int) -> bytes:
     payload = bytearray()
     for start, length in items.places.get(item, []):
         start = items.inside - 1 - start if start < 0 else start
+        if start + length > len(data):
+            raise HeaderError(ENDS_EARLY)
         payload += data[start : start + length if length else len(data)]
         if len(payload) > len(data):
             raise HeaderError(DAMAGED)

@@ -9,21 +9,28 @@ from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHe
 
 __all__ = ["first_picture", "measure"]
 
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_STRIP_BYTES, _CHANNELS, _TILE_WIDTH, _TILE_HEIGHT, _TILE_BYTES, _NUMBERS = 279, 277, 322, 323, 325, 339
-_STRIP_ROWS = 278
-_SHAPE = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _NUMBERS, _STRIP_ROWS)
-_WANTED = frozenset((*_SHAPE, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILE_BYTES))
+_KIND_OF_PAGE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_STRIPS, _STRIP_BYTES, _CHANNELS, _TILE_WIDTH, _TILE_HEIGHT = 273, 279, 277, 322, 323
+_TILES, _TILE_BYTES, _NUMBERS, _STRIP_ROWS, _PLANES, _EXTRA, _DNG = 324, 325, 339, 278, 284, 338, 50706
+_SHAPE = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _NUMBERS, _STRIP_ROWS, _PLANES, _EXTRA)
+_PARTS = (_STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES)
+_WANTED = frozenset((_KIND_OF_PAGE, *_SHAPE, *_PARTS, _DNG))
 _SIZES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946))
-_PHOTOMETRICS = frozenset((0, 1, 2, 3, 6))
-_LARGEST_TILE = 1 << 24
+_CHANNELS_OF = {0: (1, 2), 1: (1, 2), 2: (3, 4), 3: (1, 2), 6: (3, 4)}
+_COLOURS = {0: "gray", 1: "gray", 2: "RGB", 3: "a colour table", 4: "a mask", 6: "YCbCr", 8: "CIE Lab", 9: "ICC Lab"}
+_BITS_READ = (1, 8, 10, 12, 14, 16)
+_SMALL_COPY, _MASK = 1, 4
+_STRAIGHT_ALPHA, _STORED_ALPHA = 2, 1
+_MOST_PAGES = 64
+_LARGEST_TILE, _SMALLEST_TILE = 1 << 24, 1 << 10
 
 
 class _Directory(NamedTuple):
-    """Content of the first directory, and where the place of the next one is stored."""
+    """Content of a directory, where its entries stand, and where the place of the next directory is stored."""
 
     entries: dict[int, tuple[int, ...]]
+    places: dict[int, int]
     next_at: int
     next_layout: str
 
@@ -40,43 +47,77 @@ def measure(data: bytes) -> PictureHeader:
         raise HeaderError(DAMAGED)
     width, height, photometric = entries[_WIDTH][0], entries[_HEIGHT][0], entries[_PHOTOMETRIC][0]
     channels, bits = entries.get(_CHANNELS, (1,))[0], entries.get(_BITS, (1,))[0]
+    _check_raw(entries, photometric)
     _check_kind(entries, photometric, channels, bits)
+    _check_layout(entries, photometric, channels, bits)
     _check_parts(entries, len(data), channels * (bits + 7) // 8)
-    following = unpack(directory.next_layout, data, directory.next_at)[0]
     rows = 0 if _TILE_WIDTH in entries else min(height, entries.get(_STRIP_ROWS, (height,))[0])
     decoder_bytes = 16 if bits > 8 else 8 if rows * width > _LARGEST_TILE else 4
     return PictureHeader(
-        "TIFF", height, width, 3 if photometric == 3 else channels, bits, decoder_bytes, following != 0
+        "TIFF",
+        height,
+        width,
+        3 if photometric == 3 else channels,
+        bits,
+        decoder_bytes,
+        _has_more_pages(data, directory),
+        inverted=photometric == 0 and bits > 8,
+        more_bands=channels in (2, 4) and entries.get(_EXTRA, (0,))[0] == 0,
     )
 
 
 def first_picture(data: bytes) -> bytes:
-    """Cut the list of directories after the first one, since libtiff would go through all of them."""
-    directory = _read(data)
+    """Cut the list of directories after the first one, since libtiff would go through all of them.
+
+    Straight alpha is declared to be multiplied already, since libtiff would multiply the colours by it.
+    """
+    directory, changed = _read(data), bytearray(data)
     size = struct.calcsize(directory.next_layout)
-    return data[: directory.next_at] + bytes(size) + data[directory.next_at + size :]
+    changed[directory.next_at : directory.next_at + size] = bytes(size)
+    if directory.entries.get(_EXTRA) == (_STRAIGHT_ALPHA,):
+        order, big = _order(data)
+        struct.pack_into(f"{order}H", changed, directory.places[_EXTRA] + (12 if big else 8), _STORED_ALPHA)
+    return bytes(changed)
 
 
-def _read(data: bytes) -> _Directory:
-    order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
-    if big:
-        (start,) = unpack(f"{order}Q", data, 8)
-        (count,) = unpack(f"{order}Q", data, start)
-        at, step = start + 8, 20
-    else:
-        (start,) = unpack(f"{order}I", data, 4)
-        (count,) = unpack(f"{order}H", data, start)
-        at, step = start + 2, 12
+def _has_more_pages(data: bytes, directory: _Directory) -> bool:
+    """Tell whether a later directory is a page of its own, neither a smaller copy nor a mask of another."""
+    seen: set[int] = set()
+    while len(seen) < _MOST_PAGES:
+        (start,) = unpack(directory.next_layout, data, directory.next_at)
+        if not start or start in seen:
+            return False
+        seen.add(start)
+        try:
+            directory = _read(data, start)
+        except HeaderError:
+            return True
+        if not directory.entries.get(_KIND_OF_PAGE, (0,))[0] & (_SMALL_COPY | _MASK):
+            return True
+    return True
+
+
+def _order(data: bytes) -> tuple[str, bool]:
+    """Tell the byte order, and whether it is a BigTIFF."""
+    return "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+
+
+def _read(data: bytes, start: int = 0) -> _Directory:
+    """Read the directory at byte `start`; 0 is the first one."""
+    order, big = _order(data)
+    start = start or unpack(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
+    (count,) = unpack(f"{order}Q" if big else f"{order}H", data, start)
+    at, step = (start + 8, 20) if big else (start + 2, 12)
     if count > 4096:
         raise HeaderError(f"is a TIFF of {count} entries in a directory, expected at most 4096; save it again")
-    entries: dict[int, tuple[int, ...]] = {}
+    entries, places = dict[int, tuple[int, ...]](), dict[int, int]()
     for place in range(at, at + step * count, step):
         tag, kind = unpack(f"{order}HH", data, place)
         if tag in _WANTED:
             if tag in entries:
                 raise HeaderError(DAMAGED)
-            entries[tag] = _values(data, place, order, kind, big)
-    return _Directory(entries, at + step * count, f"{order}Q" if big else f"{order}I")
+            entries[tag], places[tag] = _values(data, place, order, kind, big), place
+    return _Directory(entries, places, at + step * count, f"{order}Q" if big else f"{order}I")
 
 
 def _values(data: bytes, place: int, order: str, kind: int, big: bool) -> tuple[int, ...]:
@@ -93,6 +134,19 @@ def _values(data: bytes, place: int, order: str, kind: int, big: bool) -> tuple[
     return unpack(f"{order}{count}{_SIZES[kind]}", data, at)
 
 
+def _check_raw(entries: dict[int, tuple[int, ...]], photometric: int) -> None:
+    """Refuse what a camera's sensor gave, and files whose first picture is only a thumbnail of it."""
+    if photometric == 32803:
+        raise HeaderError("holds the raw values of a colour filter array (Bayer), not RGB; develop it to RGB first")
+    if photometric == 34892 or _DNG in entries:
+        raise HeaderError("is a raw photograph (DNG), not RGB; develop it to RGB first")
+    if entries.get(_KIND_OF_PAGE, (0,))[0] & (_SMALL_COPY | _MASK):
+        raise HeaderError(
+            "is a TIFF that begins with a thumbnail or a mask, as the raw photographs of cameras do; "
+            "develop it, or save the picture itself as PNG"
+        )
+
+
 def _check_kind(entries: dict[int, tuple[int, ...]], photometric: int, channels: int, bits: int) -> None:
     """Refuse by name what OpenCV cannot turn into uint8 RGB."""
     numbers, compression = entries.get(_NUMBERS, (1,))[0], entries.get(_COMPRESSION, (1,))[0]
@@ -103,12 +157,30 @@ def _check_kind(entries: dict[int, tuple[int, ...]], photometric: int, channels:
     if numbers not in (1, 4) or bits > 16:
         kind = {1: "uint", 2: "int"}.get(numbers, "complex")
         raise HeaderError(f"holds {kind}{bits} values, expected uint8 0..255; convert it first")
-    if photometric not in _PHOTOMETRICS or not 1 <= channels <= 4 or len(set(entries.get(_BITS, ()))) > 1:
-        raise HeaderError(
-            f"is a TIFF of {channels} channels in colour space {photometric}, expected gray or RGB; convert it first"
-        )
     if compression not in _COMPRESSIONS:
         raise HeaderError(f"is a TIFF of compression {compression}, which edgeseg does not read; save it again as PNG")
+
+
+def _check_layout(entries: dict[int, tuple[int, ...]], photometric: int, channels: int, bits: int) -> None:
+    """Refuse by name what OpenCV decodes to other values than those that are stored, or not at all."""
+    if channels not in _CHANNELS_OF.get(photometric, ()) or len(set(entries.get(_BITS, ()))) > 1:
+        colour = _COLOURS.get(photometric, f"colour space {photometric}")
+        raise HeaderError(f"is a TIFF of {channels} channels of {colour}, expected gray or RGB; convert it first")
+    packed = bits not in (8, 16)
+    table = photometric == 3 and bits == 4
+    if (
+        (bits not in _BITS_READ and not table)
+        or (bits == 1 and channels > 1)
+        or (packed and bits > 8 and channels == 2)
+    ):
+        raise HeaderError(
+            f"is a TIFF of {channels} channels of {bits} bits, which OpenCV does not read; save it again with 8 or 16"
+        )
+    if bits > 8 and channels > 1 and entries.get(_PLANES, (1,))[0] == 2:
+        raise HeaderError(
+            f"is a TIFF of {bits} bits that stores each channel by itself (planar), which OpenCV does not read; "
+            "save it again with the channels interleaved"
+        )
 
 
 def _check_parts(entries: dict[int, tuple[int, ...]], length: int, pixel: int) -> None:
@@ -118,6 +190,13 @@ def _check_parts(entries: dict[int, tuple[int, ...]], length: int, pixel: int) -
     wide, high = entries.get(_TILE_WIDTH, (1,))[0], entries.get(_TILE_HEIGHT, (1,))[0]
     if not wide or not high or wide * high * max(4, pixel) > 4 * _LARGEST_TILE:
         raise HeaderError(f"is a TIFF of tiles of {high}x{wide}, expected up to 4096x4096; save it again")
+    if _TILE_WIDTH in entries and wide * high < _SMALLEST_TILE and entries.get(_BITS, (1,))[0] == 8:
+        raise HeaderError(
+            f"is a TIFF of tiles of {high}x{wide}, which OpenCV does not read; save it again without tiles"
+        )
     sizes = entries.get(_TILE_BYTES, ()) + entries.get(_STRIP_BYTES, ())
+    starts = entries.get(_TILES, ()) + entries.get(_STRIPS, ())
+    if any(start + size > length for start, size in zip(starts, sizes, strict=False)):
+        raise HeaderError(ENDS_EARLY)
     if sum(min(size, length) for size in sizes) > 2 * length + 1024:
         raise HeaderError("is a TIFF whose parts together are larger than the file; save it again")

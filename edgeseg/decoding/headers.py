@@ -12,8 +12,10 @@ import re
 import struct
 from collections.abc import Callable
 
-from edgeseg.decoding import _boxes, _gif, _tiff
-from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHeader, unpack
+from edgeseg.decoding import _boxes, _gif, _pnm, _tiff
+from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHeader, check_length, unpack
+from edgeseg.decoding._pillow import check_heic_plugin, measured_by_pillow
+from edgeseg.decoding.signatures import recognise
 from edgeseg.errors import InputError
 
 __all__ = ["LARGEST_SIDE", "PictureHeader", "first_picture", "measure"]
@@ -21,7 +23,6 @@ __all__ = ["LARGEST_SIDE", "PictureHeader", "first_picture", "measure"]
 LARGEST_SIDE = 1 << 20
 """Rows or columns above this are refused; OpenCV's own limit."""
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 # Inside the coded picture 0xFF is followed by 0x00 (a stuffed byte), D0..D7 (restart) or another FF (filler); 0x01 and
@@ -29,7 +30,6 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_SEGMENTS = 100_000
-_FLOATS = "holds float32 values; scale it to uint8 0..255 first"
 
 
 def measure(data: bytes, name: str = "the picture") -> PictureHeader:
@@ -51,29 +51,35 @@ def measure(data: bytes, name: str = "the picture") -> PictureHeader:
         >>> header.format, header.height, header.width, header.channels
         ('PNG', 44, 52, 3)
     """
+    found = recognise(data)
+    if found is None:
+        raise InputError(
+            f"{name} cannot be read as a picture: it is of no format that OpenCV reads, or damaged; use PNG or JPEG"
+        )
+    if found.film:
+        raise InputError(f"{name} is a video, not a picture; give it by itself")
+    if found.refused:
+        raise InputError(f"{name} {found.refused}")
     try:
-        for fits, reader in _READERS:
-            if fits(data):
-                return _checked(reader(data))
+        return _checked(_READERS[found.format](data))
     except HeaderError as error:
         raise InputError(f"{name} {error}") from error
-    raise InputError(
-        f"{name} cannot be read as a picture: it is of no format that OpenCV reads, or damaged; use PNG or JPEG"
-    )
+    except (IndexError, KeyError, ValueError, OverflowError, RecursionError, struct.error) as error:
+        raise InputError(f"{name} {DAMAGED}") from error
 
 
 def first_picture(data: bytes, header: PictureHeader) -> bytes:
-    """Cut a file after its first picture, where a decoder would go through the others too.
+    """Make a file of the first picture alone, in the form whose pixels OpenCV gives as they are stored.
+
+    A decoder would go through the other pictures too. OpenCV multiplies the colours of some TIFFs by their alpha, and
+    scales the values of some portable anymaps and not those of others.
 
     Args:
         data: A file that was measured.
         header: Its header, from `measure`.
     """
-    if header.format == "GIF":
-        return _gif.first_picture(data)
-    if header.format == "TIFF":
-        return _tiff.first_picture(data)
-    return data
+    cut = _FIRST.get(header.format)
+    return data if cut is None else cut(data)
 
 
 def _checked(header: PictureHeader) -> PictureHeader:
@@ -92,6 +98,8 @@ def _checked(header: PictureHeader) -> PictureHeader:
 def _png(data: bytes) -> PictureHeader:
     """Measure PNG and APNG: IHDR comes first; a whole file ends with IEND."""
     length, kind, width, height, bits, color = unpack(">I4sIIBB", data, 8)
+    if kind == b"CgBI":
+        raise HeaderError("is a PNG in Apple's own form (CgBI), which OpenCV does not read; save it again as PNG")
     if length != 13 or kind != b"IHDR" or bits not in _PNG_BITS.get(color, ()):
         raise HeaderError(DAMAGED)
     table = color == 3
@@ -128,6 +136,8 @@ def _jpeg_header(frame: tuple[int, ...] | None, scans: int, orientation: int) ->
         raise HeaderError("holds CMYK colours, not RGB; convert it to RGB first")
     if channels not in (1, 3):
         raise HeaderError(f"is a JPEG of {channels} channels, expected 1 or 3; save it again as PNG or JPEG")
+    if bits != 8:
+        raise HeaderError(f"is a JPEG of {bits} bits per channel, expected 8; save it again as PNG")
     return PictureHeader("JPEG", height, width, channels, bits, 2 * channels, scans=scans, orientation=orientation)
 
 
@@ -171,6 +181,12 @@ def _webp(data: bytes) -> PictureHeader:
     raise HeaderError(DAMAGED)
 
 
+_BMP_MASKS = {
+    16: ((0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)),
+    32: ((0xFF0000, 0xFF00, 0xFF),),
+}
+
+
 def _bmp(data: bytes) -> PictureHeader:
     """Measure BMP: the header of OS/2 (12 bytes) or any later one (36 bytes and more)."""
     start, size = unpack("<II", data, 10)
@@ -183,8 +199,10 @@ def _bmp(data: bytes) -> PictureHeader:
     height = abs(height)
     if bits not in (1, 4, 8, 16, 24, 32) or packing > 3 or width < 0:
         raise HeaderError(f"is a BMP of {bits} bits packed in way {packing}, which OpenCV does not read; use PNG")
+    if size == 40 and packing == 3 and unpack("<III", data, 54) not in _BMP_MASKS.get(bits, ()):
+        raise HeaderError("is a BMP whose colours lie in unusual bits, which OpenCV does not read; use PNG")
     if packing in (0, 3):
-        _check_length(data, start, height, (width * bits + 31) // 32 * 4)
+        check_length(data, start, height, (width * bits + 31) // 32 * 4)
     return PictureHeader("BMP", height, width, 3, 8)
 
 
@@ -193,84 +211,35 @@ def _sun(data: bytes) -> PictureHeader:
     width, height, bits, _, packing, mapped, length = unpack(">7I", data, 4)
     if bits not in (1, 8, 24, 32) or packing > 1 or mapped > 1 or length > 768:
         raise HeaderError("is a Sun raster of a kind that OpenCV does not read; use PNG or JPEG")
-    _check_length(data, 32 + length, height, ((width * bits + 7) // 8 + 1) // 2 * 2)
+    check_length(data, 32 + length, height, ((width * bits + 7) // 8 + 1) // 2 * 2)
     return PictureHeader("Sun raster", height, width, 3, 8)
 
 
-def _check_length(data: bytes, start: int, height: int, row: int) -> None:
-    if start + height * row > len(data):
-        raise HeaderError(ENDS_EARLY)
+def _heic(data: bytes) -> PictureHeader:
+    """Measure HEIC by its boxes; one without a picture of its own, such as a film, by what Pillow says."""
+    check_heic_plugin()
+    return _boxes.measure_heic(data) or measured_by_pillow(data, "HEIC")
 
 
-# --- the portable anymaps ----------------------------------------------------------------------------------------
+_READERS: dict[str, Callable[[bytes], PictureHeader]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WebP": _webp,
+    "GIF": _gif.measure,
+    "BMP": _bmp,
+    "TIFF": _tiff.measure,
+    "JPEG 2000": _boxes.measure_jpeg2000,
+    "PNM": _pnm.measure,
+    "PAM": _pnm.measure_pam,
+    "Sun raster": _sun,
+    "AVIF": _boxes.measure_avif,
+    "HEIC": _heic,
+}
 
-_NUMBER = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d{1,10})")
-_PAM_LINE = re.compile(rb"[ \t\v\f\r\n]*(?:#[^\r\n]*|([A-Z]{1,8})(?:[ \t]+([^\r\n]{0,200}))?)[\r\n]")
-_PAM_DEPTHS = {b"BLACKANDWHITE": 1, b"GRAYSCALE": 1, b"GRAYSCALE_ALPHA": 2, b"RGB": 3, b"RGB_ALPHA": 4}
-
-
-def _pnm(data: bytes) -> PictureHeader:
-    """Measure PBM, PGM and PPM, as text (P1..P3) and as bytes (P4..P6)."""
-    kind, at, numbers = data[1] - ord("0"), 2, list[int]()
-    for _ in range(2 if kind in (1, 4) else 3):
-        match = _NUMBER.match(data, at, at + 4096)
-        if match is None:
-            raise HeaderError(DAMAGED)
-        numbers.append(int(match[1]))
-        at = match.end()
-    width, height, most = (*numbers, 1)[:3]
-    if not 1 <= most <= 65535:
-        raise HeaderError(f"has a largest value of {most}, expected 1 to 65535; save it again")
-    channels, bits = 3 if kind in (3, 6) else 1, 16 if most > 255 else 8
-    row = (width + 7) // 8 if kind == 4 else width * channels * (bits // 8 if kind > 4 else 1)
-    _check_length(data, at + 1, height, row)
-    return PictureHeader("PNM", height, width, channels, bits, bits // 2)
-
-
-def _pam(data: bytes) -> PictureHeader:
-    """Measure PAM; its kind of tuple must agree with its number of channels."""
-    values: dict[bytes, bytes] = {}
-    at = 3
-    while b"ENDHDR" not in values:
-        match = _PAM_LINE.match(data, at, at + 4096)
-        if match is None or len(values) > 8 or match[1] in values:
-            raise HeaderError(DAMAGED)
-        at = match.end()
-        if match[1]:
-            values[match[1]] = (match[2] or b"").strip()
-    try:
-        height, width, depth, most = (int(values[key]) for key in (b"HEIGHT", b"WIDTH", b"DEPTH", b"MAXVAL"))
-    except (KeyError, ValueError):
-        raise HeaderError(DAMAGED) from None
-    kind = values.get(b"TUPLTYPE")
-    if not 1 <= most <= 65535 or depth not in ((1, 3) if kind is None else (_PAM_DEPTHS.get(kind),)):
-        raise HeaderError(
-            f"is a PAM of {depth} channels up to {most} that its kind of tuple does not fit; save it again"
-        )
-    bits = 16 if most > 255 else 8
-    _check_length(data, at, height, width * depth * bits // 8)
-    return PictureHeader("PAM", height, width, depth, bits, bits)
-
-
-def _floats(data: bytes) -> PictureHeader:
-    raise HeaderError(_FLOATS)
-
-
-def _starts(*signatures: bytes) -> Callable[[bytes], bool]:
-    return lambda data: data.startswith(signatures)
-
-
-_READERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes], PictureHeader]], ...] = (
-    (_starts(b"\xff\xd8\xff"), _jpeg),
-    (_starts(_PNG), _png),
-    (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
-    (_starts(b"GIF87a", b"GIF89a"), _gif.measure),
-    (_starts(b"BM"), _bmp),
-    (_starts(b"II\x2a\0", b"MM\0\x2a", b"II\x2b\0", b"MM\0\x2b"), _tiff.measure),
-    (_starts(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), _boxes.measure_jpeg2000),
-    (lambda data: re.match(rb"P[1-6]\s", data) is not None, _pnm),
-    (_starts(b"P7\n", b"P7\r"), _pam),
-    (_starts(b"\x59\xa6\x6a\x95"), _sun),
-    (_starts(b"#?RGBE", b"#?RADIANCE", b"PF\n", b"Pf\n", b"PF\r", b"Pf\r", b"\x76\x2f\x31\x01"), _floats),
-    (lambda data: data[4:8] == b"ftyp", _boxes.measure_avif),
-)
+_FIRST: dict[str, Callable[[bytes], bytes]] = {
+    "GIF": _gif.first_picture,
+    "TIFF": _tiff.first_picture,
+    "AVIF": _boxes.first_picture,
+    "PNM": _pnm.whole_range,
+    "PAM": _pnm.whole_range_pam,
+}

@@ -32,7 +32,8 @@ def finish(job: Job, manifest: Manifest, *, with_scores: bool) -> Result:
         labels = labels_from_logits(job.raw, job.size, postprocess=postprocess, region=job.region)
     picture = None if job.picture is None else _resized(job.picture, job.size)
     job.timings["postprocess"] = ms_since(start)
-    return Result(labels, manifest.labels, manifest.palette, picture, scores, job.timings, job.source, job.damaged)
+    told = job.source, job.damaged, job.notes
+    return Result(labels, manifest.labels, manifest.palette, picture, scores, job.timings, *told)
 
 
 def _resized(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

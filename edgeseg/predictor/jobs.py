@@ -52,6 +52,7 @@ class Job:
         picture: uint8 (H, W, 3) RGB for the result; None where it is not kept.
         timings: Milliseconds of the stages so far.
         damaged: Sentences on damage of the picture's file.
+        notes: Sentences on what else the file holds.
         raw: What the engine gave for `output`; empty before.
     """
 
@@ -63,6 +64,7 @@ class Job:
     picture: NDArray[np.uint8] | None
     timings: dict[str, float]
     damaged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     raw: NDArray[Any] = field(default_factory=lambda: np.empty(0))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.bundle import SAMPLE, SAMPLE_LABELS, Bundle, Manifest, Parity, open_bundle
-from edgeseg.errors import BundleError, EdgesegError, UsageError
+from edgeseg.errors import BundleError, EdgesegError, InputError, UsageError
 from edgeseg.images import read_image
 from edgeseg.postprocess import warm_up
 from edgeseg.predictor.checks import check_graph, read_sample_labels
@@ -29,6 +29,7 @@ from edgeseg.runtimes import SessionInfo, device_labelling, open_session, resolv
 from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.stream import Stage, Stream
+from edgeseg.text import shown_name
 from edgeseg.timing import ms_since
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Predictor:
         latest = opened.live if live is None else live
         prepare = functools.partial(self._prepare, on_error == "report")
         infer = functools.partial(self._infer, 1 if latest else self.manifest.batch)
-        stages: list[Stage] = [prepare, infer, self._finish]
+        stages: list[Stage] = [prepare, infer, functools.partial(self._finish, on_error == "report")]
         frames = _frames(opened, close)
         return Stream(frames, stages, capacity=queue, latest=latest, stop=stop, patience=opened.patience)
 
@@ -268,9 +269,16 @@ class Predictor:
             else:
                 yield from self._run(group)
 
-    def _finish(self, items: Iterator[Job | Failure]) -> Iterator[Result | Failure]:
+    def _finish(self, report: bool, items: Iterator[Job | Failure]) -> Iterator[Result | Failure]:
         for item in items:
-            yield item if isinstance(item, Failure) else self._result(item)
+            done: Result | Failure
+            try:
+                done = item if isinstance(item, Failure) else self._result(item)
+            except InputError as error:
+                if not report:
+                    raise
+                done = Failure(item.source, error)
+            yield done
 
     def _run(self, jobs: list[Job]) -> list[Job]:
         """Run the engine once for up to `batch` jobs; the last picture fills what is left of the batch."""
@@ -295,7 +303,14 @@ class Predictor:
         return [outputs[job.output][index] for index, job in enumerate(jobs)]
 
     def _result(self, job: Job) -> Result:
-        return finish(job, self.manifest, with_scores=self._config.scores)
+        try:
+            return finish(job, self.manifest, with_scores=self._config.scores)
+        except MemoryError as error:
+            size = f"{job.size[0]}x{job.size[1]}"
+            raise InputError(
+                f"memory ran out for the labels of '{shown_name(job.source)}' at {size}; "
+                "make the picture smaller, or ask for smaller labels (output)"
+            ) from error
 
     def _open_source(self, source: str | Path | int | Source | Iterable[Any], color: Color) -> tuple[Source, bool]:
         """Open a source; also return whether the stream must close it."""

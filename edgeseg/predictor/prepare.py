@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
-from edgeseg.images import as_rgb, fit_image, load_image
+from edgeseg.images import Decoded, as_rgb, fit_image, load_image
 from edgeseg.manifest import Manifest
 from edgeseg.postprocess import Region
 from edgeseg.predictor.config import Output, PredictorConfig
@@ -47,11 +47,11 @@ class Preparer:
         start = time.perf_counter()
         if isinstance(picture, (str, Path)):
             decoded = load_image(picture, max_pixels=self._config.max_pixels, strict=self._config.strict)
-            return self.prepare(decoded.image, str(picture), ms_since(start), decoded.damaged, output)
+            return self._told(self.prepare(decoded.image, str(picture), ms_since(start), output), decoded)
         image = as_rgb(picture, color)
         if self._config.keep_image and np.may_share_memory(image, picture):
             image = image.copy()  # the result must not change when the caller fills the buffer again
-        return self.prepare(image, "", ms_since(start), output=output)
+        return self.prepare(image, "", ms_since(start), output)
 
     def take(self, frame: Frame) -> Job:
         """Prepare a frame of a source.
@@ -62,23 +62,21 @@ class Preparer:
         """
         if frame.error is not None or frame.image is None:
             raise frame.error or UsageError(f"frame {frame.index} holds neither a picture nor an error")
-        return self.prepare(frame.image, frame.name, frame.decode_ms, frame.damaged)
+        return self._told(self.prepare(frame.image, frame.name, frame.decode_ms), frame)
 
-    def prepare(
-        self,
-        image: NDArray[np.uint8],
-        source: str,
-        decode_ms: float,
-        damaged: tuple[str, ...] = (),
-        output: Output | None = None,
-    ) -> Job:
+    @staticmethod
+    def _told(job: Job, file: Decoded | Frame) -> Job:
+        """Let a job tell what is known of the picture's file."""
+        job.damaged, job.notes = file.damaged, file.notes
+        return job
+
+    def prepare(self, image: NDArray[np.uint8], source: str, decode_ms: float, output: Output | None = None) -> Job:
         """Resize a picture to the graph's input, and decide which output of the graph to take.
 
         Args:
             image: uint8 (H, W, 3) RGB.
             source: Path or name of the picture.
             decode_ms: Milliseconds that decoding took.
-            damaged: Sentences on damage of the picture's file.
             output: Size of the labels; the Predictor's own setting where none is given.
         """
         start = time.perf_counter()
@@ -95,7 +93,7 @@ class Preparer:
         graph_output = self._graph_output(input_size, size, region)
         timings = {"decode": decode_ms, "pre": ms_since(start)}
         picture = image if self._config.keep_image else None
-        return Job(source, resized, region, size, graph_output, picture, timings, damaged)
+        return Job(source, resized, region, size, graph_output, picture, timings)
 
     def _input_size(self, source: Size) -> Size:
         """Choose the height x width to give the graph for a picture of size `source`."""

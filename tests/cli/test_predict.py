@@ -24,6 +24,7 @@ from edgeseg.cli.predict import predict
 from edgeseg.errors import InputError, PartialFailureError, SizeError, StorageError, UsageError
 from edgeseg.predictor import Predictor
 from edgeseg.results import Result
+from tests.pictures import Image, encoded
 from tests.runtimes.bundles import make_tiny_bundle, picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,7 +124,7 @@ def test_json_lines(run: Run, folder: Path, tmp_path: Path) -> None:
     done = run(folder, "--json", "--quiet")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [Path(line["source"]).name for line in lines] == ["1.png", "2.png", "3.png", "4.png"]
-    assert set(lines[0]) == {"source", "size", "shares", "timings", "files", "damaged"}
+    assert set(lines[0]) == {"source", "size", "shares", "timings", "files", "damaged", "notes"}
     assert lines[0]["damaged"] == []
     assert lines[0]["size"] == [40, 60]
     assert sum(lines[0]["shares"].values()) == pytest.approx(1.0, abs=1e-4)
@@ -210,6 +211,74 @@ def test_equal_stems(run: Run, tmp_path: Path) -> None:
     assert files(tmp_path / "out") == ["a_overlay.png", "a_png_overlay.png"]
 
 
+def test_several_sources_keep_their_folders(run: Run, bundle: Bundle, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_picture(tmp_path / folder / "1.png")
+    (tmp_path / "b" / "notes.txt").write_text("no picture")
+    done = run(tmp_path / "a" / "1.png", str(tmp_path / "b"), str(tmp_path / "gone*.png"), "--labels", "--json")
+    assert isinstance(done.exception, PartialFailureError)
+    assert files(tmp_path / "out") == ["a/1_labels.png", "b/1_labels.png"]
+    said = done.stderr.splitlines()
+    assert said[0].startswith("passed over: 1 file that is no picture (")
+    assert said[1].startswith("failed: no file matches the pattern '")
+    assert [len(json.loads(line).get("files", [])) for line in done.stdout.splitlines()] == [1, 1, 0]
+    with pytest.raises(UsageError, match="choose another"):
+        predict(bundle.path, [str(tmp_path / "b" / "1.png"), str(tmp_path / "b" / "1.png")], out=tmp_path / "b")
+
+
+def test_a_second_target_is_not_taken_for_a_source(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(folder, "--target", "ort", "openvino")
+    assert isinstance(done.exception, UsageError)
+    assert "'openvino' would be a source here" in str(done.exception)
+    monkeypatch.chdir(folder)
+    (folder / "openvino").mkdir()
+    write_picture(folder / "openvino" / "5.png")
+    assert run("openvino", "--target", "ort").exit_code == 0
+
+
+def test_a_number_is_the_folder_of_that_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0001").mkdir()
+    write_picture(tmp_path / "0001" / "x.png")
+    assert run("0001", "--labels").exit_code == 0
+    assert files(tmp_path / "out") == ["x_labels.png"]
+
+
+def test_what_was_passed_over_or_left_out_is_said_unless_quiet(run: Run, folder: Path) -> None:
+    (folder / "3.png").unlink()
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "clip.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    more = [Image.fromarray(picture((40, 60), 1))]
+    (folder / "5.gif").write_bytes(encoded(picture((40, 60), 0), "GIF", save_all=True, append_images=more))
+    done = run(folder, "--json")
+    assert done.exit_code == 0, done.exception
+    assert done.stderr.splitlines()[:3] == [
+        "passed over: 1 file that is no picture (notes.txt)",
+        "passed over: 1 video (clip.mp4); give each by itself",
+        f"note: {folder / '5.gif'}: only the first of its pictures is taken",
+    ]
+    notes = [json.loads(line)["notes"] for line in done.stdout.splitlines()]
+    assert notes == [[], [], [], ["only the first of its pictures is taken"]]
+    assert run(folder, "--quiet").stderr == ""
+
+
+@pytest.mark.parametrize("name", [" lead.png", "two\nlines.png", "caf\udce9.png", "\x1b[2J.png", "100%d.png"])
+def test_names_survive_to_the_results(run: Run, tmp_path: Path, name: str) -> None:
+    (tmp_path / "in").mkdir()
+    write_picture(tmp_path / "plain.png").rename(tmp_path / "in" / name)
+    for source in (tmp_path / "in", tmp_path / "in" / name):
+        done = run(source, "--labels", "--json")
+        assert done.exit_code == 0, done.exception
+        assert json.loads(done.stdout)["source"] == str(tmp_path / "in" / name)
+        assert files(tmp_path / "out") == [f"{name[:-4]}_labels.png"]
+    (tmp_path / "in" / name).write_bytes(b"no picture")
+    write_picture(tmp_path / "in" / "z.png")
+    failed, *_ = run(tmp_path / "in").stderr.splitlines()
+    assert failed.startswith("failed: picture '")
+    assert failed.isprintable()
+
+
 def test_video(run: Run, tmp_path: Path) -> None:
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
     for seed in range(5):
@@ -252,7 +321,7 @@ def test_empty_folder(run: Run, tmp_path: Path) -> None:
 def test_writing_into_the_source_folder_is_refused(bundle: Bundle, folder: Path) -> None:
     before = files(folder)
     with pytest.raises(UsageError, match="choose another"):
-        predict(bundle.path, str(folder), out=folder)
+        predict(bundle.path, [str(folder)], out=folder)
     assert files(folder) == before
 
 
@@ -261,7 +330,7 @@ def test_refused_sizes_are_failures_of_their_pictures(tmp_path: Path) -> None:
 
     strict = make_tiny_bundle(tmp_path, name="strict", resize=ResizeRule("none"))
     with pytest.raises(SizeError):
-        predict(strict.path, str(write_picture(tmp_path / "a.png")), out=tmp_path / "out", quiet=True)
+        predict(strict.path, [str(write_picture(tmp_path / "a.png"))], out=tmp_path / "out", quiet=True)
 
 
 def test_full_disk_ends_the_command(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +358,7 @@ def test_interrupt_says_how_far_it_got(
 
     monkeypatch.setattr(ResultWriter, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        predict(bundle.path, str(folder), out=tmp_path / "out")
+        predict(bundle.path, [str(folder)], out=tmp_path / "out")
     assert capsys.readouterr().err == "stopped after 1 picture\n"
     assert files(tmp_path / "out") == ["1_overlay.png"]
     assert no_threads()
@@ -303,7 +372,7 @@ def test_a_real_interrupt_ends_a_real_process(bundle: Bundle, tmp_path: Path) ->
         (tmp_path / "in" / f"{index}.png").symlink_to(tmp_path / "a.png")
     code = (
         "import sys; from pathlib import Path; from edgeseg.cli.predict import predict\n"
-        "predict(Path(sys.argv[1]), sys.argv[2], out=Path(sys.argv[3]), as_json=True)"
+        "predict(Path(sys.argv[1]), [sys.argv[2]], out=Path(sys.argv[3]), as_json=True)"
     )
     words = [sys.executable, "-c", code, str(bundle.path), str(tmp_path / "in"), str(tmp_path / "out")]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:

@@ -18,6 +18,9 @@ from edgeseg.errors import (
     UsageError,
 )
 from edgeseg.predictor import Failure
+from edgeseg.predictor import finish as finish_module
+from edgeseg.predictor import predictor as predictor_module
+from edgeseg.predictor.jobs import Job
 from edgeseg.results import Result
 from edgeseg.specs import ResizeRule
 from tests.predictor.fakes import (
@@ -52,6 +55,26 @@ def test_stream_reports_failures_in_their_place(fake: Fake, tmp_path: Path) -> N
     assert [result.source for result in results] == ["0", str(tmp_path / "gone.png"), "2", "3", "4"]
     assert isinstance(error_of(results[1]), InputError)
     assert same(results[4], expected(picture(NET, 2)))
+
+
+def test_a_picture_whose_labels_do_not_fit_into_memory_fails_by_itself(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, _ = fake()
+    real = finish_module.finish
+
+    def full(job: Job, *rest: object, **options: bool) -> Result:
+        if job.source == "1":
+            raise MemoryError
+        return real(job, predictor.manifest, **options)
+
+    monkeypatch.setattr(predictor_module, "finish", full)
+    items = [picture(NET, seed) for seed in range(3)]
+    results = list(predictor.stream(items))
+    assert [type(result) for result in results] == [Result, Failure, Result]
+    assert str(error_of(results[1])).startswith("memory ran out for the labels of '1' at ")
+    with pytest.raises(InputError, match="memory ran out"):
+        list(predictor.stream(items, on_error="raise"))
 
 
 def test_stream_reports_sizes_that_the_graph_does_not_take(fake: Fake) -> None:
