@@ -123,8 +123,10 @@ def _print(report: ExportReport, options: Mapping[str, Any]) -> None:
     if options["as_json"]:
         print_json_report(report)
         return
+    from edgeseg.models.programs import names_file
+
     network = options["network"]
-    random = network if options["weights"] is None and ":" not in network else ""
+    random = network if options["weights"] is None and ":" not in network and not names_file(network) else ""
     print_report(report, random, verbose=options["verbose"])
 
 

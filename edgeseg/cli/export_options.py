@@ -39,7 +39,10 @@ def _list_passes(wanted: bool) -> None:
     raise typer.Exit
 
 
-NetworkName = Annotated[str, typer.Argument(help="Registry name, or package.module:factory of your own.")]
+_NETWORK = (
+    "Registry name, package.module:factory of your own, or the file of a TorchScript archive or exported program."
+)
+NetworkName = Annotated[str, typer.Argument(help=_NETWORK)]
 Weights = Annotated[Path | None, typer.Option(help="Published or own checkpoint; without it the weights are random.")]
 WeightsKey = Annotated[
     str | None,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import console, optional_size, results_alone_on_stdout, size_text, table
 from edgeseg.specs import check_divisor
+from edgeseg.text import one_line
 
 if TYPE_CHECKING:
     from edgeseg.export.inspect import Inspection
@@ -17,6 +18,7 @@ __all__ = ["inspect"]
 def inspect(
     network: option.NetworkName,
     weights: option.Weights = None,
+    weights_key: option.WeightsKey = None,
     size: option.GraphSize = None,
     classes: option.Classes = None,
     take: option.Take = None,
@@ -30,14 +32,15 @@ def inspect(
         from edgeseg.export.inspect import inspect_network
         from edgeseg.models.source import resolve_network
 
-        source = resolve_network(network, weights=weights, num_classes=classes)
+        source = resolve_network(network, weights=weights, weights_key=weights_key, num_classes=classes)
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
+        source.check_takes(chosen)
         seen = inspect_network(source, chosen, take)
-    _print(network, chosen, seen)
+    _print(network, chosen, seen, source.notes + seen.notes)
 
 
-def _print(network: str, size: tuple[int, int], seen: Inspection) -> None:
+def _print(network: str, size: tuple[int, int], seen: Inspection, notes: tuple[str, ...]) -> None:
     """Print an inspection."""
     listed = table("what", "seen")
     listed.add_row("network", network)
@@ -47,5 +50,5 @@ def _print(network: str, size: tuple[int, int], seen: Inspection) -> None:
     listed.add_row("size of the logits", size_text(seen.logit_size))
     listed.add_row("range", f"{seen.low:.4g} .. {seen.high:.4g}")
     console().print(listed)
-    for note in seen.notes:
-        console().print(note)
+    for note in notes:
+        console().print(one_line(note, 1000))

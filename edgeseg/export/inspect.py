@@ -12,6 +12,7 @@ from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.returned import Choice, check_logits, choose_logits
 from edgeseg.export.to_onnx import first_reason
+from edgeseg.export.user_code import Line, ReadingLines, listed
 from edgeseg.models.outputs import logits_at
 from edgeseg.models.source import NetworkSource
 from edgeseg.specs import InputSpec, Size
@@ -39,6 +40,7 @@ class Inspection:
         logit_size: Height x width of the logits.
         low: Smallest logit on the two pictures.
         high: Largest logit.
+        readings: Lines of the user's code that took values out of tensors, as branches do.
     """
 
     choice: Choice
@@ -46,11 +48,19 @@ class Inspection:
     logit_size: Size
     low: float
     high: float
+    readings: tuple[Line, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences the user must see."""
-        return (self.choice.note,) if self.choice.note else ()
+        notes = (self.choice.note,) if self.choice.note else ()
+        if not self.readings:
+            return notes
+        return (
+            *notes,
+            f"its forward takes values out of tensors into Python, at {listed(self.readings)}; a graph takes no "
+            "branches, so what such a value decides must be the same for every picture",
+        )
 
 
 def inspect_network(source: NetworkSource, size: Size, take: str | None = None) -> Inspection:
@@ -68,6 +78,16 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
             depend on more than the picture.
         UsageError: Which of several maps are the logits is not known, or `take` names none.
     """
+    with ReadingLines() as reading:
+        choice, logits = _looked_at(source, size, take, reading.lines)
+    height, width = logits.shape[2:]
+    return Inspection(
+        choice, int(logits.shape[1]), (height, width), float(logits.min()), float(logits.max()), tuple(reading.lines)
+    )
+
+
+def _looked_at(source: NetworkSource, size: Size, take: str | None, readings: Sequence[Line]) -> tuple[Choice, Tensor]:
+    """Where the logits are, and those of the pictures; `readings` grows as the network runs."""
     pictures = _pictures(size, source.spec.input)
     first, second = pictures[:1], pictures[1:]
     before = _buffers(source.module)
@@ -75,16 +95,15 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
     choice = choose_logits(output, size, take)
     logits = logits_at(output, choice.take)
     _check_finite(source.module, logits)
-    if not source.registered:
-        check_logits(logits, size)
-        run = _runner(source.module, choice.take)
-        _check_repeatable(source.module, logits, run(first), before)
-        other = run(second)
-        _check_finite(source.module, other)
-        _check_alone(source.module, torch.cat((logits, other)), run, pictures)
-        logits = torch.cat((logits, other))
-    height, width = logits.shape[2:]
-    return Inspection(choice, int(logits.shape[1]), (height, width), float(logits.min()), float(logits.max()))
+    if source.registered:
+        return choice, logits
+    choice = choice.noting(check_logits(logits, size, asked=take is not None))
+    run = _runner(source.module, choice.take)
+    _check_repeatable(source.module, logits, run(first), before)
+    other = run(second)
+    _check_finite(source.module, other)
+    _check_alone(source.module, torch.cat((logits, other)), run, pictures, readings)
+    return choice, torch.cat((logits, other))
 
 
 def _pictures(size: Size, spec: InputSpec) -> Tensor:
@@ -142,7 +161,9 @@ def _check_repeatable(module: nn.Module, first: Tensor, again: Tensor, before: d
     )
 
 
-def _check_alone(module: nn.Module, alone: Tensor, run: Callable[[Tensor], Tensor], pictures: Tensor) -> None:
+def _check_alone(
+    module: nn.Module, alone: Tensor, run: Callable[[Tensor], Tensor], pictures: Tensor, readings: Sequence[Line]
+) -> None:
     """Compare two pictures alone with the batch of both; a module that takes no batch of two has nothing to mix."""
     try:
         batch = run(pictures)
@@ -152,7 +173,10 @@ def _check_alone(module: nn.Module, alone: Tensor, run: Callable[[Tensor], Tenso
         return
     if batch.shape == alone.shape and _differ(alone, batch) <= _ALONE:
         return
-    why = "; ".join(_causes(module)) or "its forward mixes the pictures (a mean, softmax or reshape over dimension 0)"
+    decides = [f"it decides by the values of a tensor at {listed(readings)}"] if readings else []
+    why = "; ".join(_causes(module) or decides) or (
+        "its forward mixes the pictures (a mean, softmax or reshape over dimension 0)"
+    )
     raise ExportError(
         f"the logits of a picture depend on the other pictures of its batch: {why}; make its forward treat each "
         "picture alone (eval mode, running statistics)"

@@ -29,6 +29,7 @@ __all__ = [
     "at_size_of",
     "compare",
     "compare_outputs",
+    "edge_pictures",
     "logit_error",
     "parity_set",
     "self_test_pair",
@@ -212,6 +213,16 @@ def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArr
 def _fitted(path: Path, size: Size, resize: ResizeRule) -> NDArray[np.uint8]:
     rule = ResizeRule("stretch", "linear") if resize.mode == "none" else resize
     return fit_image(read_image(path), size, rule)[0]
+
+
+def edge_pictures(size: Size) -> dict[str, NDArray[np.uint8]]:
+    """Pictures uint8 (H, W, 3) that differ as far as pictures can, by what a sentence calls them.
+
+    Args:
+        size: Height x width.
+    """
+    black = np.zeros((*size, 3), np.uint8)
+    return {"a black picture": black, "a white picture": black + 255, "noise": _noise(size), "a ramp": _ramp(size)}
 
 
 def _noise(size: Size) -> NDArray[np.uint8]:
