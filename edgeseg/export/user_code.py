@@ -244,7 +244,7 @@ def _line_in_text(stack: str) -> Line | None:
 
 def _line_of_script(text: str) -> Line | None:
     """The line that TorchScript's interpreter failed at, in the code that the script was made from."""
-    _, found, stack = text.partition("Traceback of TorchScript, original code")
+    _, found, stack = text.rpartition("Traceback of TorchScript")  # of an archive's code first, then the original's
     if not found:
         return None
     line, before = _line_in_text(stack), stack.partition("~~~~")[0].rstrip()
