@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli import export_options as option
-from edgeseg.cli._shared import errors, optional_size, results_alone_on_stdout
+from edgeseg.cli._shared import errors, no_warnings, optional_size, results_alone_on_stdout
 from edgeseg.cli.export_report import print_json_report, print_report
 from edgeseg.export.config import ExportConfig
 from edgeseg.graph.profile import DEFAULT_PROFILE
@@ -82,7 +82,7 @@ def _exported(options: Mapping[str, Any]) -> ExportReport:
 
     require("torch", extra="export", why="export")
     config = _config(options)
-    with errors().status("starting torch") as status, results_alone_on_stdout():
+    with errors().status("starting torch") as status, results_alone_on_stdout(), no_warnings():
         from edgeseg.export import export_model
 
         source, out, name = _source(options), options["out"], options["name"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeseg.cli import export_options as option
-from edgeseg.cli._shared import console, optional_size, results_alone_on_stdout, size_text, table
+from edgeseg.cli._shared import console, no_warnings, optional_size, results_alone_on_stdout, size_text, table
 from edgeseg.specs import check_divisor
 from edgeseg.text import one_line
 
@@ -28,7 +28,7 @@ def inspect(
 
     for package in ("torch", "onnx"):
         require(package, extra="export", why="inspect")
-    with results_alone_on_stdout():
+    with results_alone_on_stdout(), no_warnings():
         from edgeseg.export.inspect import inspect_network
         from edgeseg.models.source import resolve_network
 

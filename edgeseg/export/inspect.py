@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.returned import Choice, check_logits, choose_logits
-from edgeseg.export.to_onnx import first_reason
+from edgeseg.export.to_onnx import first_reason, quiet
 from edgeseg.export.user_code import Line, ReadingLines, listed
 from edgeseg.models.outputs import logits_at
 from edgeseg.models.source import NetworkSource
@@ -78,7 +78,7 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None) 
             depend on more than the picture.
         UsageError: Which of several maps are the logits is not known, or `take` names none.
     """
-    with ReadingLines() as reading:
+    with quiet(), ReadingLines() as reading:
         choice, logits = _looked_at(source, size, take, reading.lines)
     height, width = logits.shape[2:]
     return Inspection(
@@ -91,7 +91,7 @@ def _looked_at(source: NetworkSource, size: Size, take: str | None, readings: Se
     pictures = _pictures(size, source.spec.input)
     first, second = pictures[:1], pictures[1:]
     before = _buffers(source.module)
-    output = _forward(source, first, size)
+    output = _forward(source, first.clone(), size)  # which it may work on in place
     choice = choose_logits(output, size, take)
     logits = logits_at(output, choice.take)
     _check_finite(source.module, logits)
@@ -129,7 +129,7 @@ def _forward(source: NetworkSource, image: Tensor, size: Size) -> object:
 def _runner(module: nn.Module, take: str) -> Callable[[Tensor], Tensor]:
     def run(image: Tensor) -> Tensor:
         with torch.inference_mode():
-            return logits_at(module(image), take)
+            return logits_at(module(image.clone()), take)
 
     return run
 

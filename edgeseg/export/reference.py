@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from edgeseg.bundle import Parity
-from edgeseg.errors import ExportError
+from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.images import fit_image, read_image
 from edgeseg.labels import LabelMap, as_label_map
@@ -23,6 +23,7 @@ from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import Session
 from edgeseg.specs import PostprocessSpec, ResizeRule, Size
+from edgeseg.text import first_line
 
 __all__ = [
     "ParitySet",
@@ -204,8 +205,13 @@ def at_size_of(expected: NDArray[np.float32], got: NDArray[Any], postprocess: Po
 
 
 def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(image[None].copy()))
+    try:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(image[None].copy()))
+    except EdgesegError:
+        raise
+    except Exception as error:  # the user's own code
+        raise ExportError(f"fp32 PyTorch fails on a picture that it is compared on: {first_line(error)}") from error
     result: NDArray[Any] = logits[0].float().numpy()
     return result.astype(np.float32, copy=False)
 

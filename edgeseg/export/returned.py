@@ -106,7 +106,8 @@ def check_logits(logits: Tensor, size: Size, *, asked: bool = False) -> str:
 
 def _misfit(shape: tuple[int, ...], size: Size, picture: str) -> str:
     returned = f"the network returned {shape} for a picture of {picture}"
-    if _fits(shape[1:3], size):
+    upright = _upright(shape, size)
+    if _fits(shape[1:3], size) and not upright:
         return (
             f"{returned}: the classes stand last; expected (N, classes, height, width), so permute them in its forward"
         )
@@ -115,7 +116,7 @@ def _misfit(shape: tuple[int, ...], size: Size, picture: str) -> str:
             f"{returned}: height and width are swapped; expected (N, classes, height, width), so transpose them in its "
             "forward"
         )
-    anyway = f"; or take them as they are (--take PATH, '{_ALONE}' for a tensor alone)" if _upright(shape, size) else ""
+    anyway = f"; or take them as they are (--take PATH, '{_ALONE}' for a tensor alone)" if upright else ""
     return (
         f"{returned}, whose height and width are not the picture's divided by a stride, so labels would not lie on "
         f"their pixels; pad, or resize to the picture's shape, in its forward{anyway}"
@@ -137,10 +138,11 @@ def _distortion(sides: Size, size: Size) -> float:
 
 def _stretched(sides: Sequence[int], size: Size) -> str:
     """Say where labels lie whose logits are no stride of the picture."""
+    stride = max(1, min(whole // side for whole, side in zip(size, sides, strict=True)))
     off = [
-        f"{abs(whole - side) / 2:g} {name}"
+        f"{abs(whole - stride * side) / 2:g} {name}"
         for whole, side, name in zip(size, sides, ("rows", "columns"), strict=True)
-        if whole != side
+        if whole != stride * side
     ]
     return (
         f"the logits are {sides[0]}x{sides[1]} for a picture of {size[0]}x{size[1]}, which is no stride of it; they "

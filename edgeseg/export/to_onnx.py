@@ -67,7 +67,27 @@ def export_onnx(
     if program is None:
         raise ExportError("torch.onnx.export returned no program")
     model: onnx.ModelProto = program.model_proto
+    _check_runnable(model)
     return model
+
+
+def _check_runnable(model: onnx.ModelProto) -> None:
+    """Refuse what the translation takes and the engines do not: branches, and arithmetic in bfloat16.
+
+    Raises:
+        ExportError: Says what of the module makes it.
+    """
+    if any(node.op_type == "If" for node in model.graph.node):
+        raise ExportError(
+            "the network branches in its graph (torch.cond), which no engine promises; compute both sides and choose "
+            "with torch.where, or leave one of them"
+        )
+    casts = (attribute.i for node in model.graph.node if node.op_type == "Cast" for attribute in node.attribute)
+    if onnx.TensorProto.BFLOAT16 in casts:
+        raise ExportError(
+            "the network computes in bfloat16 (torch.autocast, or a cast in its forward), which no engine takes from a "
+            "graph; leave the cast out of its forward, and choose a --precision"
+        )
 
 
 def _why(error: Exception, *, dynamic: bool) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import CellType, FunctionType, MethodType
 
 import torch
 from torch import Tensor, nn
@@ -60,12 +61,12 @@ def copy_module(module: nn.Module) -> nn.Module:
 
 
 def _copied(module: nn.Module) -> nn.Module:
-    trainers = _trainers(module)
+    memo = _trainers(module)
     try:
-        return copy.deepcopy(module, dict(trainers))
+        return _rebound(copy.deepcopy(module, memo), memo)
     except Exception as error:
         refused = error
-    memo: dict[int, object] = dict(trainers)
+    memo = _trainers(module)
     kept: list[str] = []
     for _, value in _attributes(module):
         if isinstance(value, Tensor) and value.grad_fn is not None:
@@ -75,13 +76,48 @@ def _copied(module: nn.Module) -> nn.Module:
             memo[id(value)] = value
             kept.append(name)
     try:
-        return copy.deepcopy(module, memo)
+        return _rebound(copy.deepcopy(module, memo), memo)
     except Exception as error:
         which = f" at the attribute {', '.join(kept)}" if kept else ""
         raise UsageError(
             f"a {type(module).__name__} cannot be copied{which} ({first_line(refused)}); remove what cannot be copied, "
             "or export it as package.module:factory, whose module is used as it is"
         ) from error
+
+
+def _rebound(copied: nn.Module, memo: Mapping[int, object]) -> nn.Module:
+    """Make functions among a copy's attributes refer to the copy: ``deepcopy`` leaves them with the original's modules.
+
+    A function that ``torch.compile`` gave is the one that was compiled again.
+    """
+    for part in copied.modules():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, (FunctionType, MethodType)):
+                vars(part)[name] = _with_copies(getattr(value, "_torchdynamo_orig_callable", value), memo)
+    return copied
+
+
+def _with_copies(value: object, memo: Mapping[int, object]) -> object:
+    """A function or method with the copies of the modules that it refers to; anything else as it is."""
+    if isinstance(value, MethodType) and id(value.__self__) in memo:
+        return MethodType(value.__func__, memo[id(value.__self__)])
+    if not isinstance(value, FunctionType) or not value.__closure__:
+        return value
+    cells = tuple(_cell_with_copies(cell, memo) for cell in value.__closure__)
+    if cells == value.__closure__:
+        return value
+    made = FunctionType(value.__code__, value.__globals__, value.__name__, value.__defaults__, cells)
+    made.__kwdefaults__ = value.__kwdefaults__
+    return made
+
+
+def _cell_with_copies(cell: CellType, memo: Mapping[int, object]) -> CellType:
+    try:
+        held = cell.cell_contents
+    except ValueError:  # of a name that has no value yet
+        return cell
+    found = memo.get(id(held), held) if isinstance(held, nn.Module) else _with_copies(held, memo)
+    return cell if found is held else CellType(found)
 
 
 def _trainers(module: nn.Module) -> dict[int, object]:
