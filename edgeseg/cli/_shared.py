@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "console",
     "errors",
     "json_text",
+    "no_warnings",
     "optional_size",
     "percent",
     "plain_console",
@@ -92,6 +94,14 @@ def table(*titles: str, right: tuple[str, ...] = ()) -> Table:
     for title in titles:
         plain.add_column(one_line(title, _CELL), justify="right" if title in right else "left")
     return plain
+
+
+@contextlib.contextmanager
+def no_warnings() -> Iterator[None]:
+    """Keep what libraries warn developers of (deprecations, defaults that changed) from the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli import export_options as option
-from edgeseg.cli._shared import errors, optional_size, results_alone_on_stdout
+from edgeseg.cli._shared import errors, no_warnings, optional_size, results_alone_on_stdout
 from edgeseg.cli.export_network import named_network
 from edgeseg.cli.export_report import print_json_report, print_report
 from edgeseg.cli.label_options import labelled_pictures
@@ -91,8 +91,10 @@ def _run(options: Mapping[str, Any]) -> None:
     if options["as_json"]:
         print_json_report(report)
         return
+    from edgeseg.models.programs import names_file
+
     network = report.bundle.manifest.network
-    random = network if options["weights"] is None and ":" not in network else ""
+    random = network if options["weights"] is None and ":" not in network and not names_file(network) else ""
     print_report(report, random, verbose=options["verbose"])
 
 
@@ -102,7 +104,7 @@ def _exported(options: Mapping[str, Any]) -> ExportReport:
 
     require("torch", extra="export", why="export")
     config = _config(options)
-    with errors().status("starting torch") as status, results_alone_on_stdout():
+    with errors().status("starting torch") as status, results_alone_on_stdout(), no_warnings():
         from edgeseg.export import export_model
 
         source, out, name = _source(options), options["out"], options["name"]
@@ -145,13 +147,8 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
 
 def _in_place_of_config(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which options of the command line go before what the config says."""
-    names = [
-        "size",
-        "activation",
-        "threshold",
-        "labels",
-        *(flag for names in _CONVENTIONS.values() for flag in names.values()),
-    ]
+    conventions = (flag for names in _CONVENTIONS.values() for flag in names.values())
+    names = ("size", "activation", "threshold", "labels", *conventions)
     given = [f"--{name.replace('_', '-')}" for name in names if options[name] is not None]
     return (f"in place of what the config says: {', '.join(given)}",) if given else ()
 

@@ -43,9 +43,11 @@ def _list_passes(wanted: bool) -> None:
     raise typer.Exit
 
 
-NetworkName = Annotated[
-    str | None, typer.Argument(help="Registry name, or package.module:factory of your own; not needed with --config.")
-]
+_NETWORK = (
+    "Registry name, package.module:factory of your own, or the file of a TorchScript archive or exported program; not "
+    "needed with --config."
+)
+NetworkName = Annotated[str | None, typer.Argument(help=_NETWORK)]
 Config = Annotated[
     Path | None,
     typer.Option(help="mmsegmentation's config of the network: its .py file, or a JSON or YAML dump of it."),

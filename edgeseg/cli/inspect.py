@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeseg.cli import export_options as option
-from edgeseg.cli._shared import console, optional_size, results_alone_on_stdout, size_text, table
+from edgeseg.cli._shared import console, no_warnings, optional_size, results_alone_on_stdout, size_text, table
 from edgeseg.cli.export_network import named_network
 from edgeseg.specs import check_divisor
 from edgeseg.text import one_line
@@ -34,17 +34,15 @@ def inspect(
     for package in ("torch", "onnx"):
         require(package, extra="export", why="inspect")
     given = {"network": network, "config": config, "trust_config": trust_config, "weights": weights}
-    with results_alone_on_stdout():
+    with results_alone_on_stdout(), no_warnings():
         from edgeseg.export.inspect import inspect_network
 
         source = named_network({**given, "weights_key": weights_key, "classes": classes})
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
+        source.check_takes(chosen)
         seen = inspect_network(source, chosen, take, cut=threshold is not None)
     _print(source, chosen, seen)
-    if config is not None:
-        for note in source.notes:
-            console().print(one_line(note, 1000), soft_wrap=True)
 
 
 def _print(source: NetworkSource, size: tuple[int, int], seen: Inspection) -> None:
@@ -60,5 +58,5 @@ def _print(source: NetworkSource, size: tuple[int, int], seen: Inspection) -> No
     listed.add_row("range", f"{seen.range.low:.4g} .. {seen.range.high:.4g}")
     listed.add_row("looks like", KINDS["logits" if source.registered else seen.range.kind])
     console().print(listed)
-    for note in seen.notes:
-        console().print(note)
+    for note in source.notes + seen.notes:
+        console().print(one_line(note, 1000), soft_wrap=True)

@@ -10,6 +10,7 @@ from edgeseg.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
+    from torch.export import ExportedProgram
 
     from edgeseg.export.config import ExportConfig
     from edgeseg.export.report import ExportReport
@@ -20,7 +21,7 @@ __all__ = ["export_model"]
 
 
 def export_model(
-    network: str | nn.Module | NetworkSource,
+    network: str | nn.Module | ExportedProgram | NetworkSource,
     config: ExportConfig | None = None,
     *,
     weights: str | Path | None = None,
@@ -34,19 +35,19 @@ def export_model(
     """Export a network to a bundle ``OUT/NAME.edgeseg``, verified against fp32 PyTorch on every target.
 
     Args:
-        network: Registry name, ``package.module:factory``, or any module that takes normalised images (N, 3, H, W) and
-            returns logits (N, classes, h, w); or what `edgeseg.models.source.resolve_network`
-            gave, its conventions changed with ``.but(...)``.
+        network: Registry name, ``package.module:factory``, the file of a TorchScript archive or exported program, or
+            any module or exported program that takes normalised images (N, 3, H, W) and returns logits (N, classes, h,
+            w); or what `edgeseg.models.source.resolve_network` gave, its conventions changed with ``.but(...)``.
         config: The options (`edgeseg.export.config.ExportConfig`).
         weights: Published or own checkpoint; without it the weights are random (registered networks) or as they stand.
-            For one of several sets of weights in a file: ``resolve_network(..., weights_key=KEY)``.
         num_classes: Output channels of a registered network; without it, what the checkpoint holds.
         spec: Conventions of the network, where they are not the registry's or the module's own: ``model_spec(NAME)``
             or ``custom_spec(NAME)`` of `edgeseg.models`, changed with ``.but(input=..., resize=..., labels=...)``.
         out: Folder the bundle is written into.
         name: Of the bundle; the network's where none is given.
         progress: Called with a few words before each step.
-        options: Fields of `ExportConfig` by name, which go before those of `config`.
+        options: Fields of `ExportConfig` by name, which go before those of `config`; and ``weights_key``, the set of
+            weights to take where the checkpoint holds several.
 
     Returns:
         What was made and proved.
@@ -64,6 +65,7 @@ def export_model(
 
     for package in ("torch", "onnx", "onnxsim", "onnxscript"):
         require(package, extra="export", why="export")
+    weights_key = options.pop("weights_key", None)
     chosen = config_of(config, options)
     from edgeseg.export.job import prepare_job
     from edgeseg.export.pipeline import run_export
@@ -71,8 +73,8 @@ def export_model(
     from edgeseg.runtimes import engine
 
     if not isinstance(network, NetworkSource):
-        network = resolve_network(network, weights=weights, num_classes=num_classes, spec=spec)
-    elif weights is not None or num_classes is not None or spec is not None:
+        network = resolve_network(network, weights=weights, weights_key=weights_key, num_classes=num_classes, spec=spec)
+    elif any(given is not None for given in (weights, weights_key, num_classes, spec)):
         raise UsageError("a resolved network has its weights, classes and conventions; change them there")
     if any("network" in engine(target).options for target in chosen.targets) and not network.by_name:
         raise UsageError(

@@ -33,7 +33,8 @@ class ExportConfig:
         dynamic: Leave height and width free. Not for the TensorRT targets, whose graph ends in labels of one size.
         label_size: HEIGHTxWIDTH of the labels a graph ends in; the size of its input where none is given.
         output: logits, or labels: also write graphs from picture to labels alone, for programs without edgeseg.
-        take: Which of the tensors that the network returns are the logits: key or index, such as out, 1 or aux.0.
+        take: Which of the tensors that the network returns are the logits: key or index, such as out, 1 or aux.0; a dot
+            for a tensor alone whose size is no stride of the picture's.
         threshold: For one output channel: label 1 where the output is above it; 0.5 for probabilities, 0 for logits.
         activation: What the network has applied to its output itself: none (logits), sigmoid or softmax. Scores are
             then the values themselves. Without it that is found out on pictures and said.

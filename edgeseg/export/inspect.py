@@ -12,7 +12,8 @@ from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.output_range import OutputRange
 from edgeseg.export.returned import Choice, check_logits, choose_logits
-from edgeseg.export.to_onnx import first_reason
+from edgeseg.export.to_onnx import first_reason, quiet
+from edgeseg.export.user_code import Line, ReadingLines, listed
 from edgeseg.models.outputs import logits_at
 from edgeseg.models.source import NetworkSource
 from edgeseg.specs import InputSpec, Size
@@ -39,17 +40,26 @@ class Inspection:
         channels: Of the logits.
         logit_size: Height x width of the logits.
         range: Of the logits on the two pictures.
+        readings: Lines of the user's code that took values out of tensors, as branches do.
     """
 
     choice: Choice
     channels: int
     logit_size: Size
     range: OutputRange
+    readings: tuple[Line, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences the user must see."""
-        return (self.choice.note,) if self.choice.note else ()
+        notes = (self.choice.note,) if self.choice.note else ()
+        if not self.readings:
+            return notes
+        return (
+            *notes,
+            f"its forward takes values out of tensors into Python, at {listed(self.readings)}; a graph takes no "
+            "branches, so what such a value decides must be the same for every picture",
+        )
 
 
 def inspect_network(source: NetworkSource, size: Size, take: str | None = None, *, cut: bool = False) -> Inspection:
@@ -68,24 +78,34 @@ def inspect_network(source: NetworkSource, size: Size, take: str | None = None, 
             depend on more than the picture.
         UsageError: Which of several maps are the logits is not known, or `take` names none.
     """
+    cut = cut or source.spec.postprocess.threshold != 0.0
+    with quiet(), ReadingLines() as reading:
+        choice, logits = _looked_at(source, size, take, reading.lines, cut=cut)
+    height, width = logits.shape[2:]
+    seen = OutputRange.of(logits.float().numpy())
+    return Inspection(choice, int(logits.shape[1]), (height, width), seen, tuple(reading.lines))
+
+
+def _looked_at(
+    source: NetworkSource, size: Size, take: str | None, readings: Sequence[Line], *, cut: bool
+) -> tuple[Choice, Tensor]:
+    """Where the logits are, and those of the pictures; `readings` grows as the network runs."""
     pictures = _pictures(size, source.spec.input)
     first, second = pictures[:1], pictures[1:]
     before = _buffers(source.module)
-    output = _forward(source, first, size)
+    output = _forward(source, first.clone(), size)  # which it may work on in place
     choice = choose_logits(output, size, take)
     logits = logits_at(output, choice.take)
     _check_finite(source.module, logits)
-    if not source.registered:
-        check_logits(logits, size, cut=cut or source.spec.postprocess.threshold != 0.0)
-        run = _runner(source.module, choice.take)
-        _check_repeatable(source.module, logits, run(first), before)
-        other = run(second)
-        _check_finite(source.module, other)
-        _check_alone(source.module, torch.cat((logits, other)), run, pictures)
-        logits = torch.cat((logits, other))
-    height, width = logits.shape[2:]
-    seen = OutputRange.of(logits.float().numpy())
-    return Inspection(choice, int(logits.shape[1]), (height, width), seen)
+    if source.registered:
+        return choice, logits
+    choice = choice.noting(check_logits(logits, size, asked=take is not None, cut=cut))
+    run = _runner(source.module, choice.take)
+    _check_repeatable(source.module, logits, run(first), before)
+    other = run(second)
+    _check_finite(source.module, other)
+    _check_alone(source.module, torch.cat((logits, other)), run, pictures, readings)
+    return choice, torch.cat((logits, other))
 
 
 def _pictures(size: Size, spec: InputSpec) -> Tensor:
@@ -111,7 +131,7 @@ def _forward(source: NetworkSource, image: Tensor, size: Size) -> object:
 def _runner(module: nn.Module, take: str) -> Callable[[Tensor], Tensor]:
     def run(image: Tensor) -> Tensor:
         with torch.inference_mode():
-            return logits_at(module(image), take)
+            return logits_at(module(image.clone()), take)
 
     return run
 
@@ -143,7 +163,9 @@ def _check_repeatable(module: nn.Module, first: Tensor, again: Tensor, before: d
     )
 
 
-def _check_alone(module: nn.Module, alone: Tensor, run: Callable[[Tensor], Tensor], pictures: Tensor) -> None:
+def _check_alone(
+    module: nn.Module, alone: Tensor, run: Callable[[Tensor], Tensor], pictures: Tensor, readings: Sequence[Line]
+) -> None:
     """Compare two pictures alone with the batch of both; a module that takes no batch of two has nothing to mix."""
     try:
         batch = run(pictures)
@@ -153,7 +175,10 @@ def _check_alone(module: nn.Module, alone: Tensor, run: Callable[[Tensor], Tenso
         return
     if batch.shape == alone.shape and _differ(alone, batch) <= _ALONE:
         return
-    why = "; ".join(_causes(module)) or "its forward mixes the pictures (a mean, softmax or reshape over dimension 0)"
+    decides = [f"it decides by the values of a tensor at {listed(readings)}"] if readings else []
+    why = "; ".join(_causes(module) or decides) or (
+        "its forward mixes the pictures (a mean, softmax or reshape over dimension 0)"
+    )
     raise ExportError(
         f"the logits of a picture depend on the other pictures of its batch: {why}; make its forward treat each "
         "picture alone (eval mode, running statistics)"

@@ -19,6 +19,7 @@ from edgeseg.export.passes import default_passes
 from edgeseg.export.precision.calibration import Calibration, Pair, list_calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
 from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
+from edgeseg.export.user_code import Line
 from edgeseg.images import read_image
 from edgeseg.labelled import LabelledPictures
 from edgeseg.labels import LabelSet, label_set
@@ -46,6 +47,7 @@ class ExportJob:
         pictures: Files to verify on; the first is the sample.
         take: Path of the logits in what the module returns; empty where that is the logits alone.
         notes: Sentences about the network that the user must see.
+        readings: Lines of the user's code that took values out of tensors when the network was looked at.
         calibration: Calibration pictures, where a folder of them was given.
         seen: Range of the logits on the pictures that the network was looked at with.
     """
@@ -60,6 +62,7 @@ class ExportJob:
     pictures: tuple[Path, ...]
     take: str = ""
     notes: tuple[str, ...] = ()
+    readings: tuple[Line, ...] = ()
     calibration: Calibration | None = None
     seen: OutputRange | None = None
 
@@ -134,6 +137,7 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     """
     size = config.size or source.spec.input_size
     check_divisor(source.spec.name or source.origin, size, source.spec.divisor)
+    source.check_takes(size, batch=config.batch, dynamic=config.dynamic)
     default_passes(skip=config.skip_passes)  # an unknown name is told before the work
     pictures = (config.sample or shipped_sample(), *config.parity_images)
     for picture in pictures:
@@ -155,6 +159,7 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
         pictures=pictures,
         take=seen.choice.take,
         notes=seen.notes,
+        readings=seen.readings,
         calibration=_load_calibration(calibration, source, config, size, labels),
         seen=seen.range,
     )

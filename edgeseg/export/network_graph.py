@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +17,17 @@ from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.fusion import FusionReport, fuse
 from edgeseg.export.job import ExportJob
 from edgeseg.export.passes import ROUNDS, default_passes
+from edgeseg.export.reference import edge_pictures
 from edgeseg.export.steps import step
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
+from edgeseg.export.user_code import SizeDecision, listed, recorded_size_decisions
 from edgeseg.graph.passes import PassReport, run_passes
 from edgeseg.graph.passes._base import Exact
 from edgeseg.graph.passes.peel import peel_trailing_resize
 from edgeseg.graph.run import run_graph
 from edgeseg.models.copying import copy_module
 from edgeseg.models.outputs import logits_at
+from edgeseg.models.programs import is_program, without_scripts
 from edgeseg.specs import Size
 
 __all__ = ["NetworkGraph", "exact_logits", "network_graph"]
@@ -32,6 +36,12 @@ _FUSION_SIZE = (128, 192)
 """Largest height x width at which folding is checked: it does not depend on the size, and float64 takes long."""
 
 _NOT_FOLDED = "the module cannot be copied, so its batch norms were left to the exporter"
+
+_SAME_BRANCH = 1e-3
+"""Largest mean difference of a graph's logits from PyTorch's, relative to their range, that rounding may explain."""
+
+_MOST_NUMBERS = 3
+"""Numbers in decisions by the size that are tried."""
 
 _PEELED = "the network's last resize was peeled off; the exact postprocessing does it"
 
@@ -64,7 +74,11 @@ def network_graph(job: ExportJob) -> NetworkGraph:
     """
     passes = default_passes(rewrites=job.config.rewrites, skip=job.config.skip_passes)
     module, fusion = _folded(job)
-    model = _exported(module, job)
+    with recorded_size_decisions() as decisions:
+        model = _exported(module, job)
+    if job.readings:
+        with step("checking what branches may have left out"):
+            _check_pictures(model, job)
     peeled = None if job.config.dynamic else peel_trailing_resize(model, job.size)
     if peeled is not None:
         model, align_corners = peeled
@@ -74,8 +88,10 @@ def network_graph(job: ExportJob) -> NetworkGraph:
     check_limits(model)
     if job.config.dynamic:
         with step("checking another size"):
-            _check_another_size(model, job)
-    notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * (job.config.fuse and fusion is None)
+            for size in _other_sizes(job, decisions):
+                _check_another_size(model, job, size, decisions)
+    unfolded = job.config.fuse and fusion is None and not is_program(job.source.module)
+    notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * unfolded
     return NetworkGraph(model, job, fusion, tuple(reports), notes)
 
 
@@ -104,8 +120,8 @@ def _in_float64(job: ExportJob) -> NDArray[np.float64] | None:
 def _folded(job: ExportJob) -> tuple[nn.Module, FusionReport | None]:
     """The module with its batch norms and branches folded, where that is asked for."""
     network = _Logits(job.source.module, job.take)
-    if not job.config.fuse:
-        return network, None
+    if not job.config.fuse or is_program(network):
+        return without_scripts(network), None
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(1, 3, *_fusion_size(job), generator=generator)
     with step("folding batch norms"):
@@ -153,23 +169,70 @@ def _exported(module: nn.Module, job: ExportJob) -> onnx.ModelProto:
         return simplify(exported)
 
 
-def _check_another_size(model: onnx.ModelProto, job: ExportJob) -> None:
-    """Compare the graph with PyTorch at another size: sizes that a module computes with in Python stay in the graph.
+def _check_pictures(model: onnx.ModelProto, job: ExportJob) -> None:
+    """Compare the graph with PyTorch on pictures that take other branches: a graph may hold one side of each alone.
 
     Raises:
-        ExportError: The graph works at its example's size only.
+        ExportError: It is wrong on one of them.
     """
-    multiple = -(-32 // job.spec.divisor) * job.spec.divisor
-    other = (job.size[0] + multiple, job.size[1] + 2 * multiple)
-    image = np.random.default_rng(0).integers(0, 256, (job.batch, *other, 3), dtype=np.uint8)
+    pictures = edge_pictures(job.size)
+    wanted = {name: _in_pytorch(job, np.stack([image] * job.batch)) for name, image in pictures.items()}
+    span = float(max(x.max() for x in wanted.values()) - min(x.min() for x in wanted.values()))
+    for name, image in pictures.items():
+        got = run_graph(model, {"image": np.stack([image] * job.batch)})[0]
+        error = float(np.abs(got - wanted[name]).mean()) if got.shape == wanted[name].shape else np.inf
+        if not error <= _SAME_BRANCH * span:
+            raise ExportError(
+                f"the exported graph gives other logits than PyTorch on {name}, since {job.source.origin} decides by "
+                f"the values of a tensor, at {listed(job.readings)}, and a graph takes no "
+                "branches; compute both sides and choose with torch.where, or leave one of them"
+            )
+
+
+def _in_pytorch(job: ExportJob, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = job.reference(torch.from_numpy(image)).numpy()
+    return logits
+
+
+def _other_sizes(job: ExportJob, decisions: Sequence[SizeDecision]) -> list[Size]:
+    """Sizes to try a graph of free height and width at: larger, half, and on the other side of numbers in its code."""
+    divisor, smallest = job.spec.divisor, max(job.spec.min_side, job.spec.divisor)
+    multiple = -(-32 // divisor) * divisor
+    sizes = [(job.size[0] + multiple, job.size[1] + 2 * multiple)]
+    height, width = (max(smallest, side // 2 // divisor * divisor) for side in job.size)
+    sizes.append((height, width))
+    numbers = sorted({number for decision in decisions for number in decision.numbers if number > smallest})
+    for number in numbers[:_MOST_NUMBERS]:
+        side = number // divisor * divisor
+        sizes += [(side, side), (side + divisor, side + divisor)]
+    return list(dict.fromkeys(sizes))
+
+
+def _check_another_size(model: onnx.ModelProto, job: ExportJob, size: Size, decisions: Sequence[SizeDecision]) -> None:
+    """Compare the graph with PyTorch at another size: sizes that a module computes with in Python stay in the graph.
+
+    A smaller size that the network does not take itself says nothing.
+
+    Raises:
+        ExportError: The graph works at some sizes only.
+    """
+    image = np.random.default_rng(0).integers(0, 256, (job.batch, *size, 3), dtype=np.uint8)
+    lines = listed(decision.line for decision in decisions)
+    why = f" ({job.source.origin} decides by its picture's size at {lines})" if decisions else ""
     advice = f"export {job.source.origin} at a fixed --size instead"
+    shown = f"{size[0]}x{size[1]}"
     try:
-        with torch.inference_mode():
-            wanted = job.reference(torch.from_numpy(image)).numpy()
+        wanted = _in_pytorch(job, image)
+    except Exception as error:
+        if min(size) < min(job.size):
+            return
+        raise ExportError(f"{job.source.origin} fails at {shown} ({first_reason(error)}); {advice}") from error
+    try:
         got = run_graph(model, {"image": image})[0]
     except Exception as error:
         raise ExportError(
-            f"with free height and width the graph fails at {other[0]}x{other[1]} ({first_reason(error)}); {advice}"
+            f"with free height and width the graph fails at {shown}{why or f' ({first_reason(error)})'}; {advice}"
         ) from error
     if got.shape != wanted.shape or not np.abs(got - wanted).max() <= 1e-3 * np.ptp(wanted):
-        raise ExportError(f"with free height and width the graph is wrong at {other[0]}x{other[1]}; {advice}")
+        raise ExportError(f"with free height and width the graph is wrong at {shown}{why}; {advice}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from edgeseg.bundle import Parity
-from edgeseg.errors import ExportError
+from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.images import fit_image, read_image
 from edgeseg.labels import LabelMap, as_label_map
@@ -23,12 +23,14 @@ from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import Session, device_labelling
 from edgeseg.specs import PostprocessSpec, ResizeRule, Size
+from edgeseg.text import first_line
 
 __all__ = [
     "ParitySet",
     "at_size_of",
     "compare",
     "compare_outputs",
+    "edge_pictures",
     "logit_error",
     "parity_set",
     "self_test_pair",
@@ -219,8 +221,13 @@ def at_size_of(expected: NDArray[np.float32], got: NDArray[Any], postprocess: Po
 
 
 def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(image[None].copy()))
+    try:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(image[None].copy()))
+    except EdgesegError:
+        raise
+    except Exception as error:  # the user's own code
+        raise ExportError(f"fp32 PyTorch fails on a picture that it is compared on: {first_line(error)}") from error
     result: NDArray[Any] = logits[0].float().numpy()
     return result.astype(np.float32, copy=False)
 
@@ -228,6 +235,16 @@ def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArr
 def _fitted(path: Path, size: Size, resize: ResizeRule) -> NDArray[np.uint8]:
     rule = ResizeRule("stretch", "linear") if resize.mode == "none" else resize
     return fit_image(read_image(path), size, rule)[0]
+
+
+def edge_pictures(size: Size) -> dict[str, NDArray[np.uint8]]:
+    """Pictures uint8 (H, W, 3) that differ as far as pictures can, by what a sentence calls them.
+
+    Args:
+        size: Height x width.
+    """
+    black = np.zeros((*size, 3), np.uint8)
+    return {"a black picture": black, "a white picture": black + 255, "noise": _noise(size), "a ramp": _ramp(size)}
 
 
 def _noise(size: Size) -> NDArray[np.uint8]:

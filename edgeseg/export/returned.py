@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ _LOGIT_KEYS = ("logits", "out", "output", "pred", "preds", "seg", "sem_seg", "se
 
 _MOST_LISTED = 12
 
+_ALONE = "."
+"""Path that the user gives for a tensor that is returned alone."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -27,11 +30,15 @@ class Choice:
 
     Attributes:
         take: Path of the logits; empty for a tensor alone.
-        note: What was chosen among several maps, for the user; empty where there was one.
+        note: What was chosen among several maps, and what their size means, for the user; empty where that is nothing.
     """
 
     take: str
     note: str = ""
+
+    def noting(self, sentence: str) -> Choice:
+        """The same choice with one more thing to say of it."""
+        return replace(self, note="; ".join(part for part in (self.note, sentence) if part))
 
 
 def choose_logits(output: object, size: Size, take: str | None = None) -> Choice:
@@ -43,7 +50,7 @@ def choose_logits(output: object, size: Size, take: str | None = None) -> Choice
     Args:
         output: What the network returned.
         size: Height x width of the picture.
-        take: Path that the user gave.
+        take: Path that the user gave; ``"."`` for a tensor alone.
 
     Raises:
         ExportError: There is no map in it.
@@ -68,13 +75,17 @@ def choose_logits(output: object, size: Size, take: str | None = None) -> Choice
     return Choice(chosen, f"the network returned several maps ({listed}); '{chosen}' was taken" if others else "")
 
 
-def check_logits(logits: Tensor, size: Size, *, cut: bool = False) -> None:
+def check_logits(logits: Tensor, size: Size, *, asked: bool = False, cut: bool = False) -> str:
     """Check that a tensor (1, C, h, w) can be the logits of one picture whose pixels are not whole numbers.
 
     Args:
-        logits: What the network returned.
+        logits: Of the picture.
         size: Height x width of the picture.
+        asked: Whether the user said that these are the logits; then their size may be no stride of the picture's.
         cut: Whether the user gave the threshold of one channel, which may then be a mask of 0 and 1 or 0..255.
+
+    Returns:
+        What such a size means for the labels; empty where it is a stride's.
 
     Raises:
         ExportError: Another batch, classes last, height and width swapped, a size that is not the picture's over a
@@ -83,33 +94,67 @@ def check_logits(logits: Tensor, size: Size, *, cut: bool = False) -> None:
     shape, picture = tuple(logits.shape), f"{size[0]}x{size[1]}"
     if shape[0] != 1 or shape[1] == 0:
         raise ExportError(f"the network returned {shape} for one picture; expected logits (1, classes, height, width)")
-    if not _fits(shape[2:], size):
+    stretched = not _fits(shape[2:], size)
+    if stretched and not (asked and _upright(shape, size)):
         raise ExportError(_misfit(shape, size, picture))
-    if cut or shape[1] != 1:
-        return
-    if bool((logits == logits.round()).all()) and bool((logits != logits.flatten()[0]).any()):
+    if not cut and shape[1] == 1 and _whole_numbers(logits):
         raise ExportError(
             f"the network returned one channel {shape} of whole numbers only, which are labels, not logits; return the "
             "logits before argmax, round or threshold, or give --threshold for a mask (0.5 for 0 and 1, 127.5 for "
             "0..255)"
         )
+    return _stretched(shape[2:], size) if stretched else ""
+
+
+def _whole_numbers(logits: Tensor) -> bool:
+    """Whether there are whole numbers only, and not one everywhere."""
+    return bool((logits == logits.round()).all()) and bool((logits != logits.flatten()[0]).any())
 
 
 def _misfit(shape: tuple[int, ...], size: Size, picture: str) -> str:
-    if _fits(shape[1:3], size):
+    returned = f"the network returned {shape} for a picture of {picture}"
+    upright = _upright(shape, size)
+    if _fits(shape[1:3], size) and not upright:
         return (
-            f"the network returned {shape} for a picture of {picture}: the classes stand last; expected (N, classes, "
-            "height, width), so permute them in its forward"
+            f"{returned}: the classes stand last; expected (N, classes, height, width), so permute them in its forward"
         )
     if shape[3] * size[1] == shape[2] * size[0]:  # rounded sides could be anything's
         return (
-            f"the network returned {shape} for a picture of {picture}: height and width are swapped; expected (N, "
-            "classes, height, width), so transpose them in its forward"
+            f"{returned}: height and width are swapped; expected (N, classes, height, width), so transpose them in its "
+            "forward"
         )
+    anyway = f"; or take them as they are (--take PATH, '{_ALONE}' for a tensor alone)" if upright else ""
     return (
-        f"the network returned {shape} for a picture of {picture}, whose height and width are not the picture's "
-        "divided by a stride, so labels would not lie on their pixels; pad, or resize to the picture's shape, "
-        "in its forward"
+        f"{returned}, whose height and width are not the picture's divided by a stride, so labels would not lie on "
+        f"their pixels; pad, or resize to the picture's shape, in its forward{anyway}"
+    )
+
+
+def _upright(shape: Sequence[int], size: Size) -> bool:
+    """Whether the last two sides have the picture's shape, more than those before them or they themselves swapped."""
+    _, channels, height, width = shape
+    as_is = _distortion((height, width), size)
+    return as_is <= min(_distortion((channels, height), size), _distortion((width, height), size))
+
+
+def _distortion(sides: Size, size: Size) -> float:
+    """How much more one side of a picture is scaled than the other; 1 where both are alike."""
+    ratio = sides[0] * size[1] / (sides[1] * size[0])
+    return max(ratio, 1 / ratio)
+
+
+def _stretched(sides: Sequence[int], size: Size) -> str:
+    """Say where labels lie whose logits are no stride of the picture."""
+    stride = max(1, min(whole // side for whole, side in zip(size, sides, strict=True)))
+    off = [
+        f"{abs(whole - stride * side) / 2:g} {name}"
+        for whole, side, name in zip(size, sides, ("rows", "columns"), strict=True)
+        if whole != stride * side
+    ]
+    return (
+        f"the logits are {sides[0]}x{sides[1]} for a picture of {size[0]}x{size[1]}, which is no stride of it; they "
+        f"are stretched over it as by F.interpolate(logits, {size}), so where only borders were cut off or added, "
+        f"labels lie up to {' and '.join(off)} beside their pixels"
     )
 
 
@@ -132,6 +177,8 @@ def _may_be_logits(tensor: Tensor, size: Size) -> bool:
 
 
 def _given(tensors: Mapping[str, Tensor], take: str) -> Choice:
+    if take == _ALONE and "" in tensors:
+        return Choice("")
     if take not in tensors:
         raise UsageError(f"--take '{one_line(take)}' is none of what the network returned: {_listing(tensors)}")
     return Choice(take)

@@ -12,8 +12,10 @@ from typing import Any
 import onnx
 import torch
 from torch import nn
+from torch.export import _trace
 
 from edgeseg.errors import ExportError, StorageError
+from edgeseg.export.user_code import refusal
 from edgeseg.files import scratch_folder
 from edgeseg.specs import Size
 from edgeseg.text import first_line
@@ -64,12 +66,40 @@ def export_onnx(
         raise
     except Exception as error:
         kind = "with free height and width" if dynamic else f"at {size[0]}x{size[1]}"
-        advice = "export a fixed --size instead" if dynamic else "see the chained error for the module to change"
-        raise ExportError(f"torch.onnx.export failed {kind}: {first_reason(error)}; {advice}") from error
+        raise ExportError(f"torch.onnx.export failed {kind}: {_why(error, dynamic=dynamic)}") from error
     if program is None:
         raise ExportError("torch.onnx.export returned no program")
     model: onnx.ModelProto = program.model_proto
+    _check_runnable(model)
     return model
+
+
+def _check_runnable(model: onnx.ModelProto) -> None:
+    """Refuse what the translation takes and the engines do not: branches, and arithmetic in bfloat16.
+
+    Raises:
+        ExportError: Says what of the module makes it.
+    """
+    if any(node.op_type == "If" for node in model.graph.node):
+        raise ExportError(
+            "the network branches in its graph (torch.cond), which no engine promises; compute both sides and choose "
+            "with torch.where, or leave one of them"
+        )
+    casts = (attribute.i for node in model.graph.node if node.op_type == "Cast" for attribute in node.attribute)
+    if onnx.TensorProto.BFLOAT16 in casts:
+        raise ExportError(
+            "the network computes in bfloat16 (torch.autocast, or a cast in its forward), which no engine takes from a "
+            "graph; leave the cast out of its forward, and choose a --precision"
+        )
+
+
+def _why(error: Exception, *, dynamic: bool) -> str:
+    """Why the exporter refused, at which line of the user's, and what to do."""
+    told = refusal(error)
+    if told is not None:
+        return f"{told} (at a fixed --size too)" if dynamic else told
+    advice = "export a fixed --size instead" if dynamic else "see the chained error for the module to change"
+    return f"{first_reason(error)}; {advice}"
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -126,16 +156,39 @@ def first_reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's notices (torchvision is not installed, deprecations) out of the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep the exporter's notices (torchvision is not installed, deprecations, half a graph) from the user's terminal.
+
+    A user who set PyTorch's own variable for its logs sees them.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        if "TORCH_LOGS" not in os.environ:
+            stack.enter_context(_silent_loggers())
+            _trace.print = _print_nothing  # type: ignore[attr-defined]  # it prints the graph so far before it raises
+            stack.callback(delattr, _trace, "print")
+        yield
+
+
+def _print_nothing(*_values: object, **_how: object) -> None:
+    """Print nothing."""
+
+
+@contextlib.contextmanager
+def _silent_loggers() -> Iterator[None]:
+    """Take the handlers that write from PyTorch's loggers; one that has none at all would write all the same."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "torch"]
+    loggers = {logging.getLogger(name) for name in ("torch", *names)}
+    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        silent = [handler for handler in logger.handlers if not isinstance(handler, logging.StreamHandler)]
+        logger.handlers = [*silent, logging.NullHandler()]
+        logger.propagate = False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        logger.setLevel(level)
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
 
 
 @contextlib.contextmanager

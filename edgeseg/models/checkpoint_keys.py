@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-__all__ = ["Form", "key_forms", "leading_groups", "plain_names"]
+__all__ = ["Form", "key_forms", "leading_groups", "of_training", "plain_names"]
 
 _USUAL = ("module.", "_orig_mod.", "model.")
 _INSIDE = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -63,7 +63,7 @@ def key_forms(keys: Collection[str], wanted: Collection[str] = ()) -> Iterator[F
         wanted: Of the network; without them no prefix is added.
     """
     tried: set[tuple[str, ...]] = set()
-    prefixes = ("", *_shared_prefixes(wanted))
+    prefixes = ("", *_shared_prefixes([key for key in wanted if not of_training(key)]))
     for base in _bases(keys):
         for form in _cuts(base):
             for prefix in prefixes:
@@ -103,7 +103,7 @@ def _bases(keys: Collection[str]) -> Iterator[Form]:
 
 
 def _without_training(form: Form) -> Form:
-    kept = {new: old for new, old in form.stored.items() if not _of_training(new)}
+    kept = {new: old for new, old in form.stored.items() if not of_training(new)}
     dropped = tuple(old for new, old in form.stored.items() if new not in kept)
     return Form(kept, dropped) if kept else form
 
@@ -133,8 +133,13 @@ def _shared_prefixes(keys: Collection[str]) -> list[str]:
     return prefixes
 
 
-def _of_training(key: str) -> bool:
-    """Check whether a key is a loss's, or counts the steps that an average was taken over."""
+def of_training(key: str) -> bool:
+    """Check whether a key is a loss's, or counts the steps that an average was taken over.
+
+    Example:
+        >>> of_training("criterion.weight"), of_training("head.weight")
+        (True, False)
+    """
     inner = key.removeprefix("module.")
     if inner in _COUNTS:
         return True

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import CheckpointError
-from edgeseg.models.checkpoint_keys import Form, key_forms, leading_groups
+from edgeseg.models.checkpoint_keys import Form, key_forms, leading_groups, of_training
 from edgeseg.models.readers import Inert, Tree, UnreadableError, Unsupported, damaged, read_tree
 from edgeseg.models.weight_sets import CHOOSE, ROOT, Notes, choose_set
 from edgeseg.text import first_line, one_line
@@ -224,7 +224,9 @@ def load_state(
             "save the weights as real numbers"
         )
     module.load_state_dict({key: value for key, value in state.items() if key in target}, strict=False)
-    return (f"{what}: {one_line(fit.form.note, 400)}",) if fit.form.note else ()
+    notes = (f"{what}: {one_line(fit.form.note, 400)}",) if fit.form.note else ()
+    kept = [key for key in target if of_training(key) and key not in state]
+    return (*notes, f"{what}: what is of training alone stays as built: {_some(kept)}") if kept else notes
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,8 @@ def _fit(module: nn.Module, target: Mapping[str, Tensor], stored: Mapping[str, T
     state: Mapping[str, Tensor] = from_paddle(without_ignored(given, module), module)
     state = {**state, **_aliases(module, state)}
     optional = getattr(module, "checkpoint_optional", ())
-    missing = [key for key in target if key not in state and not COUNTER.search(key) and not _matches(key, optional)]
+    wanted = [key for key in target if not COUNTER.search(key) and not of_training(key)]
+    missing = [key for key in wanted if key not in state and not _matches(key, optional)]
     unexpected = [key for key in state if key not in target and not COUNTER.search(key)]
     shapes = [key for key in state if key in target and state[key].shape != target[key].shape]
     return _Fit(form, given, state, missing, unexpected, shapes)

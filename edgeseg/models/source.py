@@ -1,4 +1,4 @@
-"""What is exported: a registered network, a module of the user's own, or a factory named ``package.module:factory``."""
+"""What is exported: a registered network, or one of the user's own: a module, a factory, a program in a file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from edgeseg.errors import EdgesegError, ExportError, UsageError
 from edgeseg.labels import LabelSet
 from edgeseg.models import ModelSpec, custom_spec, model_spec
 from edgeseg.models.checkpoints import Checkpoint, load_state, open_checkpoint
-from edgeseg.models.copying import copy_module, unwrap
+from edgeseg.models.copying import copy_module
 from edgeseg.models.factory import create_loaded
-from edgeseg.text import first_line
+from edgeseg.models.modules import (
+    Inside,
+    by_its_name,
+    check_initialised,
+    check_module,
+    network_inside,
+    rounded_to_float32,
+    without_inner_wrappers,
+)
+from edgeseg.models.programs import Program, is_program, names_file, open_program
+from edgeseg.specs import Size
+from edgeseg.text import first_line, one_line
 
 __all__ = ["NetworkSource", "resolve_network"]
 
@@ -33,7 +45,8 @@ class NetworkSource:
     Attributes:
         module: In eval mode and float32, on the CPU.
         spec: Its conventions; ``spec.num_classes`` is what it really returns.
-        origin: Registry name, ``package.module:factory``, or the class of a module that was handed in.
+        origin: Registry name, ``package.module:factory``, a program's file name, or the class of a module that was
+            handed in.
         weights: Where the weights came from, in words.
         by_name: Whether `origin` builds the network again.
         labels_chosen: Whether the user chose the label set, which must then fit the network's classes.
@@ -55,6 +68,15 @@ class NetworkSource:
         """Whether it is one of edgeseg's own networks, built by name."""
         return self.by_name and ":" not in self.origin
 
+    def check_takes(self, size: Size, *, batch: int = 1, dynamic: bool = False) -> None:
+        """Refuse images that a program was not exported for; other networks say so when they run.
+
+        Raises:
+            UsageError: Says what the program takes.
+        """
+        if isinstance(self.module, Program):
+            self.module.check_takes(self.origin, size, batch=batch, dynamic=dynamic)
+
     def but(self, **conventions: Any) -> NetworkSource:
         """The same network with other conventions.
 
@@ -67,7 +89,7 @@ class NetworkSource:
 
 
 def resolve_network(
-    network: str | nn.Module,
+    network: str | nn.Module | ExportedProgram,
     *,
     weights: str | Path | None = None,
     weights_key: str | None = None,
@@ -77,7 +99,9 @@ def resolve_network(
     """Find or build the network to export.
 
     Args:
-        network: Registry name, ``package.module:factory`` (a callable without required arguments), or a module.
+        network: Registry name, ``package.module:factory`` (a callable without required arguments), the file of a
+            TorchScript archive or exported program, or a module or exported program. A file is opened as code is: it
+            must be trusted.
         weights: Checkpoint; for a factory or module its own ``state_dict`` keys.
         weights_key: The set of weights to take, where the checkpoint holds several.
         num_classes: Output channels of a registered network.
@@ -100,10 +124,16 @@ def resolve_network(
     """
     if weights_key is not None and weights is None:
         raise UsageError("weights_key (--weights-key) says which weights of a file; give the file (--weights) too")
-    if num_classes is not None and (isinstance(network, nn.Module) or ":" in network):
+    if num_classes is not None and (not isinstance(network, str) or ":" in network or names_file(network)):
         raise UsageError("num_classes (--classes) is for registered networks; a network of your own decides it itself")
-    if isinstance(network, nn.Module):
-        return _from_module(network, type(unwrap(network)).__name__, _opened(weights, weights_key), spec)
+    if isinstance(network, (nn.Module, ExportedProgram)):
+        return _from_module(_module_of(network), "", _opened(weights, weights_key), spec)
+    if names_file(network):
+        if weights is not None:
+            raise UsageError(
+                f"'{one_line(network)}' is a program and holds its weights; leave the weights (--weights) out"
+            )
+        return _from_module(open_program(network), Path(network).name, None, spec)
     if ":" in network:
         return _from_module(_call_factory(network), network, _opened(weights, weights_key), spec)
     base = model_spec(network)
@@ -131,14 +161,48 @@ def _noted(source: NetworkSource, checkpoint: Checkpoint | None, notes: tuple[st
 
 
 def _from_module(
-    module: nn.Module, origin: str, checkpoint: Checkpoint | None, spec: ModelSpec | None
+    handed: nn.Module, origin: str, checkpoint: Checkpoint | None, spec: ModelSpec | None
 ) -> NetworkSource:
-    module = _own(unwrap(module), origin).float().cpu().eval()
-    notes = () if checkpoint is None else load_state(module, checkpoint.state, what=origin)
-    carried = getattr(module, "edgeseg_spec", None)
-    base = carried if isinstance(carried, ModelSpec) else custom_spec(origin)
-    source = NetworkSource(module, base, origin, _origin_of(checkpoint, "as built"), by_name=":" in origin)
-    return _with_spec(_noted(source, checkpoint, notes), spec)
+    inside = network_inside(handed)
+    name = origin or type(inside.module).__name__
+    check_module(inside.module, name)
+    module = without_inner_wrappers(_own(inside.module, origin)).cpu().eval()
+    notes = inside.notes + (rounded_to_float32(module, name) if checkpoint is None else ())
+    module = module.float()
+    if checkpoint is not None:
+        notes += _loaded(module, checkpoint, inside, name)
+    check_initialised(module, name)
+    module, said = by_its_name(module)
+    base = _carried_spec(handed, inside.module) or custom_spec(_spec_name(name, module), **_fixed_size(module))
+    source = NetworkSource(module, base, name, _origin_of(checkpoint, "as built"), by_name=":" in name)
+    return _with_spec(_noted(source, checkpoint, notes + said), spec)
+
+
+def _loaded(module: nn.Module, checkpoint: Checkpoint, inside: Inside, what: str) -> tuple[str, ...]:
+    """Load a checkpoint of the network, or of the wrapper that holds it; the wrapper's other tensors are told."""
+    own = {key: value for key, value in checkpoint.state.items() if key.startswith(inside.path)}
+    if not inside.path or not own or len(own) == len(checkpoint.state):
+        return load_state(module, checkpoint.state, what=what)
+    notes = load_state(module, {key.removeprefix(inside.path): own[key] for key in own}, what=what)
+    others = sorted({key.partition(".")[0] for key in checkpoint.state.keys() - own.keys()})
+    return (*notes, f"{checkpoint.name}: tensors beside '{inside.path}' were left out: {one_line(', '.join(others))}")
+
+
+def _spec_name(name: str, module: nn.Module) -> str:
+    """Name of a network's conventions, and so of its bundle: a program's file has an ending that says nothing."""
+    return Path(name).stem if is_program(module) and ":" not in name else name
+
+
+def _fixed_size(module: nn.Module) -> dict[str, Any]:
+    """The size that a program takes alone, as a convention."""
+    size = module.size if isinstance(module, Program) else None
+    return {} if size is None else {"input_size": size}
+
+
+def _carried_spec(*modules: nn.Module) -> ModelSpec | None:
+    """The conventions that a wrapper or the network in it carries."""
+    carried = (getattr(module, "edgeseg_spec", None) for module in modules)
+    return next((spec for spec in carried if isinstance(spec, ModelSpec)), None)
 
 
 def _own(module: nn.Module, origin: str) -> nn.Module:
@@ -166,9 +230,13 @@ def _call_factory(path: str) -> nn.Module:
             raise UsageError(f"module '{module_name}' has no '{attribute}'; give package.module:factory")
         factory = getattr(found, attribute)
         built = factory if isinstance(factory, nn.Module) else _try_call(factory, path)
-    if not isinstance(built, nn.Module):
+    if not isinstance(built, (nn.Module, ExportedProgram)):
         raise UsageError(f"'{path}' gave a {type(built).__name__}; expected a torch.nn.Module")
-    return built
+    return _module_of(built)
+
+
+def _module_of(network: nn.Module | ExportedProgram) -> nn.Module:
+    return Program(network) if isinstance(network, ExportedProgram) else network
 
 
 def _imported(module_name: str) -> ModuleType:

@@ -21,7 +21,7 @@ Notes = dict[str, Value | Unsupported]
 """What stands for each tensor, by key."""
 ROOT = "."
 """Names the tensors that stand in the file itself, in no dictionary of their own."""
-CHOOSE = "choose one with --weights-key KEY (in Python resolve_network(..., weights_key=KEY))"
+CHOOSE = "choose one with --weights-key KEY (in Python weights_key=KEY)"
 """What to do where a file holds several sets."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "ema", "network", "weights", "params")

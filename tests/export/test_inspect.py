@@ -224,6 +224,45 @@ def test_numbers_that_are_none_are_named(name: str, value: float) -> None:
         inspect_network(resolve_network(network), SIZE)
 
 
+def test_a_picture_that_a_network_works_on_in_place() -> None:
+    network = _Head(nn.Identity())
+    network.register_forward_pre_hook(lambda _module, inputs: (inputs[0].add_(1.0),))
+    assert inspect_network(resolve_network(network), SIZE).logit_size == SIZE
+
+
+VALID = [
+    (lambda main, aux: main[..., 2:-2, 2:-2], "28x44", "2 rows and 2 columns"),
+    (lambda main, aux: main[..., 1:], "32x47", "0.5 columns"),
+    (lambda main, aux: F.pad(main, (0, 0, 3, 3)), "38x48", "3 rows"),
+    (lambda main, aux: F.avg_pool2d(main, 4)[..., :-1, :-1], "7x11", "2 rows and 2 columns"),
+]
+
+
+@pytest.mark.parametrize(("form", "size", "off"), VALID)
+def test_a_size_that_is_no_stride_is_stretched_where_the_user_says_so(
+    form: Callable[[Tensor, Tensor], Any], size: str, off: str
+) -> None:
+    with pytest.raises(ExportError, match=r"or take them as they are \(--take PATH, '\.' for a tensor alone\)"):
+        _inspected(form)
+    for seen in (_inspected(form, "."), _inspected(lambda main, aux: [aux, form(main, aux)], "1")):
+        (note,) = seen.notes
+        assert note.startswith(f"the logits are {size} for a picture of 32x48, which is no stride of it; they are")
+        assert note.endswith(f"labels lie up to {off} beside their pixels")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda main, aux: main[..., 2:-2, 2:-2].permute(0, 2, 3, 1),
+        lambda main, aux: main[..., 2:-2, 2:-2].transpose(2, 3),
+        lambda main, aux: torch.cat([main, main]),
+    ],
+)
+def test_what_stands_on_its_side_is_refused_all_the_same(form: Callable[[Tensor, Tensor], Any]) -> None:
+    with pytest.raises(ExportError, match="the network returned"):
+        _inspected(form, ".")
+
+
 class _Fails(nn.Module):
     def forward(self, image: Tensor) -> NoReturn:
         raise EdgesegError("mine")

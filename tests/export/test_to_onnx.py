@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 import pytest
+import torch
 from onnx import helper
 from torch import Tensor, nn
 
@@ -55,6 +56,34 @@ def test_a_module_torch_cannot_export(dynamic: bool) -> None:
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
     assert ("fixed --size" in str(caught.value)) is dynamic
+
+
+class _Chooses(nn.Module):
+    """Branches in its graph."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        chosen: Tensor = torch.cond(image.amax((0, 1, 2, 3)) > 0, lambda x: x * 2, lambda x: x * 1, (image,))
+        return chosen
+
+
+class _Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits: Tensor = self.conv(image)
+        return logits.float()
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [(_Chooses(), r"branches in its graph \(torch\.cond\)"), (_Autocast(), r"computes in bfloat16 \(torch\.autocast")],
+)
+def test_what_no_engine_takes(module: nn.Module, told: str) -> None:
+    with pytest.raises(ExportError, match=told):
+        export_onnx(DeployNetwork(module.eval(), InputSpec()).eval(), (8, 8))
 
 
 def test_limits() -> None:

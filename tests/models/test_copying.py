@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -100,6 +102,43 @@ def test_a_copy_of_its_own_with_the_same_logits(build: Callable[[], nn.Module]) 
 def test_a_copy_runs_in_float64(build: Callable[[], nn.Module]) -> None:
     module = build().eval()
     torch.testing.assert_close(copy_module(module).double()(IMAGE.double()).float(), module(IMAGE))
+
+
+def _calls_itself(function: Callable[[nn.Module], Any]) -> nn.Module:
+    net = nn.Module()
+    net.conv = nn.Conv2d(3, 4, 3, padding=1)
+    net.forward = function(net)
+    return net
+
+
+def _one_more() -> nn.Module:
+    def forward(image: Tensor) -> Tensor:
+        logits: Tensor = net.conv(image)  # type: ignore[operator,unused-ignore]
+        return logits
+
+    net = _calls_itself(lambda _: forward)
+    return net
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        _one_more,
+        lambda: _calls_itself(lambda net: lambda image: net.conv(image)),  # type: ignore[operator,unused-ignore]
+        lambda: _calls_itself(lambda net: net.conv.forward),  # type: ignore[union-attr,unused-ignore]
+        lambda: _calls_itself(lambda net: torch.compile(net.conv.forward, backend="eager")),  # type: ignore[union-attr,unused-ignore]
+        lambda: _calls_itself(lambda net: functools.partial(net.conv.forward)),  # type: ignore[union-attr,unused-ignore]
+    ],
+)
+def test_functions_among_attributes_refer_to_the_copy(build: Callable[[], nn.Module], tmp_path: Path) -> None:
+    """Else weights that are loaded into the copy would do nothing, in silence."""
+    module = build()
+    wanted = module(IMAGE).detach()
+    weights = {key: 2 * value for key, value in module.state_dict().items()}
+    torch.save(weights, tmp_path / "w.pth")
+    source = resolve_network(module, weights=tmp_path / "w.pth")
+    torch.testing.assert_close(source.module(IMAGE), 2 * wanted)
+    assert torch.equal(module(IMAGE), wanted)
 
 
 class _Never(_Net):
