@@ -180,7 +180,8 @@ def test_what_is_plain_is_taken(edgeseg: Edgeseg, name: str) -> None:
     assert (rows["network"], rows["picture"], rows["channels"]) == (f"{__name__}:{name}", SIZE, str(CLASSES))
     low, high = (float(word) for word in rows["range"].split(" .. "))
     assert low < high
-    after = " ".join(done.out.partition("range")[2].splitlines()[1:])
+    assert rows["looks like"] == "logits"
+    after = " ".join(done.out.partition("looks like")[2].splitlines()[1:])
     assert NOTES[name] in " ".join(after.split()) if name in NOTES else after == ""
 
 
