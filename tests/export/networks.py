@@ -18,6 +18,7 @@ __all__ = [
     "no_module",
     "own_spec",
     "pixels",
+    "resized",
     "tiny",
     "with_spec",
 ]
@@ -100,6 +101,11 @@ def own_spec(name: str = "mine") -> ModelSpec:
 def tiny() -> nn.Module:
     """``tests.export.networks:tiny``."""
     return Tiny()
+
+
+def resized() -> nn.Module:
+    """``tests.export.networks:resized``, which resizes its logits to the picture's size."""
+    return Tiny(align_corners=False)
 
 
 def pixels() -> nn.Module:
