@@ -68,7 +68,7 @@ def test_scores_are_the_same_probabilities(
     assert len(report["notes"]) == (activation != "none" and not options)
     done = edgeseg("predict", report["path"], str(ramp), "--labels", "--scores", "--out", str(tmp_path / "p"))
     assert (made.code, done.code) == (0, 0)
-    red = np.asarray(cv2.imread(str(ramp)), np.float64)[..., 2]
+    red = np.asarray(cv2.imread(str(ramp)))[..., 2].astype(np.float64)
     share = 1 / (1 + np.exp(6.375 - 0.05 * red))
     labels, scores = (np.asarray(cv2.imread(str(tmp_path / f"p/ramp_{kind}.png"), -1)) for kind in ("labels", "scores"))
     assert np.array_equal(labels, red > 127.5)

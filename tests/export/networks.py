@@ -103,14 +103,14 @@ def tiny() -> nn.Module:
     return Tiny()
 
 
-def resized() -> nn.Module:
-    """``tests.export.networks:resized``, which resizes its logits to the picture's size."""
-    return Tiny(align_corners=False)
-
-
 def pixels() -> nn.Module:
     """``tests.export.networks:pixels``."""
     return Pixels()
+
+
+def resized() -> nn.Module:
+    """``tests.export.networks:resized``, which resizes its logits to the picture's size."""
+    return Tiny(align_corners=False)
 
 
 def with_spec() -> nn.Module:
