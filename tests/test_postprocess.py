@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import TargetUnavailableError, UsageError
 from edgeseg.labels import LabelMap
-from edgeseg.postprocess import Method, Region, compiled, labels_from_logits, scores_from_logits, warm_up
+from edgeseg.postprocess import Method, Region, compiled, labels_from_logits, scores_from_logits, undo_resize, warm_up
 from edgeseg.postprocess.compiled import is_usable
 from edgeseg.specs import Activation, PostprocessSpec, Size
 
@@ -457,3 +457,24 @@ def test_more_open_cells_than_are_gathered_at_once_and_many_classes() -> None:
     exact = resized(logits, (9, 130), False)
     for method in METHODS:
         check(labels_from_logits(logits, (9, 130), postprocess=PostprocessSpec(), method=method), exact, 5.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    before=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    more=st.tuples(SIDES, SIDES),
+    align_corners=st.booleans(),
+)
+def test_a_bilinear_resize_is_undone(seed: int, before: Size, more: Size, align_corners: bool) -> None:
+    logits = make(np.random.default_rng(seed), 3, before, "noise")
+    large = resized(logits, (before[0] + more[0] - 1, before[1] + more[1] - 1), align_corners).astype(np.float32)
+    found = undo_resize(large, before, align_corners=align_corners)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-4)
+
+
+def test_what_was_not_enlarged_is_not_undone() -> None:
+    assert np.array_equal(undo_resize(ONES, (3, 4), align_corners=False), ONES)
+    with pytest.raises(UsageError, match="logits of 3x4 were not enlarged from 3x5"):
+        undo_resize(ONES, (3, 5), align_corners=False)

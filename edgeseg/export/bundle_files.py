@@ -50,7 +50,7 @@ def write_files(folder: Path, job: ExportJob, graphs: TargetGraphs, precisions: 
     if job.config.output == "labels":
         with step("ending graphs in labels"):
             _write_label_graphs(folder, job, graphs, manifest)
-    _write_sample(folder, job)
+    _write_sample(folder, job, manifest.logit_size)
     return replace(manifest, files=hashed(folder))
 
 
@@ -103,9 +103,12 @@ def _described(model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
     return model
 
 
-def _write_sample(folder: Path, job: ExportJob) -> None:
+def _write_sample(folder: Path, job: ExportJob, logit_size: Size) -> None:
     """Write the self test: a picture, and the labels that fp32 PyTorch gives it at its own size."""
-    picture, labels = self_test_pair(job.reference, job.size, job.spec.resize, job.spec.postprocess, job.pictures[0])
+    spec, file = job.spec, job.pictures[0]
+    picture, labels = self_test_pair(
+        job.reference, job.size, spec.resize, spec.postprocess, file, logit_size=logit_size
+    )
     with storage_errors(folder):
         for file, data in (
             (Path(layout.SAMPLE), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)),

@@ -34,6 +34,7 @@ from edgeseg.graph.ending import last_activation
 from edgeseg.graph.profile import using_profile
 from edgeseg.graph.run import run_graph
 from edgeseg.runtimes import engine
+from edgeseg.specs import Size
 from edgeseg.text import one_line
 
 __all__ = ["run_export"]
@@ -129,7 +130,8 @@ def _proven(folder: Path, job: ExportJob, graphs: TargetGraphs, expected: Parity
     while True:
         manifest = write_files(folder, job, graphs, precisions)
         held_out = lowered.expected if lowered else expected
-        notes = _check_label_graphs(folder, job, held_out) if job.config.output == "labels" else ()
+        labels = job.config.output == "labels"
+        notes = _check_label_graphs(folder, job, held_out, manifest.logit_size) if labels else ()
         manifest = replace(manifest, parity=_verified(Bundle(folder, manifest), job, expected, held_out))
         if lowered is None:
             return _Proof(manifest, None, notes)
@@ -164,7 +166,7 @@ def _verified(bundle: Bundle, job: ExportJob, expected: ParitySet, held_out: Par
     return tuple(parity)
 
 
-def _check_label_graphs(folder: Path, job: ExportJob, expected: ParitySet) -> tuple[str, ...]:
+def _check_label_graphs(folder: Path, job: ExportJob, expected: ParitySet, logit_size: Size) -> tuple[str, ...]:
     """Hold graphs that end in labels alone to the agreement that the targets are held to; return what they reach.
 
     Raises:
@@ -174,7 +176,9 @@ def _check_label_graphs(folder: Path, job: ExportJob, expected: ParitySet) -> tu
     config = job.config
     budget = config.fp32_budget if not config.lowers else 0.0 if config.force else config.budget(config.precision)
     notes = []
-    for file, share in verify_standalone(folder, expected, job.label_size, job.spec.postprocess, job.batch).items():
+    postprocess = job.spec.postprocess
+    found = verify_standalone(folder, expected, job.label_size, postprocess, job.batch, logit_size)
+    for file, share in found.items():
         if share < budget:
             raise ParityError(
                 f"{file}: {share:.4%} of the labels agree, at least {budget:.2%} must; the bundle was not written"

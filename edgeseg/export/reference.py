@@ -20,7 +20,7 @@ from edgeseg.export.deploy import DeployNetwork
 from edgeseg.images import fit_image, read_image
 from edgeseg.labels import LabelMap, as_label_map
 from edgeseg.metrics import agreement
-from edgeseg.postprocess import labels_from_logits
+from edgeseg.postprocess import labels_from_logits, undo_resize
 from edgeseg.runtimes import Session, device_labelling
 from edgeseg.specs import PostprocessSpec, ResizeRule, Size
 from edgeseg.text import first_line
@@ -28,6 +28,7 @@ from edgeseg.text import first_line
 __all__ = [
     "ParitySet",
     "at_size_of",
+    "before_resize",
     "compare",
     "compare_outputs",
     "edge_pictures",
@@ -110,7 +111,13 @@ def parity_set(
 
 
 def self_test_pair(
-    network: DeployNetwork, size: Size, resize: ResizeRule, postprocess: PostprocessSpec, path: Path
+    network: DeployNetwork,
+    size: Size,
+    resize: ResizeRule,
+    postprocess: PostprocessSpec,
+    path: Path,
+    *,
+    logit_size: Size | None = None,
 ) -> tuple[NDArray[np.uint8], LabelMap]:
     """A picture for the self test and the labels of fp32 PyTorch at the picture's own size.
 
@@ -123,6 +130,7 @@ def self_test_pair(
         resize: How a picture becomes its input.
         postprocess: How logits become labels.
         path: The picture file; a large one is made smaller.
+        logit_size: Height x width of the logits before the network's last resize, where that was peeled off.
 
     Returns:
         uint8 (H, W, 3) RGB, and labels (H, W).
@@ -134,10 +142,17 @@ def self_test_pair(
         other = (max(8, 7 * size[0] // 8 + 1), max(8, 3 * size[1] // 4 + 1))
         picture = fit_image(picture, other, ResizeRule("stretch", "area"))[0]
     fitted, region = fit_image(picture, size, resize)
-    logits = _reference_logits(network, fitted)
+    logits = before_resize(_reference_logits(network, fitted), logit_size, postprocess)
     return picture, labels_from_logits(
         logits, (picture.shape[0], picture.shape[1]), postprocess=postprocess, region=region
     )
+
+
+def before_resize(logits: NDArray[np.float32], size: Size | None, postprocess: PostprocessSpec) -> NDArray[np.float32]:
+    """The logits (C, h, w) that the bundle's graph gives, where PyTorch's last resize was peeled off of it."""
+    if size is None or logits.shape[1:] == size:
+        return logits
+    return undo_resize(logits, size, align_corners=postprocess.align_corners)
 
 
 def _shape_of(picture: NDArray[np.uint8], size: Size) -> bool:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeseg import bundle as layout
 from edgeseg.bundle import Bundle, Parity
 from edgeseg.errors import TargetUnavailableError
-from edgeseg.export.reference import ParitySet, compare, compare_outputs
+from edgeseg.export.reference import ParitySet, before_resize, compare, compare_outputs
 from edgeseg.graph.run import run_graph
 from edgeseg.labels import as_label_map
 from edgeseg.metrics import agreement
@@ -54,16 +54,25 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: 
 
 
 def verify_standalone(
-    folder: Path, expected: ParitySet, size: Size, postprocess: PostprocessSpec, batch: int
+    folder: Path, expected: ParitySet, size: Size, postprocess: PostprocessSpec, batch: int, logit_size: Size
 ) -> dict[str, float]:
     """Run the graphs that end in labels alone on the parity pictures.
 
     A graph for GPUs runs in ONNX Runtime: its arithmetic is checked, the engine is not.
 
+    Args:
+        folder: The bundle's.
+        expected: What fp32 PyTorch makes of the parity pictures.
+        size: Height x width of the labels.
+        postprocess: How logits become labels.
+        batch: Of the graphs.
+        logit_size: Height x width of the logits that the labels are made of.
+
     Returns:
         File -> share of labels equal to those of fp32 PyTorch's logits and the exact postprocessing.
     """
-    wanted = [labels_from_logits(logits, size, postprocess=postprocess) for logits in expected.logits]
+    logits = [before_resize(values, logit_size, postprocess) for values in expected.logits]
+    wanted = [labels_from_logits(values, size, postprocess=postprocess) for values in logits]
     found = {}
     for file, opened in _standalone_files().items():
         if (folder / file).is_file():

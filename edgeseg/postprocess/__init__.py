@@ -30,9 +30,19 @@ from edgeseg.postprocess.axes import F32, Band, Region, interpolation_bands, pre
 from edgeseg.postprocess.compiled import compiled_labels, is_usable
 from edgeseg.postprocess.dense import interpolate_all
 from edgeseg.postprocess.sparse import Cells, coarse_argmax, interpolate_cells, repeat_labels
+from edgeseg.postprocess.undo import undo_resize
 from edgeseg.specs import PostprocessSpec, Size
 
-__all__ = ["Band", "Method", "Region", "interpolation_bands", "labels_from_logits", "scores_from_logits", "warm_up"]
+__all__ = [
+    "Band",
+    "Method",
+    "Region",
+    "interpolation_bands",
+    "labels_from_logits",
+    "scores_from_logits",
+    "undo_resize",
+    "warm_up",
+]
 
 Method = Literal["auto", "compiled", "dense", "sparse"]
 _METHODS: tuple[Method, ...] = ("auto", "compiled", "dense", "sparse")

@@ -244,10 +244,9 @@ class Predictor:
         return self._recipe.pickled(type(self), self.manifest)
 
     def __repr__(self) -> str:
-        info = self.info
-        return (
-            f"Predictor({self.manifest.name!r}, target={info.target!r}, engine={info.engine!r}, device={info.device!r})"
-        )
+        info, activation = self.info, self.manifest.postprocess.activation
+        words = f"target={info.target!r}, engine={info.engine!r}, device={info.device!r}"
+        return f"Predictor({self.manifest.name!r}, {words}{f', {activation=}' if activation != 'none' else ''})"
 
     # Stages: iterators over pictures. In a stream each runs in its own thread; failures travel along, in order.
 

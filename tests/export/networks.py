@@ -18,6 +18,7 @@ __all__ = [
     "no_module",
     "own_spec",
     "pixels",
+    "resized",
     "tiny",
     "with_spec",
 ]
@@ -110,6 +111,11 @@ def two_classes() -> nn.Module:
 def pixels() -> nn.Module:
     """``tests.export.networks:pixels``."""
     return Pixels()
+
+
+def resized() -> nn.Module:
+    """``tests.export.networks:resized``, which resizes its logits to the picture's size."""
+    return Tiny(align_corners=False)
 
 
 def with_spec() -> nn.Module:

@@ -191,6 +191,21 @@ def test_a_trailing_resize_is_peeled_into_postprocessing(align_corners: bool, tm
         assert int((predictor(image[0]).labels != wanted).sum()) <= 1
 
 
+@pytest.mark.parametrize("options", [{}, {"output": "labels", "label_size": (70, 50)}])
+def test_every_target_goes_on_from_before_the_peeled_resize(options: dict[str, Any], tmp_path: Path) -> None:
+    """The self test has another size than the network, where one resize and two are not the same."""
+    network = "tests.export.networks:resized"
+    report = edgeseg.export_model(network, size=SIZE, out=tmp_path, targets=["ort", "torch"], **options)
+    assert report.bundle.manifest.logit_size == (8, 12)
+    image = _picture((70, 50))[0]
+    labels = []
+    for target, named in (("ort", None), ("torch", edgeseg.RuntimeOptions(network=network))):
+        with edgeseg.Predictor(report.path, target=target, options=named) as predictor:
+            assert predictor.self_test().agreement >= 0.9999
+            labels.append(predictor(image).labels)
+    assert int((labels[0] != labels[1]).sum()) <= 1
+
+
 def test_normalisation_is_in_the_graph(tmp_path: Path) -> None:
     spec = InputSpec("bgr", (110.3, 108.4, 105.0), (72.1, 72.6, 69.9), 1 / 255)
     conventions = custom_spec("pixels", input=spec)

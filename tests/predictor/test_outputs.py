@@ -86,6 +86,7 @@ def test_scores_are_of_the_activation_in_the_manifest(fake: Fake, activation: Ac
     logits = np.ascontiguousarray(fitted[::4, ::4].transpose(2, 0, 1)).astype(np.float32)
     labels, scores = scores_from_logits(logits, (40, 30), postprocess=postprocess, region=region)
     assert session.calls[-1][1] == ("logits",)
+    assert (f"activation='{activation}'" in repr(predictor)) == (activation != "none")
     assert np.array_equal(result.labels, labels)
     assert result.scores is not None
     assert np.array_equal(result.scores, scores)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -13,6 +15,18 @@ from edgeseg.graph.passes._base import Pass
 __all__ = ["MergeDuplicates", "RemoveUnused", "StripNotes"]
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnx-ir's warnings out of the user's terminal: a constant output is no reason to look at the graph."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class _IrPass(Pass):
     """A chain of passes of onnx-ir."""
 
@@ -21,7 +35,8 @@ class _IrPass(Pass):
     steps: Sequence[PassBase] = ()
 
     def rewrite(self, model: onnx.ModelProto) -> onnx.ModelProto | None:
-        result = Sequential(*self.steps)(ir.serde.deserialize_model(model))
+        with _quiet():
+            result = Sequential(*self.steps)(ir.serde.deserialize_model(model))
         return ir.serde.serialize_model(result.model) if result.modified else None
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgeseg._optional import require
 from edgeseg.bundle import Bundle
 from edgeseg.errors import BundleError, InputError, TargetUnavailableError, UsageError
+from edgeseg.postprocess import undo_resize
 from edgeseg.runtimes._base import CLOSED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes._fork import start_engine
 from edgeseg.runtimes.torch import TORCH_WEIGHTS
@@ -52,7 +53,8 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> TorchSession:
     size = (None, None) if manifest.dynamic else manifest.input_size
     module = _named_network(options.network, weights) if options.network else _network(bundle, weights)
     take = str(manifest.facts.get("take", ""))
-    return TorchSession(module, manifest.input, size, device=device, batch=manifest.batch, take=take)
+    resized = None if manifest.dynamic else (manifest.logit_size, manifest.postprocess.align_corners)
+    return TorchSession(module, manifest.input, size, device=device, batch=manifest.batch, take=take, resized=resized)
 
 
 def _weights(bundle: Bundle, options: RuntimeOptions) -> str:
@@ -114,6 +116,8 @@ class TorchSession(SessionBase):
         device: PyTorch's name of the device.
         batch: Of the input; None where free.
         take: Path of the logits in what the module returns; empty where that is the logits alone.
+        resized: Height x width of the logits that the bundle's graphs give, and the align_corners of the resize that
+            the module does itself where it returns others; it is undone, so that every target goes on from the same.
     """
 
     def __init__(
@@ -125,11 +129,12 @@ class TorchSession(SessionBase):
         device: str = "cpu",
         batch: int | None = 1,
         take: str = "",
+        resized: tuple[Size, bool] | None = None,
     ) -> None:
         import torch
 
         self._module: nn.Module | None = module.eval().to(device=device, dtype=torch.float32)
-        self._spec, self._torch_device, self._take = spec, device, take
+        self._spec, self._torch_device, self._take, self._resized = spec, device, take, resized
         self.inputs = (TensorInfo("image", (batch, *size, 3), "uint8"),)
         self.outputs = (TensorInfo("logits", (batch, None, None, None), "float32"),)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
@@ -162,7 +167,10 @@ class TorchSession(SessionBase):
                 raise InputError(CLOSED)
             pixels = torch.from_numpy(image).to(self._torch_device)
             logits = logits_at(self._module(normalise(pixels, self._spec)), self._take)
-            return {name: np.array(logits.float().cpu().numpy()) for name in names}
+            values = np.array(logits.float().cpu().numpy())
+        if self._resized is not None and values.shape[2:] != self._resized[0]:
+            values = undo_resize(values, self._resized[0], align_corners=self._resized[1])
+        return dict.fromkeys(names, values)
 
     def _free(self) -> None:
         self._module = None

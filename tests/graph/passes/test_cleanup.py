@@ -46,3 +46,9 @@ def test_strip_notes_removes_paths_of_the_export_machine() -> None:
     stripped, (report,) = run_passes(model, [StripNotes()], IMAGE)
     assert report.modified
     assert b"somewhere" not in stripped.SerializeToString()
+
+
+def test_a_constant_output_prints_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    model = parse("g (float[2] x) => (float[2] z, float[2] y) <float[2] y = {1, 1}> { z = Relu(x) }")
+    MergeDuplicates()(model)
+    assert caplog.records == []
