@@ -144,7 +144,8 @@ def test_a_bmp_whose_masks_exchange_the_colours_is_refused() -> None:
 
 def test_a_band_beside_rgb_is_left_out_and_noted(colours: U8) -> None:
     more = np.dstack([colours, colours[..., :1]])
-    for options, noted in (({}, True), ({"t338": 0}, True), ({"t338": 1}, False), ({"t338": 2}, False)):
+    for alpha, noted in ((None, True), (0, True), (1, False), (2, False)):
+        options: dict[str, Any] = {} if alpha is None else {"t338": alpha}
         found = decode(tiff(more, **options), "a picture")
         assert np.array_equal(found.image, colours)
         assert bool(found.notes) == noted
