@@ -89,7 +89,11 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
     """
     name = f"picture '{shown_name(path)}'"
     decoded = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
-    return Decoded(_to_eight_bits(decoded.image, name), decoded.damaged, decoded.notes)
+    try:
+        return Decoded(_to_eight_bits(decoded.image, name), decoded.damaged, decoded.notes)
+    except (cv2.error, MemoryError) as error:
+        size = f"{decoded.image.shape[0]}x{decoded.image.shape[1]}"
+        raise InputError(f"{name} is {size}, and memory ran out; make it smaller") from error
 
 
 def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> bytes:

@@ -336,6 +336,18 @@ def test_letterbox_of_a_line_keeps_a_pixel() -> None:
     assert (fitted[15] == 9).all()
 
 
+def test_memory_that_runs_out_after_decoding_is_the_picture_s_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise cv2.error("Insufficient memory")
+
+    monkeypatch.setattr(cv2, "convertScaleAbs", fails)
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((4, 6), np.uint16))[1].tobytes())
+    with pytest.raises(InputError, match=r"a.png' is 4x6, and memory ran out"):
+        read_image(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("error", [MemoryError(), cv2.error("Insufficient memory")])
 def test_a_picture_that_cannot_be_resized_fails_by_itself(
     picture: U8, error: Exception, monkeypatch: pytest.MonkeyPatch

@@ -33,7 +33,6 @@ __all__ = ["predict"]
 _Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
         help="Images, folders, patterns ('*.png', img_%04d.png) and lists (.txt), as many as you like; or one video, "
         "camera:0, rtsp://..., http://..., or gst:PIPELINE.",
         show_default=False,

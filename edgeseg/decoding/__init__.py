@@ -182,7 +182,7 @@ def _decode_other(data: bytes, header: PictureHeader, name: str, stored: bool) -
     if stored:
         return picture, damage
     picture = _whole_range(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), header)
-    return (_turned(picture, header.orientation) if header.format == "AVIF" else picture), damage
+    return (_turned(picture, header.orientation) if header.format in ("AVIF", "TIFF") else picture), damage
 
 
 def _by_opencv(plain: bytes | bytearray, header: PictureHeader, stored: bool) -> tuple[NDArray[Any] | None, list[str]]:

@@ -30,8 +30,8 @@ class PictureHeader:
             slow.
         animated: Whether more pictures follow; they are not decoded.
         scans: Passes over one channel each, of which a progressive JPEG has about a dozen; else 1.
-        orientation: EXIF orientation 1..8 of a JPEG, or what an AVIF's rotation and mirror come to; else 1, since
-            decoders apply that of other formats.
+        orientation: EXIF orientation 1..8 of a JPEG or TIFF, or what an AVIF's rotation and mirror come to; else 1,
+            since decoders apply that of other formats.
         largest: Value of white as decoded, where it is neither 255 (of uint8) nor 65535 (of uint16); else 0.
         inverted: Whether the decoder gives black as white.
         more_bands: Whether there is a channel beside gray or RGB that is not said to be alpha; it is not decoded.

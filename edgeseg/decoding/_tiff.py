@@ -10,11 +10,11 @@ from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHe
 __all__ = ["first_picture", "measure"]
 
 _KIND_OF_PAGE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-_STRIPS, _STRIP_BYTES, _CHANNELS, _TILE_WIDTH, _TILE_HEIGHT = 273, 279, 277, 322, 323
+_ORIENTATION, _STRIPS, _STRIP_BYTES, _CHANNELS, _TILE_WIDTH, _TILE_HEIGHT = 274, 273, 279, 277, 322, 323
 _TILES, _TILE_BYTES, _NUMBERS, _STRIP_ROWS, _PLANES, _EXTRA, _DNG = 324, 325, 339, 278, 284, 338, 50706
 _SHAPE = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _NUMBERS, _STRIP_ROWS, _PLANES, _EXTRA)
 _PARTS = (_STRIPS, _STRIP_BYTES, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES)
-_WANTED = frozenset((_KIND_OF_PAGE, *_SHAPE, *_PARTS, _DNG))
+_WANTED = frozenset((_KIND_OF_PAGE, _ORIENTATION, *_SHAPE, *_PARTS, _DNG))
 _SIZES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32773, 32946))
 _CHANNELS_OF = {0: (1, 2), 1: (1, 2), 2: (3, 4), 3: (1, 2), 6: (3, 4)}
@@ -52,6 +52,7 @@ def measure(data: bytes) -> PictureHeader:
     _check_layout(entries, photometric, channels, bits)
     _check_parts(entries, len(data), channels * (bits + 7) // 8)
     rows = 0 if _TILE_WIDTH in entries else min(height, entries.get(_STRIP_ROWS, (height,))[0])
+    turned = entries.get(_ORIENTATION, (1,))[0]
     decoder_bytes = 16 if bits > 8 else 8 if rows * width > _LARGEST_TILE else 4
     return PictureHeader(
         "TIFF",
@@ -61,6 +62,7 @@ def measure(data: bytes) -> PictureHeader:
         bits,
         decoder_bytes,
         _has_more_pages(data, directory),
+        orientation=turned if 1 <= turned <= 8 else 1,
         inverted=photometric == 0 and bits > 8,
         more_bands=channels in (2, 4) and entries.get(_EXTRA, (0,))[0] == 0,
     )
@@ -69,14 +71,18 @@ def measure(data: bytes) -> PictureHeader:
 def first_picture(data: bytes) -> bytes:
     """Cut the list of directories after the first one, since libtiff would go through all of them.
 
-    Straight alpha is declared to be multiplied already, since libtiff would multiply the colours by it.
+    Straight alpha is declared to be multiplied already, since libtiff would multiply the colours by it. The orientation
+    is taken out, since libtiff turns every tile by itself.
     """
     directory, changed = _read(data), bytearray(data)
     size = struct.calcsize(directory.next_layout)
     changed[directory.next_at : directory.next_at + size] = bytes(size)
-    if directory.entries.get(_EXTRA) == (_STRAIGHT_ALPHA,):
-        order, big = _order(data)
-        struct.pack_into(f"{order}H", changed, directory.places[_EXTRA] + (12 if big else 8), _STORED_ALPHA)
+    order, big = _order(data)
+    plain = {_EXTRA: _STORED_ALPHA} if directory.entries.get(_EXTRA) == (_STRAIGHT_ALPHA,) else {}
+    plain |= {_ORIENTATION: 1} if _ORIENTATION in directory.entries else {}
+    for tag, value in plain.items():
+        one_short = (3, 1, value, 0)
+        struct.pack_into(f"{order}H{'Q' if big else 'I'}HH", changed, directory.places[tag] + 2, *one_short)
     return bytes(changed)
 
 
@@ -168,6 +174,8 @@ def _check_layout(entries: dict[int, tuple[int, ...]], photometric: int, channel
         raise HeaderError(f"is a TIFF of {channels} channels of {colour}, expected gray or RGB; convert it first")
     packed = bits not in (8, 16)
     table = photometric == 3 and bits == 4
+    if photometric in (3, 6) and bits > 8:
+        raise HeaderError(f"is a TIFF of {bits} bits of {_COLOURS[photometric]}, expected 8; convert it to RGB first")
     if (
         (bits not in _BITS_READ and not table)
         or (bits == 1 and channels > 1)

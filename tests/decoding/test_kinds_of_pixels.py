@@ -66,6 +66,17 @@ def test_tiles_and_planes_of_eight_bits(tmp_path: Path, colours: U8, tile: tuple
         assert np.array_equal(read(tiff(colours, tile=tile, planar=planar), tmp_path), colours)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("options", [{}, {"bits": 12}, {"bits": 16}, {"bits": 16, "order": ">"}, {"tile": (32, 32)}])
+def test_the_orientation_of_tiffs(tmp_path: Path, colours: U8, options: dict[str, Any], orientation: int) -> None:
+    from PIL import ImageOps
+
+    turned = Image.fromarray(colours)
+    turned.getexif()[0x0112] = orientation
+    data = tiff(in_bits(colours, options.get("bits", 8)), t274=orientation, **options)
+    assert np.array_equal(read(data, tmp_path), np.array(ImageOps.exif_transpose(turned)))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -84,6 +95,7 @@ def test_tiles_and_planes_of_eight_bits(tmp_path: Path, colours: U8, tile: tuple
         ({"colour": 1}, "3 channels of gray"),
         ({"colour": 8}, "3 channels of CIE Lab"),
         ({"colour": 5}, "holds CMYK colours"),
+        ({"colour": 6, "bits": 16}, "16 bits of YCbCr, expected 8"),
         ({"colour": 32803}, r"colour filter array \(Bayer\)"),
         ({"colour": 34892}, "raw photograph"),
         ({"t50706": 1}, "raw photograph"),
@@ -144,9 +156,8 @@ def test_a_bmp_whose_masks_exchange_the_colours_is_refused() -> None:
 
 def test_a_band_beside_rgb_is_left_out_and_noted(colours: U8) -> None:
     more = np.dstack([colours, colours[..., :1]])
-    cases: tuple[tuple[dict[str, Any], bool], ...]
-    cases = (({}, True), ({"t338": 0}, True), ({"t338": 1}, False), ({"t338": 2}, False))
-    for options, noted in cases:
+    for alpha, noted in ((None, True), (0, True), (1, False), (2, False)):
+        options: dict[str, Any] = {} if alpha is None else {"t338": alpha}
         found = decode(tiff(more, **options), "a picture")
         assert np.array_equal(found.image, colours)
         assert bool(found.notes) == noted
