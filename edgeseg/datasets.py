@@ -216,6 +216,7 @@ DATASETS: dict[str, Dataset] = {
             *_cityscapes("gtFine"),
             *_cityscapes("gtCoarse", "there is no gtFine; gtCoarse is scored, whose outlines are rough"),
         ),
+        ("cityscapes",),
         unread={
             "leftImg8bit/test": "its test part is published without labels, and its val part is not there",
             "leftImg8bit/train": "only its train part is there, and the val part is scored",
@@ -225,7 +226,7 @@ DATASETS: dict[str, Dataset] = {
         "ade20k",
         150,
         (Layout("images/validation", "annotations/validation", "", ".png", LabelRules(reduce_zero_label=True)),),
-        ("ADEChallengeData2016",),
+        ("ADEChallengeData2016", "ade/ADEChallengeData2016"),
         unread=dict.fromkeys(
             ("images/ADE", "ADE20K_*/images/ADE", "images/validation/*/*_seg.png"),
             "the full ADE20K (*_seg.png) has other classes than the 150 of the benchmark, ADEChallengeData2016",

@@ -12,7 +12,7 @@ import numpy as np
 from edgeseg.boundaries import BoundaryMatrix
 from edgeseg.bundle import Bundle, open_bundle
 from edgeseg.datasets import CITYSCAPES_IDS, COCO_STUFF_IDS
-from edgeseg.errors import InputError, SizeError, UsageError
+from edgeseg.errors import InputError, UsageError
 from edgeseg.images import MAX_PIXELS, load_image
 from edgeseg.intervals import FEWEST, RESAMPLES, SHARE, Interval, PictureCounts
 from edgeseg.label_files import LabelFile, LabelRules, read_label_file
@@ -190,7 +190,8 @@ def evaluate_bundle(
 
     Returns:
         The scores. A picture that cannot be scored (it or its label map cannot be read, is missing, has another aspect
-        ratio or labels outside the classes) is listed in `Evaluation.failures`; the rest is scored.
+        ratio or labels outside the classes, or the network makes no numbers of it) is listed in `Evaluation.failures`;
+        the rest is scored.
 
     Raises:
         InputError: No pictures, none that can be scored, or label maps that plainly hold Cityscapes' label ids
@@ -254,7 +255,7 @@ class _Scoring:
             labels = predictor(decoded.image, output=size).labels
         except MisreadError:
             raise
-        except (InputError, SizeError) as error:
+        except (InputError, UsageError) as error:
             self.fail(picture, str(error))
             return
         self._count(read, labels)

@@ -219,6 +219,12 @@ class LabelReader:
         notes: What is to be known of the label maps altogether.
         max_pixels: Largest height x width of a picture and of a label map.
         strict: Whether damaged files are refused.
+
+    Example:
+        >>> data = LabelledPictures(folder / "images", folder / "labels")
+        >>> reader = data.reader(bundle.manifest.labels, bundle.manifest.palette)
+        >>> reader.read(folder / "labels" / "sample.png").labels.shape
+        (44, 52)
     """
 
     def __init__(

@@ -446,6 +446,21 @@ def test_a_size_that_the_network_does_not_take_is_that_pictures_failure(tmp_path
     assert "the picture is 40x60" in reason
 
 
+def test_a_picture_that_the_network_makes_no_numbers_of_is_a_failure(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, calls = Predictor.__call__, iter(range(3))
+
+    def fails_once(self: Predictor, frame: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise UsageError("the logits hold NaN")
+        return predict(self, frame, **options)
+
+    monkeypatch.setattr(Predictor, "__call__", fails_once)
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert (found.images, found.failures) == (2, ((str(tmp_path / "images" / "1.png"), "the logits hold NaN"),))
+
+
 @pytest.fixture
 def nested(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> Path:
     """The pictures in subfolders: ``0`` in a, ``0`` again in b/c, ``2`` in none; the same stem with other labels."""
