@@ -10,12 +10,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeseg.datasets import dataset, explain_values, is_cityscapes_ids, recognise_layout, void_colors
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.datasets import (
+    CITYSCAPES_IDS,
+    COCO_STUFF_IDS,
+    dataset,
+    explain_values,
+    is_cityscapes_ids,
+    recognise_layout,
+    void_colors,
+)
 from edgeseg.errors import InputError, UsageError
 from edgeseg.images import MAX_PIXELS
 from edgeseg.label_files import LabelFile, LabelRules, listed, read_label_file
 from edgeseg.label_tables import read_label_table
 from edgeseg.labels import LABEL_SETS, Color, label_set
+from edgeseg.metrics import ConfusionMatrix
 from edgeseg.sources import list_images
 
 __all__ = ["OWN_SIZE", "LabelReader", "LabelledPictures", "MisreadError", "check_sizes", "shared_label_maps"]
@@ -257,6 +269,56 @@ class LabelReader:
             return f"the values of '{data.label_map}'; name them there, as a class or void"
         known = f"0..{classes - 1}" + ("" if data.ignore is None else f" and void ({data.ignore})")
         return f"{known}; {explain_values(outside, classes, data.ignore, data.flags)}"
+
+    def suspicions(self, matrix: ConfusionMatrix) -> list[str]:
+        """Say what scores suggest of how label values were read; empty where nothing is suspicious.
+
+        Args:
+            matrix: Confusion over pictures whose label maps were read by this reader.
+
+        Example:
+            >>> reader = LabelledPictures(folder / "images", folder / "labels").reader(("a", "b", "c"), ())
+            >>> matrix = ConfusionMatrix(3)
+            >>> matrix.update(np.array([[1, 2]], np.uint8), np.array([[0, 1]], np.uint8))
+            >>> reader.suspicions(matrix)[0][:53]
+            'the labels agree better when read one lower, as where'
+        """
+        found = self._of_changed(matrix.counts) if self.rules.changes else self._of_stored(matrix.counts)
+        return [found.replace("--", self._data.flags)] if found else []
+
+    def _of_changed(self, counts: NDArray[np.int64]) -> str:
+        hits, higher = (int(np.diagonal(counts[:, :-1], offset).sum()) for offset in (0, 1))
+        positive = self.rules.positive_label
+        if positive is not None and not counts[1].sum():
+            return f"no label map holds the positive label {positive}; class 1 is not scored"
+        if positive is not None and counts.sum() > 2 * hits:
+            return "most pixels disagree, as where the two classes are swapped; check what the labels mean"
+        if self.rules.reduce_zero_label and len(counts) > 2 and higher > hits:
+            return "the labels agree better when read as they are stored; check whether 0 is void"
+        return ""
+
+    def _of_stored(self, counts: NDArray[np.int64]) -> str:
+        classes, ignore = len(counts), self._data.ignore
+        hits, lower = (int(np.diagonal(counts, offset).sum()) for offset in (0, -1))
+        for name, title, ids, outputs in _NUMBERED:
+            by_id = sum(int(counts[label, train_id]) for label, train_id in ids.items() if label < classes)
+            if classes in outputs and by_id > hits:
+                return f"the labels agree better when read as {title} label ids; check them, see --dataset {name}"
+        if ignore == 0 and classes > 1:
+            lower += int(counts[1, -1])  # class 0 is not scored, so that a prediction of it is outside
+        if classes > 2 and lower > hits:
+            return (
+                "the labels agree better when read one lower, as where 0 is void and k + 1 means class k; "
+                "check them, see --reduce-zero-label"
+            )
+        return "class 0 is void and not scored; see --reduce-zero-label where 0 is no class" if ignore == 0 else ""
+
+
+_NUMBERED = (
+    ("cityscapes", "Cityscapes", CITYSCAPES_IDS, (19, 20)),
+    ("coco-stuff", "COCO-Stuff", COCO_STUFF_IDS, (171,)),
+)
+"""Data sets whose stored values are not the classes: name, title, stored value -> class, outputs of a network."""
 
 
 def check_sizes(file: Path, labels: tuple[int, ...], picture: tuple[int, ...]) -> tuple[str, ...]:
