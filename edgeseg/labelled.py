@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,16 +153,27 @@ class LabelledPictures:
         advice = recognise_layout(images, labels, self.flags)
         pairs = self._matched(self._pictures(images, advice), images, labels)
         if not any(labelled.is_file() for _, labelled in pairs):
-            where = ", in the same subfolder" if self.recursive else ""
             raise InputError(
                 f"{len(pairs)} of {len(pairs)} pictures have no label map in '{labels}' (first: {pairs[0][0].name}); "
-                f"{advice or f'expected STEM{self.label_suffix} for each{where} ({self.flags}label-suffix)'}"
+                f"{advice or self._expected(*pairs[0])}"
             )
         return pairs[: self.limit]
 
     @property
     def _images_flag(self) -> str:
         return self.flags.rstrip("-") or f"{self.flags}images"
+
+    def _expected(self, picture: Path, labelled: Path) -> str:
+        """Say what a label map must be called, and the suffix of one that is there under another."""
+        where = ", in the same subfolder" if self.recursive else ""
+        expected = f"expected STEM{self.label_suffix} for each{where} ({self.flags}label-suffix)"
+        ends = (file.name.removeprefix(picture.stem) for file in labelled.parent.glob(f"{glob.escape(picture.stem)}*"))
+        likely = sorted(end for end in ends if not end[:1].isalnum() and end)
+        return (
+            f"{expected}; for '{picture.stem}{likely[0]}' use {self.flags}label-suffix {likely[0]}"
+            if likely
+            else expected
+        )
 
     def _pictures(self, images: Path, advice: str) -> list[Path]:
         try:

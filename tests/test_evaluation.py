@@ -526,6 +526,18 @@ def test_label_maps_may_lie_beside_their_pictures(suffix: str, bundle: Bundle, t
     assert (found.images, found.failures, found.matrix.pixel_accuracy) == (2, (), 1.0)
 
 
+def test_the_suffix_of_label_maps_that_are_there_is_advised(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    for file in (tmp_path / "labels").iterdir():
+        file.rename(file.with_name(f"{file.stem}_labelTrainIds.png"))
+    (tmp_path / "labels" / "01.png").write_bytes(b"of another picture")
+    told = r"STEM\.png for each \(--label-suffix\); for '0_labelTrainIds\.png' use --label-suffix _labelTrainIds\.png"
+    with pytest.raises(InputError, match=told):
+        evaluate_bundle(bundle, _data(tmp_path))
+    assert evaluate_bundle(bundle, _data(tmp_path, label_suffix="_labelTrainIds.png")).images == 3
+
+
 def test_a_suffix_in_capitals_is_the_same(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:
     (tmp_path / "labels" / "1.png").rename(tmp_path / "labels" / "1.PNG")
     found = evaluate_bundle(bundle, _data(tmp_path))
