@@ -256,11 +256,11 @@ DATASETS: dict[str, Dataset] = {
     "coco-stuff": Dataset(
         "coco-stuff",
         171,
-        (
-            *_coco_stuff("images/val2017", "annotations/val2017"),
-            *_coco_stuff("images/val2017", "stuffthingmaps/val2017"),
-            *_coco_stuff("val2017", "stuffthingmaps/val2017"),
-            *_coco_stuff("val2017", "annotations/val2017"),
+        tuple(
+            layout
+            for images in ("images/val2017", "val2017")
+            for labels in ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")
+            for layout in _coco_stuff(images, f"{labels}/val2017")
         ),
         ("coco_stuff164k", "coco"),
         unread=dict.fromkeys(
@@ -271,7 +271,10 @@ DATASETS: dict[str, Dataset] = {
     "binary": Dataset(
         "binary",
         2,
-        tuple(Layout("images", labels, "", ".png", _BINARY) for labels in ("masks", "labels")),
+        tuple(
+            Layout(images, labels, "", ".png", _BINARY)
+            for images, labels in (("images", "masks"), ("images", "labels"), ("image", "mask"), ("imgs", "masks"))
+        ),
     ),
 }
 """Data sets by name.
@@ -338,7 +341,7 @@ _FOLDERS = (
     ("camvid", "CamVid", "701_StillsRaw_full", ("LabeledApproved_full",)),
     ("camvid", "CamVid", "test", ("testannot", "test_labels")),
     ("coco-stuff", "COCO-Stuff", "images/val2017", ("annotations/val2017", "stuffthingmaps/val2017")),
-    ("coco-stuff", "COCO-Stuff", "val2017", ("stuffthingmaps/val2017",)),
+    ("coco-stuff", "COCO-Stuff", "val2017", ("stuffthingmaps/val2017", "stuffthingmaps_trainval2017/val2017")),
 )
 """Data set, its title, and the folders of its pictures and label maps below its root."""
 
