@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
 from edgeseg.labels import LabelMap
-from edgeseg.metrics import check_pair, mean_of, ratio_of
+from edgeseg.metrics import at_most, check_pair, mean_of, ratio_of
 
 __all__ = ["BoundaryMatrix", "boundary_width"]
 
@@ -79,8 +79,7 @@ class BoundaryMatrix:
             InputError: Sizes differ, or not uint8 or uint16.
         """
         check_pair(labels_true, labels_pred)
-        kind = np.uint8 if self.num_classes <= _NARROW else np.uint16
-        true, pred = (np.minimum(labels, self.num_classes).astype(kind) for labels in (labels_true, labels_pred))
+        true, pred = self._narrowed(labels_true), self._narrowed(labels_pred)
         if ignore is not None:
             void = labels_true == ignore
             true[void] = pred[void | (labels_pred == ignore)] = self.num_classes
@@ -89,6 +88,11 @@ class BoundaryMatrix:
         hits = self._count(true[near_true & near_pred & (true == pred)])
         self.hits += hits
         self.unions += self._count(true[near_true]) + self._count(pred[near_pred]) - hits
+
+    def _narrowed(self, labels: LabelMap) -> LabelMap:
+        """Copy labels, every one outside the classes as the first that is none."""
+        kind = np.uint8 if self.num_classes <= _NARROW else np.uint16
+        return at_most(labels, self.num_classes).astype(kind)
 
     def _count(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         counts = np.bincount(labels, minlength=self.num_classes + 1)[: self.num_classes]

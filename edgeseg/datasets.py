@@ -216,6 +216,7 @@ DATASETS: dict[str, Dataset] = {
             *_cityscapes("gtFine"),
             *_cityscapes("gtCoarse", "there is no gtFine; gtCoarse is scored, whose outlines are rough"),
         ),
+        ("cityscapes",),
         unread={
             "leftImg8bit/test": "its test part is published without labels, and its val part is not there",
             "leftImg8bit/train": "only its train part is there, and the val part is scored",
@@ -225,7 +226,7 @@ DATASETS: dict[str, Dataset] = {
         "ade20k",
         150,
         (Layout("images/validation", "annotations/validation", "", ".png", LabelRules(reduce_zero_label=True)),),
-        ("ADEChallengeData2016",),
+        ("ADEChallengeData2016", "ade/ADEChallengeData2016"),
         unread=dict.fromkeys(
             ("images/ADE", "ADE20K_*/images/ADE", "images/validation/*/*_seg.png"),
             "the full ADE20K (*_seg.png) has other classes than the 150 of the benchmark, ADEChallengeData2016",
@@ -255,11 +256,11 @@ DATASETS: dict[str, Dataset] = {
     "coco-stuff": Dataset(
         "coco-stuff",
         171,
-        (
-            *_coco_stuff("images/val2017", "annotations/val2017"),
-            *_coco_stuff("images/val2017", "stuffthingmaps/val2017"),
-            *_coco_stuff("val2017", "stuffthingmaps/val2017"),
-            *_coco_stuff("val2017", "annotations/val2017"),
+        tuple(
+            layout
+            for images in ("images/val2017", "val2017")
+            for labels in ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017")
+            for layout in _coco_stuff(images, f"{labels}/val2017")
         ),
         ("coco_stuff164k", "coco"),
         unread=dict.fromkeys(
@@ -270,7 +271,10 @@ DATASETS: dict[str, Dataset] = {
     "binary": Dataset(
         "binary",
         2,
-        tuple(Layout("images", labels, "", ".png", _BINARY) for labels in ("masks", "labels")),
+        tuple(
+            Layout(images, labels, "", ".png", _BINARY)
+            for images, labels in (("images", "masks"), ("images", "labels"), ("image", "mask"), ("imgs", "masks"))
+        ),
     ),
 }
 """Data sets by name.
@@ -337,7 +341,7 @@ _FOLDERS = (
     ("camvid", "CamVid", "701_StillsRaw_full", ("LabeledApproved_full",)),
     ("camvid", "CamVid", "test", ("testannot", "test_labels")),
     ("coco-stuff", "COCO-Stuff", "images/val2017", ("annotations/val2017", "stuffthingmaps/val2017")),
-    ("coco-stuff", "COCO-Stuff", "val2017", ("stuffthingmaps/val2017",)),
+    ("coco-stuff", "COCO-Stuff", "val2017", ("stuffthingmaps/val2017", "stuffthingmaps_trainval2017/val2017")),
 )
 """Data set, its title, and the folders of its pictures and label maps below its root."""
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edgeseg._quiet import telemetry
 from edgeseg.bench.machine import describe_machine
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, TargetUnavailableError
+from edgeseg.postprocess.compiled import keeps_code
 from edgeseg.runtimes.engine import Probe
 from edgeseg.runtimes.registry import engines, refused_engines
 from edgeseg.runtimes.tensorrt import cuda
@@ -109,7 +110,14 @@ def probe_machine(root: Path = Path("/")) -> MachineInfo:
 
 
 def _postprocess(numba: str | None) -> str:
-    return f"numba {numba}" if numba else "numpy; pip install 'edgeseg[numba]' makes it two to four times as fast"
+    if not numba:
+        return "numpy; pip install 'edgeseg[numba]' makes it two to four times as fast"
+    try:
+        kept = keeps_code()
+    except TargetUnavailableError as error:
+        return f"numpy; {error}"
+    again = "compiled anew in every process, which takes seconds; set NUMBA_CACHE_DIR to a folder that can be written"
+    return f"numba {numba}" + ("" if kept else f", {again}")
 
 
 def probe_targets() -> dict[str, Probe]:

@@ -11,8 +11,7 @@ import numpy as np
 
 from edgeseg.boundaries import BoundaryMatrix
 from edgeseg.bundle import Bundle, open_bundle
-from edgeseg.datasets import CITYSCAPES_IDS, COCO_STUFF_IDS
-from edgeseg.errors import InputError, SizeError, UsageError
+from edgeseg.errors import InputError, UsageError
 from edgeseg.images import MAX_PIXELS, load_image
 from edgeseg.intervals import FEWEST, RESAMPLES, SHARE, Interval, PictureCounts
 from edgeseg.label_files import LabelFile, LabelRules, read_label_file
@@ -116,13 +115,6 @@ class Evaluation:
         }
 
 
-_NUMBERED = (
-    ("cityscapes", "Cityscapes", CITYSCAPES_IDS, (19, 20)),
-    ("coco-stuff", "COCO-Stuff", COCO_STUFF_IDS, (171,)),
-)
-"""Data sets whose stored values are not the classes: name, title, stored value -> class, outputs of a network."""
-
-
 def _scores(matrix: ConfusionMatrix) -> dict[str, float]:
     return {
         "mIoU": float(matrix.miou),
@@ -190,7 +182,8 @@ def evaluate_bundle(
 
     Returns:
         The scores. A picture that cannot be scored (it or its label map cannot be read, is missing, has another aspect
-        ratio or labels outside the classes) is listed in `Evaluation.failures`; the rest is scored.
+        ratio or labels outside the classes, or the network makes no numbers of it) is listed in `Evaluation.failures`;
+        the rest is scored.
 
     Raises:
         InputError: No pictures, none that can be scored, or label maps that plainly hold Cityscapes' label ids
@@ -254,7 +247,7 @@ class _Scoring:
             labels = predictor(decoded.image, output=size).labels
         except MisreadError:
             raise
-        except (InputError, SizeError) as error:
+        except (InputError, UsageError) as error:
             self.fail(picture, str(error))
             return
         self._count(read, labels)
@@ -292,29 +285,4 @@ class _Scoring:
     def _all_notes(self) -> tuple[str, ...]:
         """List the notes on label maps with their number, and what the scores suggest."""
         notes = [f"{note} ({count} label map{'s' * (count > 1)})" for note, count in self._notes.items()]
-        return (*self._reader.notes, *notes, *self._suspicions())
-
-    def _suspicions(self) -> list[str]:
-        counts, ignore = self.matrix.counts, self._data.ignore
-        hits = int(np.diagonal(counts).sum())
-        if self._reader.rules.positive_label is not None and not counts[1].sum():
-            return [f"no label map holds the positive label {self._reader.rules.positive_label}; class 1 is not scored"]
-        classes = len(counts)
-        if self._reader.rules.changes:
-            higher = int(np.diagonal(counts[:, :-1], 1).sum())
-            if self._reader.rules.reduce_zero_label and classes > 2 and higher > hits:
-                return ["the labels agree better when read as they are stored; check whether 0 is void"]
-            if self._reader.rules.positive_label is not None and counts.sum() > 2 * hits:
-                return ["most pixels disagree, as where the two classes are swapped; check what the labels mean"]
-            return []
-        for name, title, ids, outputs in _NUMBERED:
-            by_id = sum(int(counts[label, train_id]) for label, train_id in ids.items() if label < classes)
-            if classes in outputs and by_id > hits:
-                return [f"the labels agree better when read as {title} label ids; check them, see --dataset {name}"]
-        lower = int(np.diagonal(counts, -1).sum()) + (int(counts[1, -1]) if ignore == 0 and classes > 1 else 0)
-        if classes > 2 and lower > hits:
-            return [
-                "the labels agree better when read one lower, as where 0 is void and k + 1 means class k; "
-                "check them, see --reduce-zero-label"
-            ]
-        return ["class 0 is void and not scored; see --reduce-zero-label where 0 is no class"] * (ignore == 0)
+        return (*self._reader.notes, *notes, *self._reader.suspicions(self.matrix))

@@ -129,9 +129,9 @@ def read_label_file(path: Path, rules: LabelRules, *, max_pixels: int = MAX_PIXE
     """
     name = f"label map '{one_line(path, 300)}'"
     data = read_file(path, name, max_pixels)
-    mask = rules.positive_label == 255
-    if measure(data, name).format == "JPEG" and not mask:
-        raise InputError(f"{name} is a JPEG, which changes label values; save the label maps as PNG")
+    lossy = "" if rules.positive_label == 255 else _lossy(data, measure(data, name).format)
+    if lossy:
+        raise InputError(f"{name} is {lossy}, which changes label values; save the label maps as PNG")
     indices, by_table = data if rules.colors_only else _as_indices(data), False
     decoded = decode(indices, name, max_pixels=max_pixels, strict=strict, stored=True)
     if indices is not data:
@@ -162,6 +162,28 @@ def listed(values: Iterable[Any], most: int = 5) -> str:
 
 
 # --- files -------------------------------------------------------------------------------------------------------
+
+
+_TIFF_OF_JPEG = (b"\x03\x01\x03\0\x01\0\0\0\x07\0", b"\x01\x03\0\x03\0\0\0\x01\0\x07")  # tag 259, short, one value: 7
+_LOSSY = {"JPEG": "a JPEG", "JPEG 2000": "a JPEG 2000", "AVIF": "an AVIF", "HEIC": "a HEIC"}
+
+
+def _lossy(data: bytes, kind: str) -> str:
+    """Name a format that keeps pixels only nearly, or may; empty where every value stays."""
+    if kind == "WebP" and b"VP8 " in _webp_chunks(data):
+        return "a lossy WebP"
+    if kind == "TIFF" and any(entry in data for entry in _TIFF_OF_JPEG):
+        return "a TIFF of JPEGs"
+    return _LOSSY.get(kind, "")
+
+
+def _webp_chunks(data: bytes) -> set[bytes]:
+    kinds, at = set(), 12
+    while at + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, at)
+        kinds.add(kind)
+        at += 8 + length + length % 2
+    return kinds
 
 
 def _has_table(data: bytes) -> bool:

@@ -5,17 +5,30 @@
 
 from __future__ import annotations
 
+import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeseg.datasets import dataset, explain_values, is_cityscapes_ids, recognise_layout, void_colors
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeseg.datasets import (
+    CITYSCAPES_IDS,
+    COCO_STUFF_IDS,
+    dataset,
+    explain_values,
+    is_cityscapes_ids,
+    recognise_layout,
+    void_colors,
+)
 from edgeseg.errors import InputError, UsageError
 from edgeseg.images import MAX_PIXELS
 from edgeseg.label_files import LabelFile, LabelRules, listed, read_label_file
 from edgeseg.label_tables import read_label_table
 from edgeseg.labels import LABEL_SETS, Color, label_set
+from edgeseg.metrics import ConfusionMatrix
 from edgeseg.sources import list_images
 
 __all__ = ["OWN_SIZE", "LabelReader", "LabelledPictures", "MisreadError", "check_sizes", "shared_label_maps"]
@@ -140,16 +153,27 @@ class LabelledPictures:
         advice = recognise_layout(images, labels, self.flags)
         pairs = self._matched(self._pictures(images, advice), images, labels)
         if not any(labelled.is_file() for _, labelled in pairs):
-            where = ", in the same subfolder" if self.recursive else ""
             raise InputError(
                 f"{len(pairs)} of {len(pairs)} pictures have no label map in '{labels}' (first: {pairs[0][0].name}); "
-                f"{advice or f'expected STEM{self.label_suffix} for each{where} ({self.flags}label-suffix)'}"
+                f"{advice or self._expected(*pairs[0])}"
             )
         return pairs[: self.limit]
 
     @property
     def _images_flag(self) -> str:
         return self.flags.rstrip("-") or f"{self.flags}images"
+
+    def _expected(self, picture: Path, labelled: Path) -> str:
+        """Say what a label map must be called, and the suffix of one that is there under another."""
+        where = ", in the same subfolder" if self.recursive else ""
+        expected = f"expected STEM{self.label_suffix} for each{where} ({self.flags}label-suffix)"
+        ends = (file.name.removeprefix(picture.stem) for file in labelled.parent.glob(f"{glob.escape(picture.stem)}*"))
+        likely = sorted(end for end in ends if not end[:1].isalnum() and end)
+        return (
+            f"{expected}; for '{picture.stem}{likely[0]}' use {self.flags}label-suffix {likely[0]}"
+            if likely
+            else expected
+        )
 
     def _pictures(self, images: Path, advice: str) -> list[Path]:
         try:
@@ -219,6 +243,12 @@ class LabelReader:
         notes: What is to be known of the label maps altogether.
         max_pixels: Largest height x width of a picture and of a label map.
         strict: Whether damaged files are refused.
+
+    Example:
+        >>> data = LabelledPictures(folder / "images", folder / "labels")
+        >>> reader = data.reader(bundle.manifest.labels, bundle.manifest.palette)
+        >>> reader.read(folder / "labels" / "sample.png").labels.shape
+        (44, 52)
     """
 
     def __init__(
@@ -251,6 +281,56 @@ class LabelReader:
             return f"the values of '{data.label_map}'; name them there, as a class or void"
         known = f"0..{classes - 1}" + ("" if data.ignore is None else f" and void ({data.ignore})")
         return f"{known}; {explain_values(outside, classes, data.ignore, data.flags)}"
+
+    def suspicions(self, matrix: ConfusionMatrix) -> list[str]:
+        """Say what scores suggest of how label values were read; empty where nothing is suspicious.
+
+        Args:
+            matrix: Confusion over pictures whose label maps were read by this reader.
+
+        Example:
+            >>> reader = LabelledPictures(folder / "images", folder / "labels").reader(("a", "b", "c"), ())
+            >>> matrix = ConfusionMatrix(3)
+            >>> matrix.update(np.array([[1, 2]], np.uint8), np.array([[0, 1]], np.uint8))
+            >>> reader.suspicions(matrix)[0][:53]
+            'the labels agree better when read one lower, as where'
+        """
+        found = self._of_changed(matrix.counts) if self.rules.changes else self._of_stored(matrix.counts)
+        return [found.replace("--", self._data.flags)] if found else []
+
+    def _of_changed(self, counts: NDArray[np.int64]) -> str:
+        hits, higher = (int(np.diagonal(counts[:, :-1], offset).sum()) for offset in (0, 1))
+        positive = self.rules.positive_label
+        if positive is not None and not counts[1].sum():
+            return f"no label map holds the positive label {positive}; class 1 is not scored"
+        if positive is not None and counts.sum() > 2 * hits:
+            return "most pixels disagree, as where the two classes are swapped; check what the labels mean"
+        if self.rules.reduce_zero_label and len(counts) > 2 and higher > hits:
+            return "the labels agree better when read as they are stored; check whether 0 is void"
+        return ""
+
+    def _of_stored(self, counts: NDArray[np.int64]) -> str:
+        classes, ignore = len(counts), self._data.ignore
+        hits, lower = (int(np.diagonal(counts, offset).sum()) for offset in (0, -1))
+        for name, title, ids, outputs in _NUMBERED:
+            by_id = sum(int(counts[label, train_id]) for label, train_id in ids.items() if label < classes)
+            if classes in outputs and by_id > hits:
+                return f"the labels agree better when read as {title} label ids; check them, see --dataset {name}"
+        if ignore == 0 and classes > 1:
+            lower += int(counts[1, -1])  # class 0 is not scored, so that a prediction of it is outside
+        if classes > 2 and lower > hits:
+            return (
+                "the labels agree better when read one lower, as where 0 is void and k + 1 means class k; "
+                "check them, see --reduce-zero-label"
+            )
+        return "class 0 is void and not scored; see --reduce-zero-label where 0 is no class" if ignore == 0 else ""
+
+
+_NUMBERED = (
+    ("cityscapes", "Cityscapes", CITYSCAPES_IDS, (19, 20)),
+    ("coco-stuff", "COCO-Stuff", COCO_STUFF_IDS, (171,)),
+)
+"""Data sets whose stored values are not the classes: name, title, stored value -> class, outputs of a network."""
 
 
 def check_sizes(file: Path, labels: tuple[int, ...], picture: tuple[int, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import InputError, UsageError
 from edgeseg.labels import LabelMap
 
-__all__ = ["ConfusionMatrix", "agreement", "check_pair", "mean_of", "ratio_of"]
+__all__ = ["ConfusionMatrix", "agreement", "at_most", "check_pair", "mean_of", "ratio_of"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -65,7 +65,7 @@ class ConfusionMatrix:
         if labels_true.dtype == np.uint16:
             labels_true, ignore = self._narrowed(labels_true, ignore)
         side = max(256, n + 1)
-        predicted = np.minimum(labels_pred, side - 1)
+        predicted = at_most(labels_pred, side - 1)
         joint = np.bincount(labels_true.ravel().astype(np.intp) * side + predicted.ravel(), minlength=side * side)
         pairs = joint.reshape(side, side).astype(np.int64, copy=False)
         void = np.zeros(side, np.int64)
@@ -84,7 +84,7 @@ class ConfusionMatrix:
         n = self.num_classes
         strange = labels >= n if ignore is None else (labels >= n) & (labels != ignore)
         self._refuse(np.unique(labels[strange]), ignore)
-        return (labels, ignore) if ignore is None or ignore < n else (np.minimum(labels, n), n)
+        return (labels, ignore) if ignore is None or ignore < n else (at_most(labels, n), n)
 
     def _refuse(self, outside: NDArray[Any], ignore: int | None) -> None:
         if len(outside):
@@ -197,6 +197,16 @@ def agreement(labels_a: LabelMap, labels_b: LabelMap) -> tuple[int, int]:
     """
     check_pair(labels_a, labels_b)
     return int(np.count_nonzero(labels_a != labels_b)), int(labels_a.size)
+
+
+def at_most(labels: LabelMap, most: int) -> LabelMap:
+    """Lower every label above `most` to it; `most` may be more than the type holds.
+
+    Example:
+        >>> at_most(np.array([3, 255], np.uint8), 300).tolist()
+        [3, 255]
+    """
+    return np.minimum(labels, min(most, int(np.iinfo(labels.dtype).max)))
 
 
 def check_pair(a: LabelMap, b: LabelMap) -> None:

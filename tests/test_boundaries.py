@@ -88,6 +88,9 @@ def test_many_classes_count_as_few_ones() -> None:
     many.update(true.astype(np.uint16), pred.astype(np.uint16), 2)
     assert many.hits[:3].tolist() == few.hits.tolist()
     assert many.unions[:3].tolist() == few.unions.tolist()
+    mixed = BoundaryMatrix(300)
+    mixed.update(true, pred.astype(np.uint16), 2)
+    assert (mixed.hits.tolist(), mixed.unions.tolist()) == (many.hits.tolist(), many.unions.tolist())
 
 
 def test_void_is_taken_out_of_both_maps() -> None:

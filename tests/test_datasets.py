@@ -97,6 +97,15 @@ class _Stored:
     def _stuff_maps(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
         self._stuff(stem, image, classes, "stuffthingmaps")
 
+    def _stuff_unpacked(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "coco" / "val2017" / f"{stem}.png", image)
+        folder = self.root / "coco" / "stuffthingmaps_trainval2017" / "val2017"
+        _put(folder / f"{stem}.png", np.array([*STUFF, 255], np.uint8)[classes])
+
+    def _binary_singular(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
+        _put(self.root / "image" / f"{stem}.png", image)
+        _put(self.root / "mask" / f"{stem}.png", (classes % 2).astype(np.uint8))
+
     def _stuff_train(self, stem: str, image: NDArray[np.uint8], classes: NDArray[np.int64]) -> None:
         self._stuff(stem, image, classes)
         _put(self.root / "annotations" / "val2017" / f"{stem}_labelTrainIds.png", classes.astype(np.uint8))
@@ -127,6 +136,8 @@ def _bundle(folder: Path, classes: int) -> Bundle:
         ("stuff", "coco-stuff", 171),
         ("stuff_maps", "coco-stuff", 171),
         ("stuff_train", "coco-stuff", 171),
+        ("stuff_unpacked", "coco-stuff", 171),
+        ("binary_singular", "binary", 2),
     ],
 )
 def test_a_data_set_scores_as_numpy_does(stored: str, name: str, outputs: int, tmp_path: Path) -> None:

@@ -446,6 +446,21 @@ def test_a_size_that_the_network_does_not_take_is_that_pictures_failure(tmp_path
     assert "the picture is 40x60" in reason
 
 
+def test_a_picture_that_the_network_makes_no_numbers_of_is_a_failure(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, calls = Predictor.__call__, iter(range(3))
+
+    def fails_once(self: Predictor, frame: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise UsageError("the logits hold NaN")
+        return predict(self, frame, **options)
+
+    monkeypatch.setattr(Predictor, "__call__", fails_once)
+    found = evaluate_bundle(bundle, _data(tmp_path))
+    assert (found.images, found.failures) == (2, ((str(tmp_path / "images" / "1.png"), "the logits hold NaN"),))
+
+
 @pytest.fixture
 def nested(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> Path:
     """The pictures in subfolders: ``0`` in a, ``0`` again in b/c, ``2`` in none; the same stem with other labels."""
@@ -509,6 +524,18 @@ def test_label_maps_may_lie_beside_their_pictures(suffix: str, bundle: Bundle, t
     both = tmp_path / "both"
     found = evaluate_bundle(bundle, LabelledPictures(both, both, label_suffix=suffix))
     assert (found.images, found.failures, found.matrix.pixel_accuracy) == (2, (), 1.0)
+
+
+def test_the_suffix_of_label_maps_that_are_there_is_advised(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    for file in (tmp_path / "labels").iterdir():
+        file.rename(file.with_name(f"{file.stem}_labelTrainIds.png"))
+    (tmp_path / "labels" / "01.png").write_bytes(b"of another picture")
+    told = r"STEM\.png for each \(--label-suffix\); for '0_labelTrainIds\.png' use --label-suffix _labelTrainIds\.png"
+    with pytest.raises(InputError, match=told):
+        evaluate_bundle(bundle, _data(tmp_path))
+    assert evaluate_bundle(bundle, _data(tmp_path, label_suffix="_labelTrainIds.png")).images == 3
 
 
 def test_a_suffix_in_capitals_is_the_same(bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path) -> None:

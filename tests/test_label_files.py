@@ -152,6 +152,38 @@ def test_a_table_of_values(tmp_path: Path) -> None:
     assert np.array_equal(read.labels[kept], np.array([2, VOID, 0, 0])[stored][kept])
 
 
+@pytest.mark.parametrize(
+    ("suffix", "kind", "told"),
+    [
+        (".webp", "WEBP", "is a lossy WebP"),
+        (".png", "WEBP", "is a lossy WebP"),
+        (".tif", "TIFF", "is a TIFF of JPEGs"),
+        (".jp2", "JPEG2000", "is a JPEG 2000"),
+        (".jpg", "JPEG", "is a JPEG"),
+    ],
+)
+def test_formats_that_change_values_are_refused(suffix: str, kind: str, told: str, tmp_path: Path) -> None:
+    Image = pytest.importorskip("PIL.Image")
+    file, stored = tmp_path / f"a{suffix}", np.kron(RNG.integers(0, 19, (4, 6)), np.ones((8, 8))).astype(np.uint8)
+    options: dict[str, Any] = (
+        {"compression": "jpeg"} if kind == "TIFF" else {"quality": 90} if kind != "JPEG2000" else {}
+    )
+    Image.fromarray(stored).convert("RGB" if kind == "WEBP" else "L").save(file, kind, **options)
+    with pytest.raises(InputError, match=f"{told}, which changes label values; save the label maps as PNG"):
+        _read(file)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".webp", {"lossless": True}), (".tif", {"compression": "tiff_lzw"}), (".bmp", {}), (".pgm", {}), (".gif", {})],
+)
+def test_formats_that_keep_values_are_read(suffix: str, options: dict[str, Any], tmp_path: Path) -> None:
+    Image = pytest.importorskip("PIL.Image")
+    stored = np.kron(RNG.integers(0, 19, (4, 6)), np.ones((8, 8))).astype(np.uint8)
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", **options)
+    assert np.array_equal(_read(tmp_path / f"a{suffix}"), stored)
+
+
 def test_files_that_cannot_hold_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a JPEG, which changes label values"):
         _read(_write(tmp_path / "a.jpg", np.zeros((8, 8), np.uint8)))

@@ -164,6 +164,20 @@ def test_sixteen_bit_maps_count_as_eight_bit_ones() -> None:
         matrix.update(np.array([[65535, 1000]], np.uint16), wide[1][:, :2])
 
 
+def test_maps_of_eight_bits_may_have_more_classes_than_they_hold() -> None:
+    matrix = ConfusionMatrix(300)
+    matrix.update(labels((0, 1, 255)), labels((0, 200, 1)), 255)
+    assert (matrix.counts[0, 0], matrix.counts[1, 200], matrix.void[1], matrix.counts.sum()) == (1, 1, 1, 2)
+
+
+def test_frequency_weighted_iou_by_hand() -> None:
+    matrix = filled(labels((0, 0, 0, 1), (1, 1, 2, 2)), labels((0, 0, 1, 1), (1, 0, 2, 2)), 4)
+    assert matrix.frequency_weighted_iou == pytest.approx(3 / 8 * 1 / 2 + 3 / 8 * 1 / 2 + 2 / 8)
+    assert math.isnan(ConfusionMatrix(3).frequency_weighted_iou)
+    never_there = filled(labels((0, 0)), labels((0, 1)), 2)  # predicted, in no label map: its IoU is 0, its weight too
+    assert never_there.frequency_weighted_iou == 1 / 2
+
+
 def test_agreement() -> None:
     assert agreement(labels((0, 1), (2, 3)), labels((0, 1), (3, 3))) == (1, 4)
     with pytest.raises(InputError, match="sizes must agree"):

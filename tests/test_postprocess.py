@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import cv2
@@ -432,6 +433,18 @@ def test_the_cache_may_be_read_only(no_numba: pytest.MonkeyPatch) -> None:
     no_numba.setattr(numba, "njit", njit)
     assert warm_up() == "numba"
     assert asked == [True, False]
+
+
+def test_whether_compiled_code_is_kept_is_known(no_numba: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    numba = pytest.importorskip("numba")
+    no_numba.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    assert compiled.keeps_code()
+
+    def refuse(**options: object) -> Any:
+        raise RuntimeError("cannot cache function '_fill_labels': no locator available")
+
+    no_numba.setattr(numba, "njit", refuse)
+    assert not compiled.keeps_code()
 
 
 @settings(max_examples=40, deadline=None)

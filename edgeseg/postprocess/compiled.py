@@ -27,6 +27,8 @@ Kernel = Callable[..., None]
 AxisRuns = tuple[Ints, Ints, Ints, F32, Ints]
 """Runs of output pixels of one axis: lower and higher input, first pixel, weights (longest run, runs), lengths."""
 
+_WHY = "the compiled postprocessing"
+
 # At most so many cells, and so many classes x cells, are gathered at once, so that their corners stay in cache.
 _CELLS, _FLOATS = 512, 1 << 15
 
@@ -69,6 +71,20 @@ def _runs(axis: Axis) -> AxisRuns:
     return runs.low, runs.high, np.ascontiguousarray(runs.pixels[0]), runs.t, runs.lengths
 
 
+def keeps_code() -> bool:
+    """Tell whether numba can keep what it compiles; else every process compiles anew, which takes seconds.
+
+    Raises:
+        TargetUnavailableError: numba is missing or does not import.
+    """
+    numba: Any = require("numba", extra="numba", why=_WHY)
+    try:
+        numba.njit(cache=True)(_fill_labels)  # compiles nothing yet
+    except RuntimeError:
+        return False
+    return True
+
+
 @functools.cache
 def load() -> Kernel:
     """Compile `_fill_labels`, or read it from numba's cache.
@@ -76,7 +92,7 @@ def load() -> Kernel:
     Raises:
         TargetUnavailableError: numba is missing or does not import.
     """
-    numba: Any = require("numba", extra="numba", why="the compiled postprocessing")
+    numba: Any = require("numba", extra="numba", why=_WHY)
     from numba.extending import register_jitable
 
     for helper in (_coarse_argmax, _pixel_weights, _label_agreeing, _gather, _find_losers, _label_cell):

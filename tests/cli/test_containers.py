@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+from edgeseg._optional import is_installed as _has
 from edgeseg.bundle import open_bundle
 from edgeseg.cli._shared import results_alone_on_stdout
 from edgeseg.predictor import Predictor
@@ -43,7 +44,7 @@ def _runs(*prefix: str) -> bool:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle, a picture, and its labels."""
     folder = tmp_path_factory.mktemp("container")
-    targets = ("ort", "openvino") if _has_openvino() else ("ort",)
+    targets = ("ort", "openvino") if _has("openvino") else ("ort",)
     bundle = make_tiny_bundle(folder, targets=targets)
     for name in ("images", "labels"):
         (folder / name).mkdir()
@@ -51,12 +52,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Predictor(bundle) as predictor:
         cv2.imwrite(str(folder / "labels" / "0.png"), predictor(folder / "images" / "0.png").labels)
     return folder
-
-
-def _has_openvino() -> bool:
-    from edgeseg._optional import is_installed
-
-    return is_installed("openvino")
 
 
 def _run(data: Path, *words: str, prefix: tuple[str, ...] = (), **variables: str | None) -> tuple[int, str, str]:
@@ -95,7 +90,10 @@ def test_a_user_without_home_and_name(command: str, data: Path) -> None:
 @pytest.mark.parametrize("command", ["doctor", pytest.param("eval", marks=pytest.mark.slow)])  # numba compiles anew
 def test_nothing_can_be_written(command: str, data: Path) -> None:
     words, said = COMMANDS[command]
-    assert _run(data, *words, prefix=READ_ONLY, HOME="/nonexistent", TMPDIR="/nonexistent")[::2] == (0, said)
+    code, out, err = _run(data, *words, prefix=READ_ONLY, HOME="/nonexistent", TMPDIR="/nonexistent")
+    assert (code, err) == (0, said)
+    if command == "doctor" and _has("numba"):
+        assert "compiled anew in every process, which takes seconds; set NUMBA_CACHE_DIR" in out
 
 
 @pytest.mark.skipif(not _runs(*READ_ONLY), reason="needs Linux and the right to mount")
@@ -136,6 +134,22 @@ def test_a_reader_that_has_gone_is_no_error(command: str, data: Path) -> None:
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_numba_that_does_not_import_is_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba" / "__init__.py").write_text(
+        'raise ImportError("Numba needs NumPy 2.3 or less")\n', encoding="utf-8"
+    )
+    path = f"{tmp_path}{os.pathsep}{ROOT}"
+    code, _, err = _run(data, *COMMANDS["eval"][0], PYTHONPATH=path)
+    assert code == 0
+    assert err.startswith("note: the compiled postprocessing needs the package numba, which is installed but does not")
+    assert err.endswith("until then the postprocessing runs in numpy, at a half to a quarter of the speed\n")
+    assert err.count("\n") == 1
+    code, out, err = _run(data, "doctor", PYTHONPATH=path)
+    assert (code, err) == (0, "")
+    assert "postprocess: numpy; the compiled postprocessing needs the package numba" in out
 
 
 def test_standard_output_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgeseg.bundle import Bundle
+from edgeseg.evaluation import read_labels
 from edgeseg.predictor import Predictor
 from tests.cli.conftest import Edgeseg
 from tests.runtimes.bundles import make_tiny_bundle, picture
@@ -47,7 +48,7 @@ def test_perfect(data: Path, edgeseg: Edgeseg) -> None:
 
 
 def test_few_pictures_have_no_interval_and_absent_classes_are_told(data: Path, edgeseg: Edgeseg) -> None:
-    found = np.unique([cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for file in (data / "labels").iterdir()])
+    found = np.unique(np.stack([read_labels(file) for file in (data / "labels").iterdir()]))
     done = edgeseg("eval", *_words(data))
     assert "no intervals: resampling needs 10 pictures, and 3 were scored" in done.out
     told = f"{4 - len(found)} of 4 classes are neither labelled nor predicted, and in no mean"

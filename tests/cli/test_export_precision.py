@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edgeseg.predictor import Predictor
 from tests.cli.conftest import Edgeseg
 from tests.export.precision.pictures import write_pictures
 
@@ -38,6 +39,30 @@ def test_a_data_set_to_calibrate_on(edgeseg: Edgeseg, tmp_path: Path) -> None:
     assert "mIoU (fp32)" in done.out
     assert "label value 200 is cut at half: class 1 from 128 on" in done.out
     assert "calibrated on pictures of binary that eval --dataset scores; publish no figures of them" in done.out
+
+
+def test_label_maps_that_are_read_wrongly_are_told(edgeseg: Edgeseg, tmp_path: Path) -> None:
+    """0 is void and k + 1 means class k, and nobody said so: the loss of mIoU alone would look like none."""
+    calib = write_pictures(tmp_path / "calib", 4)
+    done = edgeseg("export", TINY, "--size", "32x48", "--out", tmp_path)
+    assert done.code == 0, done.err
+    (tmp_path / "labels").mkdir()
+    with Predictor(tmp_path / "tiny.edgeseg") as predictor:
+        for file in calib.iterdir():
+            cv2.imwrite(str(tmp_path / "labels" / file.name), np.minimum(predictor(file).labels, 3) + np.uint8(1))
+    words = [
+        "--size",
+        "32x48",
+        "--precision",
+        "fp16",
+        "--force",
+        "--calib",
+        calib,
+        "--calib-labels",
+        tmp_path / "labels",
+    ]
+    done = edgeseg("export", TINY, *words, "--max-miou-drop", 0.1, "--out", tmp_path / "fp16")
+    assert "check them, see --calib-reduce-zero-label" in done.out
 
 
 def test_label_options_need_label_maps(edgeseg: Edgeseg, tmp_path: Path) -> None:

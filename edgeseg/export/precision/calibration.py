@@ -74,15 +74,13 @@ class Calibration:
         pictures: To calibrate on.
         held_out: To score by.
         shared: Whether the only picture had to be both.
-        classes: Number of classes that label maps score; None without label maps.
-        notes: What is to be known of the label maps altogether.
+        reader: What read the label maps; None without label maps.
     """
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
     shared: bool = False
-    classes: int | None = None
-    notes: tuple[str, ...] = ()
+    reader: LabelReader | None = None
 
 
 def list_calibration(data: Path | LabelledPictures, *, recursive: bool = False) -> list[Pair]:
@@ -119,17 +117,15 @@ def load_calibration(
     Raises:
         InputError: A picture that cannot be read, or one without its label map.
     """
-    classes, notes = (None, ()) if reader is None else (len(reader.names), reader.notes)
     if len(pairs) == 1:
         only = load_pictures(pairs, size, rule, reader)
-        return Calibration(only, only, shared=True, classes=classes, notes=notes)
+        return Calibration(only, only, shared=True, reader=reader)
     held_out = pairs[_EVERY - 1 :: _EVERY] or pairs[-1:]
     rest = [pair for pair in pairs if pair not in set(held_out)]
     return Calibration(
         load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule),
         load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, reader),
-        classes=classes,
-        notes=notes,
+        reader=reader,
     )
 
 

@@ -12,7 +12,7 @@ from edgeseg.errors import ParityError
 from edgeseg.export.job import ExportJob
 from edgeseg.export.passes import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
-from edgeseg.export.precision.calibration import Calibration, Picture, held_out_within, load_pictures
+from edgeseg.export.precision.calibration import Picture, held_out_within, load_pictures
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
 from edgeseg.export.precision.int8 import RECIPES, Recipe, quantise
 from edgeseg.export.precision.report import KeptFloat, PrecisionReport
@@ -23,6 +23,7 @@ from edgeseg.export.steps import step
 from edgeseg.graph.passes._base import apply_passes
 from edgeseg.graph.qdq import as_int8, named, quantised_nodes, without_quantisers
 from edgeseg.graph.roles import MOVES
+from edgeseg.labelled import LabelledPictures
 from edgeseg.runtimes import engine
 
 __all__ = ["Lowered", "lower"]
@@ -69,7 +70,8 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
     held_out = calibration.held_out if calibration else load_pictures(own, job.size, job.spec.resize)
     held_out = held_out_within(held_out, job.channels * job.logit_size[0] * job.logit_size[1])
     expected = job.expected([picture.path for picture in held_out], synthetic=False)
-    classes = (calibration and calibration.classes) or len(job.labels.names)
+    reader = calibration.reader if calibration else None
+    classes = len(job.labels.names if reader is None else reader.names)
     scorer = Scorer(
         held_out,
         expected,
@@ -80,7 +82,7 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
     )
     work = {"int8": _int8, "fp16": _fp16, "bf16": _bf16}[job.config.precision]
     made, report = work(named(model), job, scorer)
-    notes = (*report.notes, *_notes(calibration, held_out))
+    notes = (*report.notes, *_notes(job, held_out, scorer))
     if calibration and calibration.shared:
         notes += ("the only calibration picture was also scored on; give several",)
     report = replace(
@@ -93,11 +95,16 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
     return Lowered(made, expected, scorer, report)
 
 
-def _notes(calibration: Calibration | None, held_out: Sequence[Picture]) -> tuple[str, ...]:
+def _notes(job: ExportJob, held_out: Sequence[Picture], scorer: Scorer) -> tuple[str, ...]:
     """What is to be known of the pictures and label maps, each once."""
-    pictures = (*(calibration.pictures if calibration else ()), *held_out)
-    general = calibration.notes if calibration else ()
-    return tuple(dict.fromkeys((*general, *(note for picture in pictures for note in picture.notes))))
+    calibration, data = job.calibration, job.config.calib
+    notes = [note for picture in (*(calibration.pictures if calibration else ()), *held_out) for note in picture.notes]
+    reader = calibration.reader if calibration else None
+    if reader is not None and scorer.matrix_fp32 is not None:
+        notes = [*reader.notes, *notes, *reader.suspicions(scorer.matrix_fp32)]
+    if isinstance(data, LabelledPictures) and data.dataset is not None:
+        notes.append(f"calibrated on pictures of {data.dataset} that eval --dataset scores; publish no figures of them")
+    return tuple(dict.fromkeys(notes))
 
 
 def _ort_form(job: ExportJob) -> Callable[[onnx.ModelProto], onnx.ModelProto]:

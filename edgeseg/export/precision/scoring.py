@@ -74,7 +74,8 @@ class Scorer:
         self.pictures, self.expected, self.postprocess = pictures, expected, postprocess
         self._classes, self._batch = classes, batch
         self._form: Form = form or (lambda model: model)
-        self.miou_fp32 = self._miou(expected.logits)
+        self.matrix_fp32 = self._matrix(expected.logits)
+        self.miou_fp32 = None if self.matrix_fp32 is None else self.matrix_fp32.miou
 
     @property
     def labelled(self) -> bool:
@@ -119,6 +120,10 @@ class Scorer:
         return error if np.isfinite(error) else float("inf")
 
     def _miou(self, found: Sequence[NDArray[np.float32]]) -> float | None:
+        matrix = self._matrix(found)
+        return None if matrix is None else matrix.miou
+
+    def _matrix(self, found: Sequence[NDArray[np.float32]]) -> ConfusionMatrix | None:
         if not self.labelled:
             return None
         matrix = ConfusionMatrix(self._classes)
@@ -128,7 +133,7 @@ class Scorer:
             height, width = picture.truth.shape
             labels = labels_from_logits(logits, (height, width), postprocess=self.postprocess, region=picture.region)
             matrix.update(picture.truth, labels, ignore=picture.void)
-        return float(matrix.miou)
+        return matrix
 
 
 def _interval(counts: NDArray[np.int64]) -> Interval | None:

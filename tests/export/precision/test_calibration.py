@@ -120,7 +120,8 @@ def test_a_data_set_is_read_as_it_was_downloaded(tmp_path: Path) -> None:
     truth = found.held_out[0].truth
     assert truth is not None
     assert np.unique(truth).tolist() == [0, 13, VOID]
-    assert (found.classes, found.held_out[0].void) == (19, VOID)
+    assert found.reader is not None
+    assert (len(found.reader.names), found.held_out[0].void) == (19, VOID)
     with pytest.raises(UsageError, match="has 19 classes, the network 4"):
         _load(LabelledPictures.from_dataset("cityscapes", tmp_path))
 
@@ -129,7 +130,8 @@ def test_void_as_the_last_class_is_not_scored(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "c", 4)
     cv2.imwrite(str(tmp_path / "3.png"), np.full((40, 60), 3, np.uint8))
     found = _load(LabelledPictures(folder, tmp_path, ignore=3))
-    assert (found.classes, found.held_out[0].void) == (3, 3)
+    assert found.reader is not None
+    assert (len(found.reader.names), found.held_out[0].void) == (3, 3)
 
 
 def test_a_label_map_of_another_size_is_read_and_told(tmp_path: Path) -> None:
