@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import errors, optional_size, results_alone_on_stdout
-from edgeseg.cli.export_network import named_network
+from edgeseg.cli.export_network import check_network, named_network
 from edgeseg.cli.export_report import print_json_report, print_report
 from edgeseg.export.config import ExportConfig
 from edgeseg.graph.profile import DEFAULT_PROFILE
@@ -83,6 +83,7 @@ def _exported(options: Mapping[str, Any]) -> ExportReport:
     """Export, telling the steps on the terminal."""
     from edgeseg._optional import require
 
+    check_network(options, "export")
     require("torch", extra="export", why="export")
     config = _config(options)
     with errors().status("starting torch") as status, results_alone_on_stdout():
