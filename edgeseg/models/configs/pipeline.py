@@ -205,12 +205,10 @@ def _size(
         )
     else:
         size = scale
-    return size, _rule(step, keeps, size, spec, notes)
+    return size, _rule(step, keeps, spec, notes)
 
 
-def _rule(
-    step: Mapping[str, Any], keeps_ratio: bool, size: Size, spec: InputSpec | None, notes: list[str]
-) -> ResizeRule:
+def _rule(step: Mapping[str, Any], keeps_ratio: bool, spec: InputSpec | None, notes: list[str]) -> ResizeRule:
     kind = str(step.get("backend") or "cv2"), str(step.get("interpolation", "bilinear"))
     if kind not in _FILTERS:
         raise UsageError(f"the test pipeline resizes by {one_line(' '.join(kind), 60)}, which edgeseg does not")
@@ -218,17 +216,17 @@ def _rule(
         return ResizeRule("stretch", _FILTERS[kind])
     pad = _mean_pixel(spec)
     notes.append(
-        f"pictures keep their ratio: one that is not shaped as {_text(size)} is padded with its mean, {pad}, where "
-        "mmsegmentation makes the input smaller"
+        f"pictures keep their ratio: one of another shape than the graph's is padded with the RGB pixel {pad}, the "
+        "mean, where mmsegmentation makes the input smaller"
     )
     return ResizeRule("letterbox", _FILTERS[kind], pad)
 
 
 def _mean_pixel(spec: InputSpec | None) -> tuple[int, int, int]:
     """Return the RGB pixel that is normalised to zero, which is what mmsegmentation pads with."""
-    mean = (0.0, 0.0, 0.0) if spec is None else spec.mean
-    red, green, blue = (min(255, max(0, round(x))) for x in mean)
-    return (red, green, blue) if spec is None or spec.channel_order == "rgb" else (blue, green, red)
+    known = spec or InputSpec.imagenet()
+    red, green, blue = (min(255, max(0, round(x))) for x in known.mean)
+    return (red, green, blue) if known.channel_order == "rgb" else (blue, green, red)
 
 
 def _scale(step: Mapping[str, Any]) -> Size | None:

@@ -44,7 +44,7 @@ def test_both_versions_say_the_same() -> None:
     assert new.input == InputSpec("rgb", MEAN, STD)
     assert new.size == (1024, 2048)
     assert new.resize == BOXED
-    assert ["padded with its mean, (124, 116, 104)" in note for note in new.notes] == [True]
+    assert ["padded with the RGB pixel (124, 116, 104), the mean" in note for note in new.notes] == [True]
 
 
 @pytest.mark.parametrize(
