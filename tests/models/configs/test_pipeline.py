@@ -118,6 +118,14 @@ def test_the_mean_is_padded_with_in_rgb() -> None:
     assert found.resize == ResizeRule("letterbox", "linear", (255, 20, 10))
 
 
+def test_the_networks_own_mean_is_padded_with_where_the_config_has_none() -> None:
+    config = {"model": {}, "test_pipeline": [_resize((64, 32), keep_ratio=True)]}
+    assert read_preparation(config, InputSpec("bgr", (1.0, 2.0, 3.0))).resize == ResizeRule(
+        "letterbox", pad_value=(3, 2, 1)
+    )
+    assert read_preparation(config).resize == ResizeRule("letterbox")
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

@@ -160,7 +160,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [*([place] if place else []), *(each for key, part in inside for each in _places(part, (*place, key)))]
 
 
-_ODD = (
+_ODD: tuple[Any, ...] = (
     None, True, 0, -1, 3, 0.5, 9e999, "", "x", [], {}, [1], ["x"], [[1, 2]], [{}], {"type": "X"}, {"type": 3}, {"": {}},
     {1: 2}, {"type": ["x"]}, {"type": "SyncBN"}, (), [None], "FCNHead",
 )  # fmt: skip
@@ -175,7 +175,8 @@ def _whole(name: str | None) -> dict[str, Any]:
             write_tree(Path(folder), "metainfo = dict(classes=['a', 'b'], palette=[[1, 2, 3]] * 2)")
         )
     model = copy.deepcopy(PUBLISHED[name])
-    for head in heads_of(model):
+    heads: list[Any] = heads_of(model)
+    for head in heads:
         head["num_classes"] = 2
     return {**config, "model": {**model, "data_preprocessor": config["model"]["data_preprocessor"]}}
 
