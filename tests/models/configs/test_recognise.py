@@ -193,7 +193,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_another_value_of_any_option_is_no_longer_the_network(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(PUBLISHED)))
