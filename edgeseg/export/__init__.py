@@ -35,8 +35,9 @@ def export_model(
 
     Args:
         network: Registry name, ``package.module:factory``, or any module that takes normalised images (N, 3, H, W) and
-            returns logits (N, classes, h, w); or what `edgeseg.models.source.resolve_network`, or
-            `edgeseg.models.configs.source.resolve_config` for mmsegmentation's config, gave, its conventions changed with ``.but(...)``.
+            returns logits (N, classes, h, w); or what `edgeseg.models.source.resolve_network`, or for a config of
+            mmsegmentation `edgeseg.models.configs.source.resolve_config`, gave, its conventions changed with
+            ``.but(...)``.
         config: The options (`edgeseg.export.config.ExportConfig`).
         weights: Published or own checkpoint; without it the weights are random (registered networks) or as they stand.
             For one of several sets of weights in a file: ``resolve_network(..., weights_key=KEY)``.

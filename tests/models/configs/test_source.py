@@ -236,8 +236,8 @@ def _whole(name: str | None) -> dict[str, Any]:
             write_tree(Path(folder), "metainfo = dict(classes=['a', 'b'], palette=[[1, 2, 3]] * 2)")
         )
     model = copy.deepcopy(PUBLISHED[name])
-    heads: list[Any] = heads_of(model)
-    for head in heads:
+    found: list[Any] = heads_of(model)
+    for head in found:
         head["num_classes"] = 2
     return {**config, "model": {**model, "data_preprocessor": config["model"]["data_preprocessor"]}}
 
@@ -254,7 +254,7 @@ _WHOLE = [
 def test_odd_values_are_one_sentence(data: st.DataObject) -> None:
     config = copy.deepcopy(data.draw(st.sampled_from(_WHOLE)))
     place = data.draw(st.sampled_from(_places(config)))
-    owner = config
+    owner: Any = config
     for key in place[:-1]:
         owner = owner[key]
     owner[place[-1]] = data.draw(st.sampled_from(_ODD))
