@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import errors, no_warnings, optional_size, results_alone_on_stdout
-from edgeseg.cli.export_network import named_network
+from edgeseg.cli.export_network import check_network, named_network
 from edgeseg.cli.export_report import print_json_report, print_report
 from edgeseg.cli.label_options import labelled_pictures
 from edgeseg.export.config import ExportConfig
@@ -102,6 +102,7 @@ def _exported(options: Mapping[str, Any]) -> ExportReport:
     """Export, telling the steps on the terminal."""
     from edgeseg._optional import require
 
+    check_network(options, "export")
     require("torch", extra="export", why="export")
     config = _config(options)
     with errors().status("starting torch") as status, results_alone_on_stdout(), no_warnings():

@@ -11,7 +11,23 @@ from edgeseg.text import one_line
 if TYPE_CHECKING:
     from edgeseg.models.source import NetworkSource
 
-__all__ = ["named_network"]
+__all__ = ["check_network", "named_network"]
+
+
+def check_network(options: Mapping[str, Any], command: str) -> None:
+    """Check that options name a network, before anything heavy is imported.
+
+    Args:
+        options: ``network``, ``config`` and ``trust_config``.
+        command: Whose help tells more.
+
+    Raises:
+        UsageError: Neither a name nor a config is given, or no config that could run.
+    """
+    if options["network"] is None and options["config"] is None:
+        raise UsageError(f"missing argument 'network', or its --config FILE; see edgeseg {command} --help")
+    if options["config"] is None and options["trust_config"]:
+        raise UsageError(f"--trust-config lets a config run; give it as --config FILE; see edgeseg {command} --help")
 
 
 def named_network(options: Mapping[str, Any]) -> NetworkSource:
@@ -21,7 +37,7 @@ def named_network(options: Mapping[str, Any]) -> NetworkSource:
         options: ``network``, ``config``, ``trust_config``, ``weights``, ``weights_key`` and ``classes``.
 
     Raises:
-        UsageError: Neither a name nor a config is given, or the two are of different networks.
+        UsageError: Name and config are of different networks.
     """
     from edgeseg.models.configs.source import read_config, resolve_config
     from edgeseg.models.source import resolve_network
@@ -31,10 +47,6 @@ def named_network(options: Mapping[str, Any]) -> NetworkSource:
         "weights": options["weights"], "weights_key": options["weights_key"], "num_classes": options["classes"],
     }  # fmt: skip
     if config is None:
-        if name is None:
-            raise UsageError("no network is given; name one (`edgeseg models` lists them), or give its --config FILE")
-        if trust:
-            raise UsageError("--trust-config lets a config run; give it as --config FILE")
         return resolve_network(name, **given)
     if name is not None:
         found = read_config(config, trust=trust).name

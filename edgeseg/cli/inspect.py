@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import console, no_warnings, optional_size, results_alone_on_stdout, size_text, table
-from edgeseg.cli.export_network import named_network
+from edgeseg.cli.export_network import check_network, named_network
 from edgeseg.specs import check_divisor
 from edgeseg.text import one_line
 
@@ -31,9 +31,10 @@ def inspect(
     """Run a network on two pictures and print what it returns; what cannot be exported is one sentence."""
     from edgeseg._optional import require
 
+    given = {"network": network, "config": config, "trust_config": trust_config, "weights": weights}
+    check_network(given, "inspect")
     for package in ("torch", "onnx"):
         require(package, extra="export", why="inspect")
-    given = {"network": network, "config": config, "trust_config": trust_config, "weights": weights}
     with results_alone_on_stdout(), no_warnings():
         from edgeseg.export.inspect import inspect_network
 

@@ -110,7 +110,7 @@ def test_code_runs_where_it_is_trusted(edgeseg: Edgeseg, tmp_path: Path) -> None
 def test_what_cannot_be_is_one_sentence(edgeseg: Edgeseg, tmp_path: Path, config: Path, weights: Path) -> None:
     out = ("--size", "32x64", "--out", tmp_path / "out")
     cases: tuple[tuple[tuple[object, ...], int, str], ...] = (
-        ((), 2, "no network is given"),
+        ((), 2, "missing argument 'network', or its --config FILE"),
         (("erfnet", "--config", config), 2, "is of 'mmseg_fastscnn', and NETWORK is 'erfnet'"),
         (("erfnet", "--trust-config"), 2, "give it as --config FILE"),
         (("--config", tmp_path / "missing.py"), 2, "no such file"),

@@ -203,7 +203,7 @@ def flat_options(part: Mapping[str, Any], place: str) -> Options:
 def _full(part: Mapping[str, Any]) -> Options:
     """Return a part's options with the defaults of its class, less those that make no difference."""
     name = short_type(part)
-    options: Options = {**_PARTS.get(name, {}), **part, "type": _BASES.get(name, name)}
+    options: Options = {**_PARTS.get(name, {}), **part, "type": name}
     for key in [key for key in options if key in _TRAINING or (key in _OF_CLASSES and name in HEADS)]:
         if not (key == "out_channels" and name in ("KernelUpdateHead", "KernelUpdator")):
             del options[key]
@@ -214,13 +214,19 @@ def _full(part: Mapping[str, Any]) -> Options:
             options.pop(key, None)
     if isinstance(options.get("img_size"), int):
         options["img_size"] = (options["img_size"],) * 2
-    if options["type"] == "ResNet" and _plain(options["dilations"]) == (1, 1, 1, 1):
-        options.pop("contract_dilation", None)
+    if name.startswith("ResNet"):
+        _name_stem(options)
     return options
 
 
-_BASES = {"ResNetV1c": "ResNet", "ResNetV1d": "ResNet"}
-"""Classes that are another with other defaults."""
+def _name_stem(options: Options) -> None:
+    """Name a ResNet by its stem and shortcuts; leave out what dilated stages alone have."""
+    for name in ("ResNet", "ResNetV1c", "ResNetV1d"):
+        own = {key: BACKBONES[name][key] for key in ("deep_stem", "avg_down")}
+        if own == {key: options.get(key) for key in own}:
+            options["type"] = name
+    if _plain(options["dilations"]) == (1, 1, 1, 1):
+        options.pop("contract_dilation", None)
 
 
 def _flat(value: Any, place: str) -> Iterator[tuple[str, Any]]:

@@ -77,8 +77,12 @@ def dataset_of(config: Mapping[str, Any], uses: tuple[str, ...] = ("test", "val"
     return {}
 
 
-def read_preparation(config: Mapping[str, Any]) -> Preparation:
+def read_preparation(config: Mapping[str, Any], usual: InputSpec | None = None) -> Preparation:
     """Read how a config's test pictures become the network's input.
+
+    Args:
+        config: The whole.
+        usual: The network's own normalisation, whose mean is padded with where the config has none.
 
     Raises:
         UsageError: It does something to pictures that edgeseg does not.
@@ -95,7 +99,7 @@ def read_preparation(config: Mapping[str, Any]) -> Preparation:
     preprocessor = model.get("data_preprocessor") or config.get("data_preprocessor") or {}
     notes = [*_check_steps(steps), *_padded(preprocessor)]
     spec = _input(config, preprocessor, [step for step in steps if short_type(step) == "Normalize"])
-    size, resize = _size(config, preprocessor, steps, spec, notes)
+    size, resize = _size(config, preprocessor, steps, spec or usual or InputSpec(), notes)
     return Preparation(spec, size, resize, tuple(notes))
 
 
@@ -179,7 +183,7 @@ def _size(
     config: Mapping[str, Any],
     preprocessor: Mapping[str, Any],
     steps: list[dict[str, Any]],
-    spec: InputSpec | None,
+    spec: InputSpec,
     notes: list[str],
 ) -> tuple[Size | None, ResizeRule | None]:
     """Read the graph's size and how pictures are brought to it; append sentences to `notes`."""
@@ -205,12 +209,10 @@ def _size(
         )
     else:
         size = scale
-    return size, _rule(step, keeps, size, spec, notes)
+    return size, _rule(step, keeps, spec, notes)
 
 
-def _rule(
-    step: Mapping[str, Any], keeps_ratio: bool, size: Size, spec: InputSpec | None, notes: list[str]
-) -> ResizeRule:
+def _rule(step: Mapping[str, Any], keeps_ratio: bool, spec: InputSpec, notes: list[str]) -> ResizeRule:
     kind = str(step.get("backend") or "cv2"), str(step.get("interpolation", "bilinear"))
     if kind not in _FILTERS:
         raise UsageError(f"the test pipeline resizes by {one_line(' '.join(kind), 60)}, which edgeseg does not")
@@ -218,17 +220,16 @@ def _rule(
         return ResizeRule("stretch", _FILTERS[kind])
     pad = _mean_pixel(spec)
     notes.append(
-        f"pictures keep their ratio: one that is not shaped as {_text(size)} is padded with its mean, {pad}, where "
-        "mmsegmentation makes the input smaller"
+        f"pictures keep their ratio: one of another shape than the graph's is padded with the RGB pixel {pad}, the "
+        "mean, where mmsegmentation makes the input smaller"
     )
     return ResizeRule("letterbox", _FILTERS[kind], pad)
 
 
-def _mean_pixel(spec: InputSpec | None) -> tuple[int, int, int]:
+def _mean_pixel(spec: InputSpec) -> tuple[int, int, int]:
     """Return the RGB pixel that is normalised to zero, which is what mmsegmentation pads with."""
-    mean = (0.0, 0.0, 0.0) if spec is None else spec.mean
-    red, green, blue = (min(255, max(0, round(x))) for x in mean)
-    return (red, green, blue) if spec is None or spec.channel_order == "rgb" else (blue, green, red)
+    red, green, blue = (min(255, max(0, round(x))) for x in spec.mean)
+    return (red, green, blue) if spec.channel_order == "rgb" else (blue, green, red)
 
 
 def _scale(step: Mapping[str, Any]) -> Size | None:

@@ -143,7 +143,7 @@ def _described(config: Mapping[str, Any], file: str, num_classes: int | None) ->
         raise UsageError("it has no dictionary 'model'; give the config of a network, or what Config.dump writes")
     name = recognise_network(model)
     outputs, notes = _outputs(heads_of(model), num_classes)
-    prepared = read_preparation(config)
+    prepared = read_preparation(config, model_spec(name).input)
     labels, of_labels = read_labels(config, outputs.classes)
     spec = _spec(model_spec(name), prepared, outputs, labels, _align_corners(heads_of(model)[-1]))
     told = (_summary(file, spec, labels), *_from_registry(prepared, name), *notes, *prepared.notes, *of_labels)

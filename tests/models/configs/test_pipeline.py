@@ -44,7 +44,7 @@ def test_both_versions_say_the_same() -> None:
     assert new.input == InputSpec("rgb", MEAN, STD)
     assert new.size == (1024, 2048)
     assert new.resize == BOXED
-    assert ["padded with its mean, (124, 116, 104)" in note for note in new.notes] == [True]
+    assert ["padded with the RGB pixel (124, 116, 104), the mean" in note for note in new.notes] == [True]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,14 @@ def test_what_edgeseg_does_otherwise_is_said(config: dict[str, Any], words: str)
 def test_the_mean_is_padded_with_in_rgb() -> None:
     found = read_preparation(_config(_resize((64, 32), keep_ratio=True), bgr_to_rgb=False, mean=[10.4, 20, 300]))
     assert found.resize == ResizeRule("letterbox", "linear", (255, 20, 10))
+
+
+def test_the_networks_own_mean_is_padded_with_where_the_config_has_none() -> None:
+    config = {"model": {}, "test_pipeline": [_resize((64, 32), keep_ratio=True)]}
+    assert read_preparation(config, InputSpec("bgr", (1.0, 2.0, 3.0))).resize == ResizeRule(
+        "letterbox", pad_value=(3, 2, 1)
+    )
+    assert read_preparation(config).resize == ResizeRule("letterbox")
 
 
 @pytest.mark.parametrize(
