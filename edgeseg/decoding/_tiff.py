@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHeader, unpack
 
-__all__ = ["first_picture", "measure"]
+__all__ = ["byte_order", "directories", "first_picture", "measure"]
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_BYTES, _CHANNELS, _TILE_WIDTH, _TILE_HEIGHT, _TILE_BYTES, _NUMBERS = 279, 277, 322, 323, 325, 339
@@ -57,14 +58,44 @@ def first_picture(data: bytes) -> bytes:
     return data[: directory.next_at] + bytes(size) + data[directory.next_at + size :]
 
 
+def directories(data: bytes, wanted: frozenset[int], most: int) -> Iterator[dict[int, tuple[int, ...]]]:
+    """Read the wanted entries of each directory (page) in turn.
+
+    Raises:
+        HeaderError: Damaged, cut short, or of more than `most` directories.
+    """
+    order, big, start = _layout(data)
+    for _ in range(most):
+        directory = _directory(data, start, order, big, wanted)
+        yield directory.entries
+        (start,) = unpack(directory.next_layout, data, directory.next_at)
+        if start == 0:
+            return
+    raise HeaderError(f"is a TIFF of more than {most} pages; save it again with as many as there are channels")
+
+
+def byte_order(data: bytes) -> Literal["<", ">"]:
+    """Tell the byte order of a TIFF's numbers, as `struct` writes it."""
+    return "<" if data[:2] == b"II" else ">"
+
+
+def _layout(data: bytes) -> tuple[str, bool, int]:
+    """Byte order, whether it is a BigTIFF, and where its first directory is."""
+    order, big = byte_order(data), 43 in data[2:4]
+    (start,) = unpack(f"{order}Q", data, 8) if big else unpack(f"{order}I", data, 4)
+    return order, big, start
+
+
 def _read(data: bytes) -> _Directory:
-    order, big = "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+    order, big, start = _layout(data)
+    return _directory(data, start, order, big, _WANTED)
+
+
+def _directory(data: bytes, start: int, order: str, big: bool, wanted: frozenset[int]) -> _Directory:
     if big:
-        (start,) = unpack(f"{order}Q", data, 8)
         (count,) = unpack(f"{order}Q", data, start)
         at, step = start + 8, 20
     else:
-        (start,) = unpack(f"{order}I", data, 4)
         (count,) = unpack(f"{order}H", data, start)
         at, step = start + 2, 12
     if count > 4096:
@@ -72,7 +103,7 @@ def _read(data: bytes) -> _Directory:
     entries: dict[int, tuple[int, ...]] = {}
     for place in range(at, at + step * count, step):
         tag, kind = unpack(f"{order}HH", data, place)
-        if tag in _WANTED:
+        if tag in wanted:
             if tag in entries:
                 raise HeaderError(DAMAGED)
             entries[tag] = _values(data, place, order, kind, big)
