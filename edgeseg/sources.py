@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Collection, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from edgeseg.credentials import without_credentials
 from edgeseg.errors import EdgesegError, InputError
 from edgeseg.files import path_for_opencv
-from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels, load_image
+from edgeseg.images import MAX_PIXELS, as_rgb, check_max_pixels
+from edgeseg.stacks import STACK_SUFFIXES, PictureFile, as_picture, load_picture, name_of
 from edgeseg.text import natural_key
 from edgeseg.timing import ms_since
 
@@ -57,7 +58,7 @@ class Frame:
     """One picture of a source.
 
     Attributes:
-        image: uint8 (H, W, 3) RGB; None where it could not be read.
+        image: uint8 (H, W, 3) RGB, or of the channels asked for; None where it could not be read.
         name: Path, or address and frame number.
         index: Position in the source, from 0.
         decode_ms: Milliseconds that reading and decoding took.
@@ -75,10 +76,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How files are read: the largest height x width, and whether damaged ones are refused."""
+    """How pictures are read: the largest height x width, whether damaged ones are refused, and their channels."""
 
     max_pixels: int = MAX_PIXELS
     strict: bool = False
+    channels: int = 3
 
     def __post_init__(self) -> None:
         check_max_pixels(self.max_pixels)
@@ -145,26 +147,26 @@ class _Iterable(Source):
         for index, item in enumerate(self._items):
             if isinstance(item, Frame):
                 yield item
-            elif isinstance(item, (str, Path)):
-                yield _decode(Path(item), without_credentials(str(item), properties=False), index, self._reading)
+            elif isinstance(item, (str, Path, list, tuple)):
+                yield _decode(item, without_credentials(name_of(item), properties=False), index, self._reading)
             else:
-                yield _convert(item, self._color, index)
+                yield _convert(item, self._color, index, self._reading.channels)
 
 
-def _decode(path: Path, name: str, index: int, reading: _Reading) -> Frame:
+def _decode(file: PictureFile, name: str, index: int, reading: _Reading) -> Frame:
     start = time.perf_counter()
     try:
-        decoded = load_image(path, max_pixels=reading.max_pixels, strict=reading.strict)
+        decoded = load_picture(file, reading.channels, max_pixels=reading.max_pixels, strict=reading.strict)
     except EdgesegError as error:
         return Frame(None, name, index, error=error)
     return Frame(decoded.image, name, index, ms_since(start), damaged=decoded.damaged)
 
 
-def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> Frame:
+def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int, channels: int) -> Frame:
     """Make a frame of a caller's array, copied where the caller might overwrite it before the stages are done."""
     start = time.perf_counter()
     try:
-        image = as_rgb(array, color)
+        image = as_picture(array, channels, color)
     except EdgesegError as error:
         return Frame(None, str(index), index, error=error)
     if np.may_share_memory(image, array):
@@ -238,6 +240,7 @@ def open_iterable(
     live: bool = False,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
+    channels: int = 3,
 ) -> Source:
     """Take arrays or paths from any iterable as a source.
 
@@ -249,6 +252,8 @@ def open_iterable(
         live: Whether the iterable gives pictures at its own pace.
         max_pixels: Largest height x width of pictures given by path; arrays are in memory already.
         strict: Refuse damaged files.
+        channels: Of the pictures; other than 3, arrays and files are read as `edgeseg.stacks` does. An item may then be
+            a list of paths, one file per channel.
 
     Raises:
         UsageError: `max_pixels` is below 1.
@@ -259,11 +264,16 @@ def open_iterable(
     """
     if isinstance(items, np.ndarray) and items.ndim <= 3:
         items = [items]
-    return _Iterable(items, color, live, _Reading(max_pixels, strict))
+    return _Iterable(items, color, live, _Reading(max_pixels, strict, channels))
 
 
 def open_source(
-    spec: str | Path | int, *, recursive: bool = False, max_pixels: int = MAX_PIXELS, strict: bool = False
+    spec: str | Path | int,
+    *,
+    recursive: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
+    channels: int = 3,
 ) -> Source:
     """Open an image, folder, video, camera or network stream.
 
@@ -274,6 +284,7 @@ def open_source(
         recursive: Also take the images of a folder's subfolders.
         max_pixels: Largest height x width of a picture file; a larger one is that picture's failure.
         strict: Refuse damaged picture files, each as that picture's failure.
+        channels: Of the pictures; other than 3, files are read as `edgeseg.stacks` does, and there are no videos.
 
     Returns:
         The source; folders in natural order (``2.jpg`` before ``10.jpg``).
@@ -287,7 +298,9 @@ def open_source(
         ...     print(source.kind, source.length)
         folder 1
     """
-    reading, text = _Reading(max_pixels, strict), str(spec).strip()
+    reading, text = _Reading(max_pixels, strict, channels), str(spec).strip()
+    if channels != 3:
+        return _open_pictures(Path(spec) if isinstance(spec, Path) else Path(text).expanduser(), recursive, reading)
     if (camera := re.fullmatch(r"(?:camera:|/dev/video)?(\d+)", text)) and not isinstance(spec, Path):
         return _open_camera(int(camera[1]))
     if text.startswith("gst:"):
@@ -298,6 +311,19 @@ def open_source(
     if path.is_dir():
         return _Images("folder", str(path), list_images(path, recursive=recursive), reading)
     return _open_file(path, reading)
+
+
+def _open_pictures(path: Path, recursive: bool, reading: _Reading) -> Source:
+    """Open a file, or a folder of files, of another number of channels than pictures have."""
+    if path.is_dir():
+        found = list_images(path, recursive=recursive, suffixes=STACK_SUFFIXES)
+        return _Images("folder", str(path), found, reading)
+    if not path.is_file():
+        raise InputError(
+            f"there is no picture or folder at '{_shown(path)}'; a network of {reading.channels} channels takes files "
+            f"({' '.join(sorted(STACK_SUFFIXES))}) and folders of them, and no video or camera"
+        )
+    return _Images("image", str(path), [path], reading)
 
 
 def _open_file(path: Path, reading: _Reading) -> Source:
@@ -320,12 +346,13 @@ def _shown(path: Path) -> str:
     return re.sub(r"^(?![A-Za-z]:[\\/])[^@]*:.*@", "", without_credentials(str(path)))
 
 
-def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+def list_images(folder: Path, *, recursive: bool = False, suffixes: Collection[str] = IMAGE_SUFFIXES) -> list[Path]:
     """List the image files of a folder, by suffix, in natural order, without hidden ones.
 
     Args:
         folder: An existing folder.
         recursive: Also list those of its subfolders (links to folders are not followed).
+        suffixes: That the files end in.
 
     Raises:
         InputError: No images, or a folder that cannot be read.
@@ -341,16 +368,17 @@ def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
     images: list[Path] = []
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        wanted = (name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."))
+        wanted = (name for name in files if Path(name).suffix.lower() in suffixes and not name.startswith("."))
         images.extend(Path(root, name) for name in wanted)
     if not images:
         deeper = "" if recursive else ", or search its subfolders too (--recursive)"
-        raise InputError(f"folder '{folder}' holds no images; put .jpg or .png files there{deeper}")
+        kinds = ".jpg or .png" if suffixes is IMAGE_SUFFIXES else " or ".join(sorted(suffixes))
+        raise InputError(f"folder '{folder}' holds no images; put {kinds} files there{deeper}")
     return sorted(images, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
-def pictures_at(path: Path) -> list[Path]:
-    """List the picture at `path`, or the pictures of that folder (`list_images`).
+def pictures_at(path: Path, channels: int = 3) -> list[Path]:
+    """List the picture at `path`, or the pictures of that folder (`list_images`) that have so many channels.
 
     Raises:
         InputError: Nothing there, or a folder without images.
@@ -363,7 +391,7 @@ def pictures_at(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise InputError(f"there is no picture or folder at '{path}'; give one that exists")
-    return list_images(path)
+    return list_images(path, suffixes=IMAGE_SUFFIXES if channels == 3 else STACK_SUFFIXES)
 
 
 def _open_camera(index: int) -> Source:
