@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import errors, optional_size, results_alone_on_stdout
+from edgeseg.cli.export_numbers import numbers_in
 from edgeseg.cli.export_report import print_json_report, print_report
+from edgeseg.errors import UsageError
 from edgeseg.export.config import ExportConfig
 from edgeseg.graph.profile import DEFAULT_PROFILE
 from edgeseg.text import one_line
@@ -17,11 +19,11 @@ from edgeseg.text import one_line
 if TYPE_CHECKING:
     from edgeseg.export.report import ExportReport
     from edgeseg.models.source import NetworkSource
+    from edgeseg.specs import InputSpec
 
 __all__ = ["export"]
 
 _CONVENTIONS = {
-    "input": {"mean": "mean", "std": "std", "scale": "scale", "channel_order": "channel_order"},
     "resize": {"mode": "resize", "filter": "resize_filter"},
     "postprocess": {"align_corners": "align_corners"},
 }
@@ -34,6 +36,7 @@ def export(
     weights_key: option.WeightsKey = None,
     targets: option.Targets = None,
     size: option.GraphSize = None,
+    channels: option.Channels = None,
     out: option.Out = Path(),
     name: option.Name = None,
     classes: option.Classes = None,
@@ -72,7 +75,10 @@ def export(
     as_json: option.Json = False,
 ) -> None:
     """Export a network to a bundle, verified against fp32 PyTorch on every target."""
-    options = dict(locals())
+    _export(dict(locals()))
+
+
+def _export(options: Mapping[str, Any]) -> None:
     _print(_exported(options), options)
 
 
@@ -95,7 +101,6 @@ def _config(options: Mapping[str, Any]) -> ExportConfig:
     for size in ("size", "label_size"):
         given[size] = optional_size(options[size])
     given["fuse"], given["rewrites"] = not options["no_fuse"], not options["no_rewrites"]
-    given["parity_images"] = _pictures(options["parity_images"])
     return ExportConfig(**given)
 
 
@@ -110,6 +115,9 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
         num_classes=options["classes"],
     )
     changed: dict[str, Any] = {}
+    given = {name: options[name] for name in ("mean", "std", "scale", "channel_order") if options[name] is not None}
+    if given:
+        changed["input"] = _input(source, given, options["channels"])
     for part, names in _CONVENTIONS.items():
         flags = {field: options[flag] for field, flag in names.items() if options[flag] is not None}
         if flags:
@@ -117,6 +125,29 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
     if options["labels"] is not None:
         changed["labels"] = options["labels"]
     return source.but(**changed)
+
+
+def _input(source: NetworkSource, given: dict[str, Any], channels: int | None) -> InputSpec:
+    """The input of the options, of as many channels as they say; one number of a mean or std counts for all of them.
+
+    Raises:
+        UsageError: They say different numbers of channels, or only one of mean and std for another number than before.
+    """
+    base = source.spec.input
+    numbers = {name: numbers_in(f"--{name}", given[name]) for name in ("mean", "std") if name in given}
+    counts = {len(values) for values in numbers.values()} - {1}
+    if len(counts | ({channels} if channels else set())) > 1:
+        said = [f"--{name} has {len(values)}" for name, values in numbers.items()]
+        said += [f"--channels is {channels}"] if channels else []
+        raise UsageError(f"{', '.join(said)}; give one number per channel, or one for all")
+    free = len(numbers) == 2 and not source.registered and given.get("channel_order", base.channel_order) == "rgb"
+    count = channels or next(iter(counts), 1 if free else base.channels)  # free: the network says how many
+    if count != base.channels and len(numbers) < 2:
+        raise UsageError(
+            f"mean and std of {base.channels} channels are known, and {count} asked for; give both --mean and --std"
+        )
+    changes: dict[str, Any] = {name: values * (count // len(values)) for name, values in numbers.items()}
+    return replace(base, **(given | changes))
 
 
 def _print(report: ExportReport, options: Mapping[str, Any]) -> None:
@@ -134,9 +165,3 @@ def _tell(status: Any, step: str) -> None:
     status.update(escape(one_line(step)))
     if not errors().is_terminal:
         errors().print(one_line(step))
-
-
-def _pictures(path: Path | None) -> tuple[Path, ...]:
-    from edgeseg.sources import pictures_at
-
-    return () if path is None else tuple(pictures_at(path))

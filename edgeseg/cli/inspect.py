@@ -10,6 +10,7 @@ from edgeseg.specs import check_divisor
 
 if TYPE_CHECKING:
     from edgeseg.export.inspect import Inspection
+    from edgeseg.models.source import NetworkSource
 
 __all__ = ["inspect"]
 
@@ -18,6 +19,7 @@ def inspect(
     network: option.NetworkName,
     weights: option.Weights = None,
     size: option.GraphSize = None,
+    channels: option.Channels = None,
     classes: option.Classes = None,
     take: option.Take = None,
 ) -> None:
@@ -27,25 +29,28 @@ def inspect(
     for package in ("torch", "onnx"):
         require(package, extra="export", why="inspect")
     with results_alone_on_stdout():
+        from edgeseg.export.channels import settle_channels
         from edgeseg.export.inspect import inspect_network
         from edgeseg.models.source import resolve_network
 
         source = resolve_network(network, weights=weights, num_classes=classes)
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
+        source = settle_channels(source, chosen, channels)
         seen = inspect_network(source, chosen, take)
-    _print(network, chosen, seen)
+    _print(source, chosen, seen)
 
 
-def _print(network: str, size: tuple[int, int], seen: Inspection) -> None:
+def _print(source: NetworkSource, size: tuple[int, int], seen: Inspection) -> None:
     """Print an inspection."""
     listed = table("what", "seen")
-    listed.add_row("network", network)
+    listed.add_row("network", source.origin)
     listed.add_row("picture", size_text(size))
+    listed.add_row("channels it takes", str(source.spec.input.channels))
     listed.add_row("logits", f"'{seen.choice.take}' of what it returns" if seen.choice.take else "a tensor alone")
     listed.add_row("channels", str(seen.channels))
     listed.add_row("size of the logits", size_text(seen.logit_size))
     listed.add_row("range", f"{seen.low:.4g} .. {seen.high:.4g}")
     console().print(listed)
-    for note in seen.notes:
+    for note in source.notes + seen.notes:
         console().print(note)

@@ -8,7 +8,7 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ from edgeseg.text import one_line
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from edgeseg.bundle import Bundle
     from edgeseg.predictor import Failure, Predictor
     from edgeseg.results import Result
     from edgeseg.sources import Source
@@ -166,9 +167,9 @@ def predict(
     as_json: _Json = False,
 ) -> None:
     """Predict an image, a folder, a video or a camera with a bundle, and write the results as pictures."""
+    from edgeseg.bundle import open_bundle
     from edgeseg.predictor import Predictor
     from edgeseg.runtimes import RuntimeOptions
-    from edgeseg.sources import open_source
     from edgeseg.writer import ResultWriter, class_index
 
     _silence_opencv()
@@ -176,10 +177,10 @@ def predict(
     kinds = [kind for kind, wanted in flags.items() if wanted] or ["overlay"]
     keep = "overlay" in kinds or "cutout" in kinds
     size, tally = _parse_output(output), _Tally()
-    options = RuntimeOptions(threads=threads, device=device, network=network)
+    options, opened = RuntimeOptions(threads=threads, device=device, network=network), open_bundle(bundle)
     with (
-        open_source(source, recursive=recursive, max_pixels=max_pixels, strict=strict) as frames,
-        Predictor(bundle, target, output=size, scores=scores, keep_image=keep, options=options) as predictor,
+        _frames(source, opened, recursive=recursive, max_pixels=max_pixels, strict=strict) as frames,
+        Predictor(opened, target, output=size, scores=scores, keep_image=keep, options=options) as predictor,
         ResultWriter(
             out, frames, kinds, opacity=opacity, cut=class_index(cutout_class, predictor.names) if cutout else 0
         ) as writer,
@@ -188,6 +189,13 @@ def predict(
     if not quiet:
         _say(tally.summary(out))
     _raise_failures(tally, frames, out)
+
+
+def _frames(source: str, bundle: Bundle, **reading: Any) -> Source:
+    """Open a source of pictures of as many channels as the network of a bundle takes."""
+    from edgeseg.sources import open_source
+
+    return open_source(source, channels=bundle.manifest.input.image_channels, **reading)
 
 
 def _run(

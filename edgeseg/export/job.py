@@ -11,23 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
+from edgeseg.export.channels import settle_channels
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.inspect import inspect_network
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision.calibration import Calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
-from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
-from edgeseg.images import read_image
+from edgeseg.export.reference import ParitySet, parity_set, read_for, shipped_sample
 from edgeseg.label_files import LabelRules
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.source import NetworkSource
 from edgeseg.models.spec import ModelSpec
+from edgeseg.sources import pictures_at
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 
-__all__ = ["ExportJob", "calibration_rules", "prepare_job"]
+__all__ = ["ExportJob", "calibration_rules", "noise", "prepare_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +83,8 @@ class ExportJob:
 
     @cached_property
     def noise(self) -> NDArray[np.uint8]:
-        """The batch of pictures, uint8 (N, H, W, 3), that rewrites of the graph are proven on."""
-        return np.random.default_rng(0).integers(0, 256, (self.batch, *self.size, 3), dtype=np.uint8)
+        """The batch of pictures, uint8 (N, H, W, channels), that rewrites of the graph are proven on."""
+        return noise((self.batch, *self.size, self.spec.input.image_channels))
 
     @cached_property
     def parameters(self) -> int:
@@ -94,7 +95,7 @@ class ExportJob:
     def macs(self) -> int:
         """Multiply-accumulates for one image; 0 where they cannot be counted."""
         try:
-            return count_macs(self.source.module, self.size)
+            return count_macs(self.source.module, self.size, self.spec.input.channels)
         except Exception:  # a module of the user's own may not run without data
             return 0
 
@@ -114,6 +115,11 @@ class ExportJob:
         return parity_set(self.reference, self.size, spec.resize, spec.postprocess, files, synthetic=synthetic)
 
 
+def noise(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Random pixels, the same at every call."""
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
 def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = None) -> ExportJob:
     """Check everything that can be checked before the work begins.
 
@@ -124,7 +130,8 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
 
     Raises:
         SizeError: The network does not take the size.
-        UsageError: The name cannot be a file's, or the label set does not fit the network.
+        UsageError: The name cannot be a file's, the label set does not fit the network, or how many channels the
+            network takes is not what was said, or has to be.
         InputError: A picture cannot be read.
         ExportError: The module fails on a picture of the size.
         TargetUnavailableError: A package that the precision needs is not installed.
@@ -132,9 +139,8 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     size = config.size or source.spec.input_size
     check_divisor(source.spec.name or source.origin, size, source.spec.divisor)
     default_passes(skip=config.skip_passes)  # an unknown name is told before the work
-    pictures = (config.sample or shipped_sample(), *config.parity_images)
-    for picture in pictures:
-        read_image(picture)
+    source = settle_channels(source, size, config.channels)
+    pictures = _pictures(config, source.spec.input.image_channels)
     calibration = _calibration(source, config, size)
     check_normalisation(source.spec.input)
     seen = inspect_network(source, size, config.take)
@@ -154,13 +160,29 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     )
 
 
+def _pictures(config: ExportConfig, channels: int) -> tuple[Path, ...]:
+    """The sample and the pictures to verify on, each of which can be read."""
+    listed = [file for path in config.parity_images for file in pictures_at(path, channels)]
+    pictures = (config.sample or shipped_sample(), *listed)
+    for picture in pictures:
+        read_for(picture, channels)
+    return pictures
+
+
 def _calibration(source: NetworkSource, config: ExportConfig, size: Size) -> Calibration | None:
     if config.precision == "int8":
         require_nncf()
     if config.calib is None:
         return None
-    rules = calibration_rules(config)
-    return load_calibration(config.calib, size, source.spec.resize, labels=config.calib_labels, label_rules=rules)
+    rules, channels = calibration_rules(config), source.spec.input.image_channels
+    return load_calibration(
+        config.calib,
+        size,
+        source.spec.resize,
+        labels=config.calib_labels,
+        label_rules=rules,
+        channels=channels,
+    )
 
 
 def calibration_rules(config: ExportConfig) -> LabelRules:

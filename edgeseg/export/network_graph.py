@@ -14,7 +14,7 @@ from torch import nn
 from edgeseg.errors import ExportError, UsageError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.fusion import FusionReport, fuse
-from edgeseg.export.job import ExportJob
+from edgeseg.export.job import ExportJob, noise
 from edgeseg.export.passes import ROUNDS, default_passes
 from edgeseg.export.steps import step
 from edgeseg.export.to_onnx import check_limits, export_onnx, first_reason, simplify
@@ -41,7 +41,7 @@ class NetworkGraph:
     """A network's graph in fp32.
 
     Attributes:
-        model: uint8 (N, H, W, 3) in, float logits (N, C, h, w) out.
+        model: uint8 (N, H, W, channels) in, float logits (N, C, h, w) out.
         job: The job; its postprocessing is other than it was where the network's last resize was peeled off.
         fusion: What was folded on the module; None where nothing was to be.
         passes: One report per pass.
@@ -107,7 +107,7 @@ def _folded(job: ExportJob) -> tuple[nn.Module, FusionReport | None]:
     if not job.config.fuse:
         return network, None
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(1, 3, *_fusion_size(job), generator=generator)
+    probe = torch.randn(1, job.spec.input.channels, *_fusion_size(job), generator=generator)
     with step("folding batch norms"):
         return _fused_or_as_is(network, probe)
 
@@ -145,9 +145,10 @@ class _Logits(nn.Module):
 
 def _exported(module: nn.Module, job: ExportJob) -> onnx.ModelProto:
     deployed = DeployNetwork(module, job.spec.input).eval()
+    channels, dynamic = job.spec.input.image_channels, job.config.dynamic
     with step("exporting to ONNX"):
         exported = export_onnx(
-            deployed, job.size, batch=job.batch, dynamic=job.config.dynamic, divisor=job.spec.divisor
+            deployed, job.size, batch=job.batch, dynamic=dynamic, divisor=job.spec.divisor, channels=channels
         )
     with step("simplifying"):
         return simplify(exported)
@@ -161,7 +162,7 @@ def _check_another_size(model: onnx.ModelProto, job: ExportJob) -> None:
     """
     multiple = -(-32 // job.spec.divisor) * job.spec.divisor
     other = (job.size[0] + multiple, job.size[1] + 2 * multiple)
-    image = np.random.default_rng(0).integers(0, 256, (job.batch, *other, 3), dtype=np.uint8)
+    image = noise((job.batch, *other, job.spec.input.image_channels))
     advice = f"export {job.source.origin} at a fixed --size instead"
     try:
         with torch.inference_mode():

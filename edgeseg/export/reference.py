@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from edgeseg.bundle import Parity
 from edgeseg.errors import ExportError
 from edgeseg.export.deploy import DeployNetwork
-from edgeseg.images import fit_image, read_image
+from edgeseg.images import fit_image
 from edgeseg.labels import LabelMap, as_label_map
 from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import Session
 from edgeseg.specs import PostprocessSpec, ResizeRule, Size
+from edgeseg.stacks import load_picture
 
 __all__ = [
     "ParitySet",
@@ -31,12 +32,13 @@ __all__ = [
     "compare_outputs",
     "logit_error",
     "parity_set",
+    "read_for",
     "self_test_pair",
     "shipped_sample",
 ]
 
 Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
-"""Runs uint8 (N, H, W, 3) and gives the graph's outputs by name."""
+"""Runs uint8 (N, H, W, channels) and gives the graph's outputs by name."""
 
 _SEED = 20260101
 _MOST_SAMPLE_PIXELS = 1 << 20
@@ -47,7 +49,7 @@ class ParitySet:
     """Pictures at the network's size and what fp32 PyTorch makes of them.
 
     Attributes:
-        images: uint8 (H, W, 3) RGB, the sample first.
+        images: uint8 (H, W, channels), the sample first.
         logits: float32 (C, h, w) per picture.
         labels: (H, W) per picture, at the network's size.
     """
@@ -65,6 +67,27 @@ class ParitySet:
 def shipped_sample() -> Path:
     """The picture that ships with edgeseg (Eileen Collins, NASA, public domain), 512x512."""
     return Path(str(resources.files("edgeseg"))) / "data" / "astronaut.png"
+
+
+def read_for(path: Path, channels: int) -> NDArray[np.uint8]:
+    """Read a picture for a graph of so many channels: uint8 (H, W, `channels`).
+
+    The picture that ships with edgeseg stands for any number of channels: red, green and blue in turn, each round
+    mirrored, upside down or inverted, so that no two of the first 24 channels are equal.
+
+    Raises:
+        InputError: It cannot be read, or has another number of channels.
+
+    Example:
+        >>> read_for(shipped_sample(), 5).shape
+        (512, 512, 5)
+    """
+    if channels == 3 or path != shipped_sample():
+        return load_picture(path, channels).image
+    photograph = load_picture(path).image
+    turned = [photograph, photograph[:, ::-1], photograph[::-1], photograph[::-1, ::-1]]
+    turned += [255 - picture for picture in turned]
+    return np.stack([turned[k // 3 % 8][..., k % 3] for k in range(channels)], axis=2)
 
 
 def parity_set(
@@ -90,8 +113,9 @@ def parity_set(
         InputError: A picture cannot be read.
         ExportError: A logit is not a finite number.
     """
-    images = [_fitted(path, size, resize) for path in pictures]
-    images += [_noise(size), _ramp(size)] if synthetic else []
+    channels = network.image_channels
+    images = [_fitted(path, size, resize, channels) for path in pictures]
+    images += [_noise(size, channels), _ramp(size, channels)] if synthetic else []
     logits = [_reference_logits(network, image) for image in images]
     if not all(np.isfinite(x).all() for x in logits):
         raise ExportError(
@@ -117,9 +141,9 @@ def self_test_pair(
         path: The picture file; a large one is made smaller.
 
     Returns:
-        uint8 (H, W, 3) RGB, and labels (H, W).
+        uint8 (H, W, channels), and labels (H, W).
     """
-    picture = read_image(path)
+    picture = read_for(path, network.image_channels)
     if resize.mode == "none":
         picture = fit_image(picture, size, ResizeRule("stretch", "linear"))[0]
     elif _shape_of(picture, size) or picture.shape[0] * picture.shape[1] > _MOST_SAMPLE_PIXELS:
@@ -150,7 +174,7 @@ def compare(
 def compare_outputs(
     target: str, run: Run, engine: str, expected: ParitySet, postprocess: PostprocessSpec, *, batch: int = 1
 ) -> Parity:
-    """As `compare`, for anything that gives ``logits`` (and ``labels``) of uint8 (N, H, W, 3).
+    """As `compare`, for anything that gives ``logits`` (and ``labels``) of uint8 (N, H, W, channels).
 
     A batch holds different pictures, so that a graph that mixes them is found out. Labels of another size than the
     network's are compared with the exact postprocessing of the logits beside them.
@@ -209,20 +233,21 @@ def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArr
     return result.astype(np.float32, copy=False)
 
 
-def _fitted(path: Path, size: Size, resize: ResizeRule) -> NDArray[np.uint8]:
+def _fitted(path: Path, size: Size, resize: ResizeRule, channels: int) -> NDArray[np.uint8]:
     rule = ResizeRule("stretch", "linear") if resize.mode == "none" else resize
-    return fit_image(read_image(path), size, rule)[0]
+    return fit_image(read_for(path, channels), size, rule)[0]
 
 
-def _noise(size: Size) -> NDArray[np.uint8]:
-    return np.random.default_rng(_SEED).integers(0, 256, (*size, 3), dtype=np.uint8)
+def _noise(size: Size, channels: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(_SEED).integers(0, 256, (*size, channels), dtype=np.uint8)
 
 
-def _ramp(size: Size) -> NDArray[np.uint8]:
+def _ramp(size: Size, channels: int) -> NDArray[np.uint8]:
     height, width = size
     y, x = np.mgrid[0:height, 0:width]
     planes = (255 * x / max(1, width - 1), 255 * y / max(1, height - 1), 127.5 * (1 + np.sin(x / 7) * np.cos(y / 5)))
-    image = np.stack(planes, axis=-1).astype(np.uint8)
+    image = np.stack([np.roll(planes[k % 3], 5 * (k // 3), axis=k % 2) for k in range(channels)], axis=-1)
+    image = image.astype(np.uint8)
     image[: height // 4, : width // 4] = 255
     image[-(height // 4) :, -(width // 4) :] = 0
     return image

@@ -31,21 +31,22 @@ _LIMIT = 2_000_000_000
 
 
 def export_onnx(
-    network: nn.Module, size: Size, *, batch: int = 1, dynamic: bool = False, divisor: int = 1
+    network: nn.Module, size: Size, *, batch: int = 1, dynamic: bool = False, divisor: int = 1, channels: int = 3
 ) -> onnx.ModelProto:
     """Export a deployed network (`DeployNetwork`) to ONNX.
 
     Args:
-        network: uint8 (N, H, W, 3) in, logits out.
+        network: uint8 (N, H, W, `channels`) in, logits out.
         size: Height x width of the graph, or the example's where `dynamic`.
         batch: Fixed batch.
         dynamic: Leave height and width free, as multiples of `divisor`.
         divisor: See `dynamic`.
+        channels: Of the graph's input.
 
     Raises:
         ExportError: torch.export or its ONNX translation failed; quotes the first line of why.
     """
-    example = torch.zeros((batch, *size, 3), dtype=torch.uint8)
+    example = torch.zeros((batch, *size, channels), dtype=torch.uint8)
     shapes = ({1: _free("height", divisor), 2: _free("width", divisor)},) if dynamic else None
     try:
         with quiet(), _compiler_cache(), torch.inference_mode():

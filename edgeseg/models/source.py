@@ -36,6 +36,7 @@ class NetworkSource:
         weights: Where the weights came from, in words.
         by_name: Whether `origin` builds the network again.
         labels_chosen: Whether the user chose the label set, which must then fit the network's classes.
+        input_chosen: Whether the user gave mean, std and channel order, which must then fit the network's channels.
         notes: Sentences the user must see, such as which of a checkpoint's sets of weights was taken.
     """
 
@@ -45,6 +46,7 @@ class NetworkSource:
     weights: str
     by_name: bool = True
     labels_chosen: bool = False
+    input_chosen: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -58,8 +60,8 @@ class NetworkSource:
         Args:
             conventions: Fields of `ModelSpec`, such as ``input``, ``resize``, ``postprocess``, ``labels``.
         """
-        chosen = self.labels_chosen or "labels" in conventions
-        return replace(self, spec=self.spec.but(**conventions), labels_chosen=chosen)
+        labels, given = self.labels_chosen or "labels" in conventions, self.input_chosen or "input" in conventions
+        return replace(self, spec=self.spec.but(**conventions), labels_chosen=labels, input_chosen=given)
 
 
 def resolve_network(
@@ -132,8 +134,10 @@ def _from_module(
     module = _own(unwrap(module), origin).float().cpu().eval()
     notes = () if checkpoint is None else load_state(module, checkpoint.state, what=origin)
     carried = getattr(module, "edgeseg_spec", None)
-    base = carried if isinstance(carried, ModelSpec) else custom_spec(origin)
+    usual = custom_spec(origin)
+    base = carried if isinstance(carried, ModelSpec) else usual
     source = NetworkSource(module, base, origin, _origin_of(checkpoint, "as built"), by_name=":" in origin)
+    source = replace(source, input_chosen=base.input != usual.input)
     return _with_spec(_noted(source, checkpoint, notes), spec)
 
 
@@ -151,7 +155,8 @@ def _with_spec(source: NetworkSource, spec: ModelSpec | None) -> NetworkSource:
     """Return the network with the conventions that were given, if any were."""
     if spec is None:
         return source
-    return replace(source, spec=spec, labels_chosen=spec.labels != source.spec.labels)
+    given = source.input_chosen or spec.input != source.spec.input
+    return replace(source, spec=spec, labels_chosen=spec.labels != source.spec.labels, input_chosen=given)
 
 
 def _call_factory(path: str) -> nn.Module:

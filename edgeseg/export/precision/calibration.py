@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError
-from edgeseg.images import fit_image, read_image
+from edgeseg.export.reference import read_for
+from edgeseg.images import fit_image
 from edgeseg.label_files import LabelFile, LabelRules, read_label_file
 from edgeseg.labels import LabelMap
 from edgeseg.postprocess import Region
-from edgeseg.sources import list_images
+from edgeseg.sources import pictures_at
 from edgeseg.specs import ResizeRule, Size
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Picture:
 
     Attributes:
         path: Its file.
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, channels).
         region: Where it lies in a letterbox, else None.
         truth: Label map at its own size, or None.
         notes: How the values of the label map were read, where that is not plain.
@@ -70,7 +71,13 @@ class Calibration:
 
 
 def load_calibration(
-    folder: Path, size: Size, rule: ResizeRule, *, labels: Path | None = None, label_rules: LabelRules | None = None
+    folder: Path,
+    size: Size,
+    rule: ResizeRule,
+    *,
+    labels: Path | None = None,
+    label_rules: LabelRules | None = None,
+    channels: int = 3,
 ) -> Calibration:
     """Read a folder of pictures; every fourth is held out, spread over the folder.
 
@@ -80,21 +87,23 @@ def load_calibration(
         rule: The bundle's resize rule; ``none`` is read as a plain bilinear stretch.
         labels: Folder of label maps ``STEM.png``.
         label_rules: What their values mean.
+        channels: Of the graph's input.
 
     Raises:
         InputError: No such folder, no pictures in it, one that cannot be read, or one without its label map.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder of calibration pictures at '{folder}'; give one that exists")
-    files = list_images(folder)
+    known: dict[str, Any]
+    files, known = pictures_at(folder, channels), {"labels": labels, "label_rules": label_rules}
     if len(files) == 1:
-        only = load_pictures(files, size, rule, labels=labels, label_rules=label_rules)
+        only = load_pictures(files, size, rule, channels=channels, **known)
         return Calibration(only, only, shared=True)
     held_out = files[_EVERY - 1 :: _EVERY] or files[-1:]
     rest = [file for file in files if file not in set(held_out)]
     return Calibration(
-        load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule),
-        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, labels=labels, label_rules=label_rules),
+        load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule, channels=channels),
+        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, channels=channels, **known),
     )
 
 
@@ -105,12 +114,13 @@ def load_pictures(
     *,
     labels: Path | None = None,
     label_rules: LabelRules | None = None,
+    channels: int = 3,
 ) -> tuple[Picture, ...]:
-    """Read and fit pictures, and their label maps where there is a folder of them."""
+    """Read and fit pictures of so many channels, and their label maps where there is a folder of them."""
     stretch = ResizeRule("stretch", "linear") if rule.mode == "none" else rule
     found = []
     for file in files:
-        picture = read_image(file)
+        picture = read_for(file, channels)
         image, region = fit_image(picture, size, stretch)
         truth = None if labels is None else _truth(labels / f"{file.stem}.png", picture.shape[:2], label_rules)
         labelled: dict[str, Any] = {} if truth is None else {"truth": truth.labels, "notes": truth.notes}

@@ -12,7 +12,7 @@ from edgeseg.errors import ParityError
 from edgeseg.export.job import ExportJob, calibration_rules
 from edgeseg.export.passes import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
-from edgeseg.export.precision.calibration import held_out_within, load_pictures
+from edgeseg.export.precision.calibration import Picture, held_out_within, load_pictures
 from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
 from edgeseg.export.precision.int8 import RECIPES, Recipe, quantise
 from edgeseg.export.precision.report import KeptFloat, PrecisionReport
@@ -52,6 +52,10 @@ class Lowered:
     report: PrecisionReport
 
 
+def _own_pictures(job: ExportJob) -> tuple[Picture, ...]:
+    return load_pictures(job.pictures, job.size, job.spec.resize, channels=job.spec.input.image_channels)
+
+
 def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
     """Lower a verified fp32 graph to the precision of a job.
 
@@ -65,7 +69,7 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         InputError: A picture cannot be read.
     """
     calibration = job.calibration
-    held_out = calibration.held_out if calibration else load_pictures(job.pictures, job.size, job.spec.resize)
+    held_out = calibration.held_out if calibration else _own_pictures(job)
     held_out = held_out_within(held_out, job.channels * job.logit_size[0] * job.logit_size[1])
     expected = job.expected([picture.path for picture in held_out], synthetic=False)
     classes = len(job.labels.names)
