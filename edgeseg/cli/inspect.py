@@ -36,7 +36,7 @@ def inspect(
         source = resolve_network(network, weights=weights, num_classes=classes)
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
-        source = settle_channels(source, chosen, channels)
+        source = settle_channels(source, chosen, channels, looks=True)
         seen = inspect_network(source, chosen, take)
     _print(source, chosen, seen)
 

@@ -34,7 +34,7 @@ def export_model(
     """Export a network to a bundle ``OUT/NAME.edgeseg``, verified against fp32 PyTorch on every target.
 
     Args:
-        network: Registry name, ``package.module:factory``, or any module that takes normalised images (N, 3, H, W) and
+        network: Registry name, ``package.module:factory``, or any module that takes normalised images (N, C, H, W) and
             returns logits (N, classes, h, w); or what `edgeseg.models.source.resolve_network`
             gave, its conventions changed with ``.but(...)``.
         config: The options (`edgeseg.export.config.ExportConfig`).

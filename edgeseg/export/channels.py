@@ -15,7 +15,9 @@ __all__ = ["settle_channels"]
 _GREY = "the network takes 1 channel, so the graph makes every picture grey ({} R + {} G + {} B)".format(*GREY)
 
 
-def settle_channels(source: NetworkSource, size: Size, channels: int | None = None) -> NetworkSource:
+def settle_channels(
+    source: NetworkSource, size: Size, channels: int | None = None, *, looks: bool = False
+) -> NetworkSource:
     """Give a network's conventions the number of channels that it takes.
 
     Args:
@@ -23,6 +25,7 @@ def settle_channels(source: NetworkSource, size: Size, channels: int | None = No
             channel. Where none was given and the network does not take 3 channels, pixels are divided by 255.
         size: Height x width of its input.
         channels: What the user said.
+        looks: Take what was found, and note what an export needs, instead of asking; for `edgeseg inspect`.
 
     Returns:
         The same network, its mean, std and padding of as many numbers, and a note where pictures become grey.
@@ -43,11 +46,15 @@ def settle_channels(source: NetworkSource, size: Size, channels: int | None = No
         return source if given.channels == takes else source.but(input=given.spread(takes))
     if channels is None and source.input_chosen and given.channels > 1:
         channels = given.channels
-    count = _found(source, size) if channels is None else channels
+    counts = _found(source, size) if channels is None else [channels]
+    count, asked = counts[-1], channels is None and counts not in ([1], [3])
+    if asked and not (looks and len(counts) == 1):
+        raise UsageError(_question(source, counts))
     spec = given.spread(count) if source.input_chosen else given if count == 3 else InputSpec.plain(count)
     resize = replace(source.spec.resize, pad_value=source.spec.resize.padding(spec.image_channels))
     settled = replace(source, spec=source.spec.but(input=spec, resize=resize))
-    return replace(settled, notes=settled.notes + _notes(source, spec))
+    question = (_question(source, counts),) if asked else ()
+    return replace(settled, notes=settled.notes + question + _notes(source, spec))
 
 
 def _registered_channels(source: NetworkSource, channels: int | None) -> int:
@@ -60,16 +67,15 @@ def _registered_channels(source: NetworkSource, channels: int | None) -> int:
     return takes
 
 
-def _found(source: NetworkSource, size: Size) -> int:
-    """How many channels an unknown network takes; 3 where it takes none that were tried, which is told later."""
+def _found(source: NetworkSource, size: Size) -> list[int]:
+    """Counts that an unknown network takes; 3 where it takes that, or none that were tried, which is told later."""
     trial = Trial(source.module)
-    if trial.runs(size):
-        return 3
-    counts = trial.counts(size)
-    if counts in ([], [1]):
-        return counts[0] if counts else 3
+    return [3] if trial.runs(size) else trial.counts(size) or [3]
+
+
+def _question(source: NetworkSource, counts: list[int]) -> str:
     several = " or ".join(map(str, counts))
-    raise UsageError(
+    return (
         f"{source.origin} takes {several} channels and not 3, as pictures have; say --channels {counts[-1]} "
         f"(channels={counts[-1]} in Python), with --mean and --std where its input is not pixels / 255, and give it "
         "arrays (height, width, channels), TIFF or .npy files"

@@ -128,10 +128,16 @@ def _why_it_fails(source: NetworkSource, size: Size, reason: str) -> str:
             f"{source.origin} takes {form}, and is given float32 (N, {channels}, height, width); wrap it in a module "
             "whose forward takes that and hands it on in its form"
         )
+    fails = f"{source.origin} fails on an image of {size[0]}x{size[1]}: {reason.rstrip('.')}"
     sizes = trial.sizes(size, channels)
-    fails = f"{source.origin} fails on an image of {size[0]}x{size[1]}: {reason}"
     if sizes:
         return f"{fails}; it runs at {' or '.join(f'{height}x{width}' for height, width in sizes)}, choose a --size"
+    found = trial.elsewhere(size)
+    if found:
+        (height, width), count = found
+        return (
+            f"{fails}; it runs at {height}x{width} with {count} channel{'s' * (count != 1)}, say --size and --channels"
+        )
     return f"{fails}; no other size that was tried runs either, so see to its forward"
 
 

@@ -17,7 +17,7 @@ from edgeseg.specs import MOST_CHANNELS, Size
 
 __all__ = ["Trial"]
 
-_LARGEST = 1 << 27
+_LARGEST = 1 << 26
 """Numbers in a picture that is tried at the most."""
 
 _COUNTS = (1, 2, 4)
@@ -78,10 +78,12 @@ class Trial:
 
     def sizes(self, size: Size, channels: int) -> list[Size]:
         """Other sizes that it takes: those nearby with sides that 32 divides, and usual squares."""
-        low, high = (tuple(max(32, step(side)) for side in size) for step in (_down, _up))
-        near = [(low[0], low[1]), (high[0], high[1])]
-        tried = dict.fromkeys([*near, *((side, side) for side in _SIDES)])
-        return [other for other in tried if other != tuple(size) and self.runs(other, channels)]
+        return [other for other in _others(size) if self.runs(other, channels)]
+
+    def elsewhere(self, size: Size) -> tuple[Size, int] | None:
+        """Another size and number of channels that it takes together; None where no pair that was tried runs."""
+        found = ((other, count) for other in _others(size) for count in self.counts(other)[-1:])
+        return next(found, None)
 
     def form(self, size: Size, channels: int) -> str:
         """What it takes instead of a float32 batch (1, C, H, W), in words; empty where no form that is tried runs."""
@@ -146,6 +148,11 @@ _FORMS: tuple[tuple[str, Callable[[Tensor], Any]], ...] = (
 
 def _noise(size: Size, channels: int) -> Tensor:
     return torch.rand((1, channels, *size), generator=torch.Generator().manual_seed(0))
+
+
+def _others(size: Size) -> list[Size]:
+    near: list[Size] = [(max(32, step(size[0])), max(32, step(size[1]))) for step in (_down, _up)]
+    return [other for other in dict.fromkeys([*near, *((side, side) for side in _SIDES)]) if other != tuple(size)]
 
 
 def _down(side: int) -> int:

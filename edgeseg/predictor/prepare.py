@@ -48,6 +48,8 @@ class Preparer:
         start = time.perf_counter()
         if isinstance(picture, (str, Path, list, tuple)):
             config = self._config
+            if not isinstance(picture, (str, Path)) and self._manifest.input.channels == 1:
+                raise InputError("a list of files is one per channel, and this network takes 1; give the path alone")
             decoded = load_picture(picture, self._channels, max_pixels=config.max_pixels, strict=config.strict)
             return self.prepare(decoded.image, name_of(picture), ms_since(start), decoded.damaged)
         image = as_picture(picture, self._channels, color)

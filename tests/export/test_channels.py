@@ -196,6 +196,11 @@ def test_another_number_of_channels_is_one_sentence(folder: Path) -> None:
         assert "takes 4 channels; open its source with channels=4" in str(failure.error)  # type: ignore[union-attr]
 
 
+def test_a_list_is_not_for_one_channel(folder: Path) -> None:
+    with Predictor(_bundle(folder, 1, "stretch")) as predictor, pytest.raises(InputError, match="give the path alone"):
+        predictor([folder / "grey.png"])
+
+
 def test_the_bundle_says_how_many_channels(folder: Path) -> None:
     manifest = _bundle(folder, 5, "stretch").manifest
     assert manifest.input == _spec(5)

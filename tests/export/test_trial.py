@@ -162,9 +162,10 @@ def test_no_size_is_advised_where_none_runs() -> None:
         _inspected(_Wants(lambda x: x.no_such_method()))
 
 
-def test_a_grey_network_at_a_size_it_does_not_take() -> None:
-    with pytest.raises(ExportError, match="fails on an image of 40x56"):
-        _inspected(_Divides(32, 1))
+@pytest.mark.parametrize(("channels", "told"), [(1, "with 1 channel, say"), (4, "with 4 channels, say")])
+def test_other_channels_at_a_size_that_fails_are_both_told(channels: int, told: str) -> None:
+    with pytest.raises(ExportError, match=rf"fails on an image of 40x56: .*; it runs at 32x32 {told} --size and --cha"):
+        _inspected(_Divides(32, channels))
 
 
 @pytest.mark.parametrize(("takes", "said"), [(1, 3), (4, 3), (3, 4), (13, 4)])
