@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Sized
+from collections.abc import Collection, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -124,13 +124,13 @@ class Source(ABC):
 class _Images(Source):
     """One image file, or the image files of a folder."""
 
-    def __init__(self, kind: SourceKind, name: str, paths: list[Path], reading: _Reading) -> None:
+    def __init__(self, kind: SourceKind, name: str, paths: Sequence[PictureFile], reading: _Reading) -> None:
         self.kind, self.name, self.paths, self.length = kind, name, paths, len(paths)
         self._reading = reading
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
-            yield _decode(path, str(path), index, self._reading)
+            yield _decode(path, name_of(path), index, self._reading)
 
 
 class _Iterable(Source):
@@ -284,7 +284,8 @@ def open_source(
         recursive: Also take the images of a folder's subfolders.
         max_pixels: Largest height x width of a picture file; a larger one is that picture's failure.
         strict: Refuse damaged picture files, each as that picture's failure.
-        channels: Of the pictures; other than 3, files are read as `edgeseg.stacks` does, and there are no videos.
+        channels: Of the pictures; other than 3, files are read as `edgeseg.stacks` does, there are no videos, and a
+            text of paths with commas between them is a stack, one file per channel.
 
     Returns:
         The source; folders in natural order (``2.jpg`` before ``10.jpg``).
@@ -318,10 +319,13 @@ def _open_pictures(path: Path, recursive: bool, reading: _Reading) -> Source:
     if path.is_dir():
         found = list_images(path, recursive=recursive, suffixes=STACK_SUFFIXES)
         return _Images("folder", str(path), found, reading)
+    stack = str(path).split(",")
+    if len(stack) > 1 and not path.exists():
+        return _Images("image", stack[0], [stack], reading)
     if not path.is_file():
         raise InputError(
             f"there is no picture or folder at '{_shown(path)}'; a network of {reading.channels} channels takes files "
-            f"({' '.join(sorted(STACK_SUFFIXES))}) and folders of them, and no video or camera"
+            f"({' '.join(sorted(STACK_SUFFIXES))}), folders of them and FILE,FILE,..., and no video or camera"
         )
     return _Images("image", str(path), [path], reading)
 

@@ -28,6 +28,9 @@ PictureFile: TypeAlias = "str | Path | Sequence[str | Path]"
 STACK_SUFFIXES = frozenset((".npy", ".png", ".tif", ".tiff"))
 """Files that hold pictures of more channels than 3."""
 
+_PNG_ORDER = {2: [0, -1], 4: [2, 1, 0, 3]}
+"""Where OpenCV puts gray and alpha, and red, green, blue and alpha."""
+
 _NPY = b"\x93NUMPY"
 
 
@@ -74,8 +77,8 @@ def load_picture(
 
     Args:
         picture: For 3 channels a picture file as `edgeseg.images.load_image` reads it. Else a TIFF with the channels in
-            one page or a page each, a ``.npy`` array (H, W, `channels`), or, for 4 channels, a PNG with alpha. Or a
-            list of `channels` files of one channel each, all of one size.
+            one page or a page each, a ``.npy`` array (H, W, `channels`), or, for 2 and 4 channels, a PNG with alpha. Or
+            a list of `channels` files of one channel each, all of one size.
         channels: Of the graph's input.
         max_pixels: Largest height x width.
         strict: Refuse damaged files.
@@ -149,7 +152,7 @@ def _load_file(path: str | Path, channels: int, max_pixels: int, strict: bool) -
 
 
 def _decoded(data: bytes, name: str, channels: int, max_pixels: int, strict: bool) -> Decoded:
-    """Decode a picture of 1 channel of any format, or a PNG of 4."""
+    """Decode a picture of 1 channel of any format, or a PNG with alpha."""
     header = measure(data, name)
     if header.channels != channels:
         raise InputError(
@@ -159,10 +162,10 @@ def _decoded(data: bytes, name: str, channels: int, max_pixels: int, strict: boo
     if channels == 1:
         grey = decode(data, name, max_pixels=max_pixels, strict=strict)
         return Decoded(to_eight_bits(np.ascontiguousarray(grey.image[..., :1]), name), grey.damaged)
-    if header.format != "PNG" or channels != 4:
+    if header.format != "PNG" or channels not in _PNG_ORDER:
         raise InputError(f"{name} is a {header.format} of {channels} channels; save it as TIFF, .npy or PNG with alpha")
     read = decode(data, name, max_pixels=max_pixels, strict=strict, stored=True)
-    in_file_order = np.ascontiguousarray(read.image[..., [2, 1, 0, 3]])
+    in_file_order = np.ascontiguousarray(read.image[..., _PNG_ORDER[channels]])
     return Decoded(to_eight_bits(in_file_order, name), read.damaged)
 
 

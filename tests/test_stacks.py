@@ -117,6 +117,12 @@ def test_files_of_four_channels_keep_their_order(kind: str, dtype: Any, tmp_path
     np.testing.assert_array_equal(load_picture(_save(tmp_path, kind, image), 4).image, _eight_bits(image))
 
 
+def test_a_png_of_gray_and_alpha_has_two(tmp_path: Path) -> None:
+    image = _stored(2)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_picture(tmp_path / "a.png", 2).image, image)
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [2, 3, 4, 7])
@@ -269,6 +275,20 @@ def test_sources_of_other_channels(tmp_path: Path) -> None:
     (wrong,) = open_source(tmp_path / "b.npy", channels=4)
     assert wrong.image is None
     assert "takes 4 channels" in str(wrong.error)
+
+
+def test_files_with_commas_between_them_are_a_stack(tmp_path: Path) -> None:
+    image = _stored(4)
+    stack = _stack(tmp_path, *[np.ascontiguousarray(image[..., k]) for k in range(4)])
+    with open_source(",".join(map(str, stack)), channels=4) as source:
+        (frame,) = source
+        assert (source.kind, source.length, frame.name) == ("image", 1, str(stack[0]))
+    np.testing.assert_array_equal(frame.image, image)  # type: ignore[arg-type]
+    np.save(tmp_path / "a,b.npy", image)
+    (frame,) = open_source(tmp_path / "a,b.npy", channels=4)
+    np.testing.assert_array_equal(frame.image, image)  # type: ignore[arg-type]
+    (frame,) = open_source(f"{stack[0]},{tmp_path / 'none.png'}", channels=2)
+    assert "cannot read picture" in str(frame.error)
 
 
 def test_no_video_or_camera_has_other_channels(tmp_path: Path) -> None:
