@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.returned import Choice, check_logits, choose_logits
-from edgeseg.export.to_onnx import first_reason
+from edgeseg.export.to_onnx import first_reason, quiet
 from edgeseg.export.trial import Trial
 from edgeseg.models.outputs import logits_at
 from edgeseg.models.source import NetworkSource
@@ -104,7 +104,7 @@ def _forward(source: NetworkSource, image: Tensor, size: Size) -> object:
             "whose forward takes a picture alone"
         )
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet():
             return source.module(image)
     except EdgesegError:
         raise

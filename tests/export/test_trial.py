@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -196,3 +197,15 @@ def test_trials_leave_the_module_as_it_is() -> None:
     assert Trial(module).sizes(SIZE, 4) != []
     assert float(module.seen) == 0.0
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_warnings_of_a_forward_are_not_shown() -> None:
+    def warn(image: Tensor) -> Tensor:
+        warnings.warn("deprecated", UserWarning, stacklevel=1)
+        return image["image"]  # type: ignore[call-overload,no-any-return]
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with pytest.raises(ExportError, match="a dict with the picture"):
+            _inspected(_Wants(warn))
+    assert seen == []
