@@ -43,7 +43,7 @@ _ERRORS = ("INTERNAL_ERROR", "ERROR")
 
 @dataclass(frozen=True)
 class Profile:
-    """Range of a dynamic graph's input: shapes (N, H, W, 3) an engine must take, and the one it is tuned for."""
+    """Range of a dynamic graph's input: shapes (N, H, W, C) an engine must take, and the one it is tuned for."""
 
     smallest: tuple[int, ...]
     best: tuple[int, ...]
