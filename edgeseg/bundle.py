@@ -12,7 +12,8 @@
                               edgeseg's Predictor; with ``--output labels``
         torch/                weights.safetensors for the PyTorch reference; where it was asked for
         ...                   a folder for each engine of another package that it was exported for
-        sample.png            the self test's picture, of another size than the network's where it may have one, and
+        sample.png            the self test's picture, of another size than the network's where it may have one
+                              (sample.tif, a page per channel, for a network of 2, 4 or more channels), and
         sample_labels.png     its labels by fp32 PyTorch, at the picture's size
         signature.sig         over all of it; after ``edgeseg sign``
 
@@ -54,6 +55,16 @@ SAMPLE, SAMPLE_LABELS = "sample.png", "sample_labels.png"
 MOST_MANIFEST_BYTES = 16 << 20
 
 
+def sample_name(channels: int) -> str:
+    """Name of the self test's picture of so many channels.
+
+    Example:
+        >>> sample_name(3), sample_name(4)
+        ('sample.png', 'sample.tif')
+    """
+    return SAMPLE if channels == 3 else "sample.tif"
+
+
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle.
@@ -69,6 +80,11 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+
+    @property
+    def sample(self) -> str:
+        """Name of the self test's picture."""
+        return sample_name(self.manifest.input.image_channels)
 
     def file(self, relative: str) -> Path:
         """Look up the path of a file of the bundle.

@@ -12,7 +12,7 @@ import numpy as np
 from edgeseg.boundaries import BoundaryMatrix
 from edgeseg.bundle import Bundle, open_bundle
 from edgeseg.errors import InputError, UsageError
-from edgeseg.images import MAX_PIXELS, load_image
+from edgeseg.images import MAX_PIXELS
 from edgeseg.intervals import FEWEST, RESAMPLES, SHARE, Interval, PictureCounts
 from edgeseg.label_files import LabelFile, LabelRules, read_label_file
 from edgeseg.labelled import LabelledPictures, MisreadError, check_sizes, shared_label_maps
@@ -21,6 +21,7 @@ from edgeseg.manifest import Manifest
 from edgeseg.metrics import ConfusionMatrix
 from edgeseg.predictor import Predictor
 from edgeseg.runtimes import RuntimeOptions, SessionInfo
+from edgeseg.stacks import load_picture
 
 __all__ = ["Evaluation", "LabelledPictures", "evaluate_bundle", "read_labels"]
 
@@ -196,7 +197,7 @@ def evaluate_bundle(
         1.0
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    pairs = data.pairs()
+    pairs = data.pairs(opened.manifest.input.image_channels)
     ambiguous = shared_label_maps(pairs)
     scoring = _Scoring(opened.manifest, data)
     with Predictor(
@@ -225,6 +226,7 @@ class _Scoring:
 
     def __init__(self, manifest: Manifest, data: LabelledPictures) -> None:
         self._data, self._reader = data, data.reader(manifest.labels, manifest.palette)
+        self._channels = manifest.input.image_channels
         self.names = self._reader.names
         self.matrix = ConfusionMatrix(len(self.names))
         self.boundaries = BoundaryMatrix(len(self.names))
@@ -241,7 +243,8 @@ class _Scoring:
         """
         try:
             read = self._reader.read(file)
-            decoded = load_image(picture, max_pixels=self._data.max_pixels, strict=self._data.strict)
+            max_pixels, strict = self._data.max_pixels, self._data.strict
+            decoded = load_picture(picture, self._channels, max_pixels=max_pixels, strict=strict)
             notes = check_sizes(file, read.labels.shape, decoded.image.shape[:2])
             size = (read.labels.shape[0], read.labels.shape[1])
             labels = predictor(decoded.image, output=size).labels

@@ -20,7 +20,18 @@ from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeRule, Size
 from edgeseg.text import first_line, one_line, shown_name
 
-__all__ = ["MAX_PIXELS", "Decoded", "as_rgb", "check_max_pixels", "fit_image", "load_image", "read_file", "read_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "U8",
+    "Decoded",
+    "as_rgb",
+    "check_max_pixels",
+    "fit_image",
+    "load_image",
+    "read_file",
+    "read_image",
+    "to_eight_bits",
+]
 
 U8 = NDArray[np.uint8]
 
@@ -90,26 +101,27 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
     name = f"picture '{shown_name(path)}'"
     decoded = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
     try:
-        return Decoded(_to_eight_bits(decoded.image, name), decoded.damaged, decoded.notes)
+        return Decoded(to_eight_bits(decoded.image, name), decoded.damaged, decoded.notes)
     except (cv2.error, MemoryError) as error:
         size = f"{decoded.image.shape[0]}x{decoded.image.shape[1]}"
         raise InputError(f"{name} is {size}, and memory ran out; make it smaller") from error
 
 
-def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS) -> bytes:
+def read_file(path: str | Path, name: str, max_pixels: int = MAX_PIXELS, pixel_bytes: int = DECODER_BYTES) -> bytes:
     """Read a whole file, unless it is larger than any picture of `max_pixels` pixels.
 
     Args:
         path: Any path.
         name: What a message calls the file.
         max_pixels: Largest height x width of the picture in it.
+        pixel_bytes: Bytes that a pixel takes in a file at the most.
 
     Raises:
         InputError: Missing, unreadable, empty or too large.
         UsageError: `max_pixels` is below 1.
     """
     check_max_pixels(max_pixels)
-    most = DECODER_BYTES * max_pixels + _OVERHEAD
+    most = pixel_bytes * max_pixels + _OVERHEAD
     try:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
@@ -169,7 +181,7 @@ def as_rgb(array: Any, color: Literal["rgb", "bgr"] = "rgb") -> U8:
         raise InputError(f"a picture must be (height, width, 3), got shape {array.shape}{hint}")
     if array.size == 0:
         raise InputError(f"the picture of shape {array.shape} has no pixels")
-    picture = np.ascontiguousarray(_to_eight_bits(array, "the picture"))
+    picture = np.ascontiguousarray(to_eight_bits(array, "the picture"))
     return _three_channels(picture, color)
 
 
@@ -186,7 +198,12 @@ def _three_channels(picture: U8, color: str) -> U8:
     return picture if code is None else np.asarray(cv2.cvtColor(picture, code), np.uint8)
 
 
-def _to_eight_bits(picture: NDArray[Any], name: str) -> U8:
+def to_eight_bits(picture: NDArray[Any], name: str) -> U8:
+    """Make uint8 of uint8 or uint16, which is divided by 257 and rounded; `name` is what a message calls it.
+
+    Raises:
+        InputError: Another type.
+    """
     if picture.dtype == np.uint8:
         return picture
     if picture.dtype == np.uint16:
@@ -198,7 +215,8 @@ def _to_eight_bits(picture: NDArray[Any], name: str) -> U8:
 
 def _narrowed(picture: NDArray[np.uint16]) -> U8:
     """Divide by 257 and round, without a wider copy of the picture; float32 is exact enough for every value."""
-    narrow = cv2.convertScaleAbs(np.ascontiguousarray(picture), alpha=1.0 / 257.0)
+    rows = np.ascontiguousarray(picture).reshape(len(picture), -1)  # OpenCV takes no more than 128 channels
+    narrow = cv2.convertScaleAbs(rows, alpha=1.0 / 257.0)
     return np.asarray(narrow, np.uint8).reshape(picture.shape)
 
 
@@ -209,19 +227,20 @@ def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | Non
     """Resize a picture to the network's size by the bundle's rule.
 
     Args:
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, 3) RGB, or of any other number of channels, each of which is then resized alone, as grey is.
         size: Height x width of the network's input.
         rule: ``stretch``; ``letterbox`` (keeps the aspect ratio and centres; an odd pixel of padding goes below and
             right); ``none``.
 
     Returns:
-        uint8 (height, width, 3) RGB, the same array where the sizes agree; and after a letterbox the part of it that
+        uint8 (height, width, channels), the same array where the sizes agree; and after a letterbox the part of it that
         the picture covers, else None.
 
     Raises:
         SizeError: The rule is ``none`` and the sizes differ.
         InputError: The picture cannot be resized, for want of memory.
         TargetUnavailableError: The rule needs Pillow and it is not installed.
+        UsageError: The rule's padding has another number of channels than the picture.
 
     Example:
         >>> image = np.zeros((50, 100, 3), np.uint8)
@@ -250,8 +269,8 @@ def _letterbox(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region]:
     height = min(size[0], max(1, round(image.shape[0] * scale)))
     width = min(size[1], max(1, round(image.shape[1] * scale)))
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    canvas: U8 = np.empty((*size, 3), np.uint8)
-    canvas[:] = rule.pad_value
+    canvas: U8 = np.empty((*size, image.shape[2]), np.uint8)
+    canvas[:] = rule.padding(image.shape[2])
     canvas[top : top + height, left : left + width] = _resize(image, (height, width), rule.filter)
     return canvas, Region((size[0], size[1]), float(top), float(left), float(height), float(width))
 
@@ -259,6 +278,9 @@ def _letterbox(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region]:
 def _resize(image: U8, size: Size, kind: str) -> U8:
     if image.shape[:2] == tuple(size):
         return image
+    if image.ndim == 3 and image.shape[2] != 3:  # OpenCV takes up to 4 channels, and Pillow weighs the others by alpha
+        planes = [_resize(np.ascontiguousarray(image[..., k]), size, kind) for k in range(image.shape[2])]
+        return np.stack(planes, axis=2)
     if kind == "pillow_bilinear":
         return _pillow_bilinear(image, size)
     return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=_FILTERS[kind]), np.uint8)

@@ -137,8 +137,11 @@ class LabelledPictures:
         """Whether an option says that stored values are not the classes themselves."""
         return self.positive_label is not None or self.reduce_zero_label or self.label_map is not None
 
-    def pairs(self) -> list[tuple[Path, Path]]:
+    def pairs(self, channels: int = 3) -> list[tuple[Path, Path]]:
         """List each picture with its label map, in natural order; a label map may be missing, not all of them.
+
+        Args:
+            channels: Of the pictures; see `edgeseg.sources.list_images`.
 
         Raises:
             InputError: A folder is missing, there are no pictures, or none has a label map.
@@ -151,7 +154,7 @@ class LabelledPictures:
         if not images.is_dir():
             raise InputError(f"no folder of pictures at '{images}'; give the folder with {self._images_flag}")
         advice = recognise_layout(images, labels, self.flags)
-        pairs = self._matched(self._pictures(images, advice), images, labels)
+        pairs = self._matched(self._pictures(images, advice, channels), images, labels)
         if not any(labelled.is_file() for _, labelled in pairs):
             raise InputError(
                 f"{len(pairs)} of {len(pairs)} pictures have no label map in '{labels}' (first: {pairs[0][0].name}); "
@@ -175,9 +178,9 @@ class LabelledPictures:
             else expected
         )
 
-    def _pictures(self, images: Path, advice: str) -> list[Path]:
+    def _pictures(self, images: Path, advice: str, channels: int) -> list[Path]:
         try:
-            return list_images(images, recursive=self.recursive)
+            return list_images(images, recursive=self.recursive, channels=channels)
         except InputError as error:
             if self.recursive or not any(entry.is_dir() for entry in images.iterdir()):
                 raise

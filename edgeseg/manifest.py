@@ -228,6 +228,7 @@ def _manifest_from(fields: Fields) -> Manifest:
     for path in files:
         check_relative(path)
     palette = fields.integer_rows("palette", count, 3, 0, 255)
+    spec = InputSpec.from_fields(fields.section("input"))
     manifest = Manifest(
         name=fields.text("name"),
         network=fields.text("network"),
@@ -237,8 +238,8 @@ def _manifest_from(fields: Fields) -> Manifest:
         input_size=_size(fields, "input_size"),
         logit_size=_size(fields, "logit_size"),
         divisor=fields.integer("divisor", 1, LARGEST_SIDE),
-        input=InputSpec.from_fields(fields.section("input")),
-        resize=ResizeRule.from_fields(fields.section("resize")),
+        input=spec,
+        resize=ResizeRule.from_fields(fields.section("resize"), spec.image_channels),
         postprocess=PostprocessSpec.from_fields(fields.section("postprocess")),
         targets=fields.texts("targets", 1, 100),
         batch=fields.integer("batch", 1, LARGEST_SIDE),

@@ -6,7 +6,7 @@ All sizes are height x width. These objects are written into the bundle's manife
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from edgeseg.errors import SizeError, UsageError
@@ -14,7 +14,9 @@ from edgeseg.fields import Fields
 
 __all__ = [
     "ACTIVATIONS",
+    "GREY",
     "LARGEST_SIDE",
+    "MOST_CHANNELS",
     "Activation",
     "ChannelOrder",
     "InputSpec",
@@ -23,6 +25,7 @@ __all__ = [
     "ResizeMode",
     "ResizeRule",
     "Size",
+    "check_channels",
     "parse_size",
 ]
 
@@ -31,6 +34,12 @@ Size = tuple[int, int]
 
 LARGEST_SIDE = 65535
 """Most pixels a graph's input or output has in one direction."""
+
+MOST_CHANNELS = 512
+"""Most channels of a network's input."""
+
+GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in grey (ITU-R BT.601, as OpenCV and Pillow take them); the result is not rounded."""
 
 Activation = Literal["none", "sigmoid", "softmax"]
 ChannelOrder = Literal["rgb", "bgr"]
@@ -66,50 +75,130 @@ def parse_size(text: str) -> Size:
     return numbers[0], numbers[1]
 
 
+def check_channels(channels: int) -> None:
+    """Refuse a number of channels that no network takes.
+
+    Raises:
+        UsageError: Not 1 to `MOST_CHANNELS`.
+    """
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise UsageError(f"{channels} channels were asked for; a network's input has 1 to {MOST_CHANNELS}")
+
+
+def _counted(numbers: int) -> str:
+    return f"{numbers} number{'s' * (numbers != 1)}"
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """How pixels become network input: ``x = (pixel - mean) / std * scale``, pixel on the 0..255 scale.
 
+    Mean and std have one number per channel, which says how many channels the network takes. A network of 1 channel is
+    given pictures too: the graph makes them grey, ``0.299 R + 0.587 G + 0.114 B``. One of 2, 4 or more is given arrays
+    of as many channels, in the network's order.
+
     Attributes:
-        channel_order: Order of the channels in which the network was trained.
+        channel_order: Order of the channels in which the network was trained; ``bgr`` is for 3 channels only.
         mean: Per channel, on 0..255, in the network's channel order.
         std: Per channel, on 0..255, in the network's channel order.
         scale: Factor applied after mean and std. 1.0 for most; 1/255 for networks that divide twice (ESPNet, SINet).
 
+    Raises:
+        UsageError: Numbers that are not finite, a zero std or scale, other counts of mean and std, more than
+            `MOST_CHANNELS` of them, or ``bgr`` for another number of channels than 3.
+
     Example:
         >>> InputSpec(channel_order="bgr", mean=(104.0, 117.0, 123.0)).std
         (1.0, 1.0, 1.0)
+        >>> InputSpec(mean=(127.5,), std=(127.5,)).channels
+        1
     """
 
     channel_order: ChannelOrder = "rgb"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         if self.channel_order not in ("rgb", "bgr"):
             raise UsageError(f"channel order '{self.channel_order}' is neither 'rgb' nor 'bgr'")
+        self._check_count()
         numbers = (*self.mean, *self.std, self.scale)
         if not all(math.isfinite(x) for x in numbers):
             raise UsageError(f"mean {self.mean}, std {self.std} and scale {self.scale} must be finite numbers")
         if min(abs(x) for x in self.std) == 0.0 or self.scale == 0.0:
             raise UsageError(f"std {self.std} and scale {self.scale} must not be zero")
 
+    def _check_count(self) -> None:
+        if len(self.mean) != len(self.std):
+            raise UsageError(
+                f"mean has {_counted(len(self.mean))} and std {len(self.std)}; give each one number per channel"
+            )
+        check_channels(self.channels)
+        if self.channel_order == "bgr" and self.channels != 3:
+            raise UsageError(f"channel order 'bgr' is for networks of 3 channels, this one takes {self.channels}")
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network takes."""
+        return len(self.mean)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the graph's input: 3, RGB, where the network takes 1 or 3; else as many as it takes.
+
+        Example:
+            >>> InputSpec.plain(1).image_channels, InputSpec.plain(4).image_channels
+            (3, 4)
+        """
+        return 3 if self.channels == 1 else self.channels
+
+    @classmethod
+    def plain(cls, channels: int = 3) -> InputSpec:
+        """Build pixels / 255, for any number of channels.
+
+        Raises:
+            UsageError: Not 1 to `MOST_CHANNELS` channels.
+
+        Example:
+            >>> InputSpec.plain(2)
+            InputSpec(channel_order='rgb', mean=(0.0, 0.0), std=(255.0, 255.0), scale=1.0)
+        """
+        check_channels(channels)
+        return cls("rgb", (0.0,) * channels, (255.0,) * channels)
+
+    def spread(self, channels: int) -> InputSpec:
+        """Take single numbers of mean and std for every channel; those of as many channels stay as they are.
+
+        Raises:
+            UsageError: Mean and std have another count of numbers than 1 and `channels`.
+
+        Example:
+            >>> InputSpec(mean=(127.5,), std=(127.5,)).spread(4).mean
+            (127.5, 127.5, 127.5, 127.5)
+        """
+        if self.channels not in (1, channels):
+            raise UsageError(
+                f"mean and std have {_counted(self.channels)} each, and the network takes {channels} "
+                f"channel{'s' * (channels != 1)}; give {channels} each{', or one for all' * (channels != 1)}"
+            )
+        times = channels // self.channels
+        return replace(self, mean=self.mean * times, std=self.std * times)
+
     @classmethod
     def unit_scale(
         cls,
-        mean: tuple[float, float, float],
-        std: tuple[float, float, float],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
         channel_order: ChannelOrder = "rgb",
     ) -> InputSpec:
-        """Build from a mean and std on the 0..1 scale (of pixel / 255).
+        """Build from a mean and std on the 0..1 scale (of pixel / 255), one number per channel.
 
         Example:
             >>> InputSpec.unit_scale((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).mean
             (127.5, 127.5, 127.5)
         """
-        m, s = tuple(255.0 * x for x in mean), tuple(255.0 * x for x in std)
-        return cls(channel_order, (m[0], m[1], m[2]), (s[0], s[1], s[2]))
+        return cls(channel_order, tuple(255.0 * x for x in mean), tuple(255.0 * x for x in std))
 
     @classmethod
     def imagenet(cls, channel_order: ChannelOrder = "rgb") -> InputSpec:
@@ -126,11 +215,12 @@ class InputSpec:
 
         Raises:
             FieldError: A field that is missing or of another kind.
-            UsageError: Numbers that are not finite, or a zero std or scale.
+            UsageError: Numbers that are not finite, a zero std or scale, or ``bgr`` for other than 3 channels.
         """
         order: Any = fields.choice("channel_order", ("rgb", "bgr"))
-        mean, std = fields.numbers("mean", 3), fields.numbers("std", 3)
-        return cls(order, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), fields.number("scale"))
+        channels = len(fields.items("mean", 1, MOST_CHANNELS))
+        mean, std = fields.numbers("mean", channels), fields.numbers("std", channels)
+        return cls(order, mean, std, fields.number("scale"))
 
 
 @dataclass(frozen=True)
@@ -140,7 +230,10 @@ class ResizeRule:
     Attributes:
         mode: ``stretch`` ignores the aspect ratio, ``letterbox`` keeps it and pads, ``none`` refuses another size.
         filter: OpenCV ``linear`` (no antialias), ``area``, ``cubic``, ``nearest``, or Pillow's antialiased bilinear.
-        pad_value: Pixel value of the padding, 0..255, RGB.
+        pad_value: Pixel value of the padding, 0..255: one number for all channels, or one each, such as RGB.
+
+    Raises:
+        UsageError: An unknown mode or filter, or padding that is no pixel value.
 
     Example:
         >>> ResizeRule("letterbox", pad_value=(114, 114, 114)).filter
@@ -149,29 +242,54 @@ class ResizeRule:
 
     mode: ResizeMode = "stretch"
     filter: ResizeFilter = "linear"
-    pad_value: tuple[int, int, int] = (0, 0, 0)
+    pad_value: int | tuple[int, ...] = (0, 0, 0)
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
             raise UsageError(f"resize mode '{self.mode}' is none of {', '.join(_MODES)}")
         if self.filter not in _FILTERS:
             raise UsageError(f"resize filter '{self.filter}' is none of {', '.join(_FILTERS)}")
+        if isinstance(self.pad_value, int):
+            object.__setattr__(self, "pad_value", (self.pad_value,) * 3)
+        if not self._pads or not all(0 <= value <= 255 for value in self._pads):
+            raise UsageError(f"pad_value is {self.pad_value}; it must be whole numbers from 0 to 255")
+
+    @property
+    def _pads(self) -> tuple[int, ...]:
+        return (self.pad_value,) if isinstance(self.pad_value, int) else self.pad_value
+
+    def padding(self, channels: int) -> tuple[int, ...]:
+        """Pixel value of the padding for a picture of so many channels; equal numbers stand for any count.
+
+        Raises:
+            UsageError: `pad_value` has different numbers, and another count of them.
+
+        Example:
+            >>> ResizeRule("letterbox", pad_value=114).padding(4)
+            (114, 114, 114, 114)
+        """
+        pads = self._pads
+        if len(pads) != channels and len(set(pads)) > 1:
+            raise UsageError(
+                f"pad_value has {_counted(len(pads))}, and the picture {channels} channels; give {channels}, or one"
+            )
+        return pads if len(pads) == channels else pads[:1] * channels
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_fields(cls, fields: Fields) -> ResizeRule:
-        """Read what `to_json` gave.
+    def from_fields(cls, fields: Fields, channels: int = 3) -> ResizeRule:
+        """Read what `to_json` gave, for pictures of so many channels.
 
         Raises:
             FieldError: A field that is missing or has a wrong value.
         """
-        pad = fields.integers("pad_value", 3, 0, 255)
+        pad = fields.integers("pad_value", channels, 0, 255)
         mode: Any = fields.choice("mode", _MODES)
         kind: Any = fields.choice("filter", _FILTERS)
-        return cls(mode, kind, (pad[0], pad[1], pad[2]))
+        return cls(mode, kind, pad)
 
 
 _OWN: Any = None

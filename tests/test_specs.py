@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -119,3 +120,43 @@ def test_logits_are_written_as_before_there_were_activations() -> None:
     )
     with pytest.raises(FieldError, match="activation is 1; it must be one of none, sigmoid, softmax"):
         PostprocessSpec.from_fields(Fields({**PostprocessSpec().to_json(), "activation": 1}))
+
+
+@pytest.mark.parametrize(("channels", "of_graph"), [(1, 3), (2, 2), (3, 3), (4, 4), (13, 13), (512, 512)])
+def test_channels_follow_from_mean_and_std(channels: int, of_graph: int) -> None:
+    spec = InputSpec.plain(channels)
+    assert (spec.channels, spec.image_channels) == (channels, of_graph)
+    assert InputSpec.from_fields(Fields(spec.to_json())) == spec
+    assert InputSpec(mean=(1.0,), std=(2.0,)).spread(channels).std == (2.0,) * channels
+    assert spec.spread(channels) == spec
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: InputSpec(mean=(1.0,) * 4), "mean has 4 numbers and std 3; give each one number per channel"),
+        (lambda: InputSpec(mean=(1.0,), std=(1.0, 2.0)), "mean has 1 number and std 2"),
+        (lambda: InputSpec(mean=(), std=()), "0 channels were asked for; a network's input has 1 to 512"),
+        (lambda: InputSpec.plain(513), "513 channels were asked for"),
+        (lambda: InputSpec("bgr", (1.0,) * 4, (1.0,) * 4), "'bgr' is for networks of 3 channels, this one takes 4"),
+        (lambda: InputSpec("bgr", (1.0,), (1.0,)), "this one takes 1"),
+        (lambda: InputSpec.plain(4).spread(5), "mean and std have 4 numbers each, and the network takes 5 channels"),
+        (lambda: ResizeRule(pad_value=256), r"pad_value is \(256, 256, 256\); it must be whole numbers from 0 to 255"),
+        (lambda: ResizeRule(pad_value=(0, -1, 0)), "from 0 to 255"),
+        (lambda: ResizeRule(pad_value=()), "from 0 to 255"),
+        (lambda: ResizeRule(pad_value=(1, 2, 3)).padding(4), "pad_value has 3 numbers, and the picture 4 channels"),
+    ],
+)
+def test_wrong_counts_are_one_sentence(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        make()
+
+
+def test_padding_of_any_count() -> None:
+    assert ResizeRule(pad_value=7).padding(5) == (7,) * 5
+    assert ResizeRule().padding(2) == (0, 0)
+    assert ResizeRule(pad_value=(1, 2, 3, 4)).padding(4) == (1, 2, 3, 4)
+    rule = ResizeRule(pad_value=(1, 2, 3, 4))
+    assert ResizeRule.from_fields(Fields(rule.to_json()), 4) == rule
+    with pytest.raises(FieldError, match="pad_value is a list of 4; it must be a list of 3 whole"):
+        ResizeRule.from_fields(Fields(rule.to_json()))

@@ -22,7 +22,7 @@ from edgeseg._optional import package_version
 from edgeseg.bench.machine import describe_machine, device_state
 from edgeseg.bench.memory import MemoryUse, peak_mib, resident_mib
 from edgeseg.bench.report import STAGES, TOTAL, BenchmarkReport, BundleIdentity, Settings, Warmup
-from edgeseg.bundle import MANIFEST, SAMPLE, Bundle, open_bundle
+from edgeseg.bundle import MANIFEST, Bundle, open_bundle
 from edgeseg.errors import InputError, UnknownNameError, UsageError
 from edgeseg.files import sha256_of
 from edgeseg.results import Result
@@ -102,8 +102,8 @@ def run_benchmark(
     Args:
         bundle: The ``NAME.edgeseg`` folder, or an opened bundle.
         target: Target name or alias.
-        images: Picture files (decoding is then measured) or uint8 (H, W, 3) RGB arrays, taken in turn; None is the
-            bundle's own sample picture.
+        images: Picture files (decoding is then measured) or uint8 arrays as the Predictor takes them, taken in turn;
+            None is the bundle's own sample picture.
         options: How the engine is to run.
         settings: How to measure.
         in_process: Measure in this process; other engines and threads of it then disturb the figures.
@@ -272,7 +272,7 @@ def _open_predictor(bundle: Bundle, target: str, options: RuntimeOptions) -> Mea
 
 def _pictures(bundle: Bundle, images: Sequence[Image] | None) -> list[Path | NDArray[np.uint8]]:
     if images is None:
-        return [bundle.file(SAMPLE)]
+        return [bundle.file(bundle.sample)]
     if not len(images):
         raise UsageError(
             "there are no pictures to measure with; give at least one, or none at all for the bundle's own"

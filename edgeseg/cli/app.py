@@ -10,6 +10,7 @@ from edgeseg.cli.benchmark import benchmark_app
 from edgeseg.cli.doctor import doctor
 from edgeseg.cli.eval import evaluate
 from edgeseg.cli.export import export
+from edgeseg.cli.export_numbers import NumbersCommand
 from edgeseg.cli.inspect import inspect
 from edgeseg.cli.models import models
 from edgeseg.cli.predict import predict
@@ -45,7 +46,7 @@ def _root(
 
 
 app.command("models")(models)
-app.command("export")(export)
+app.command("export", cls=NumbersCommand)(export)
 app.command("inspect")(inspect)
 app.command("predict")(predict)
 app.command("verify")(verify)

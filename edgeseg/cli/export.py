@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from edgeseg.cli import export_options as option
 from edgeseg.cli._shared import errors, no_warnings, optional_size, results_alone_on_stdout
 from edgeseg.cli.export_network import check_network, named_network
+from edgeseg.cli.export_numbers import numbers_in
 from edgeseg.cli.export_report import print_json_report, print_report
 from edgeseg.cli.label_options import labelled_pictures
+from edgeseg.errors import UsageError
 from edgeseg.export.config import ExportConfig
 from edgeseg.graph.profile import DEFAULT_PROFILE
 from edgeseg.text import one_line
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from edgeseg.export.report import ExportReport
     from edgeseg.labelled import LabelledPictures
     from edgeseg.models.source import NetworkSource
+    from edgeseg.specs import InputSpec
 
 __all__ = ["export"]
 
+_INPUT = ("mean", "std", "scale", "channel_order")
 _CONVENTIONS = {
-    "input": {"mean": "mean", "std": "std", "scale": "scale", "channel_order": "channel_order"},
     "resize": {"mode": "resize", "filter": "resize_filter"},
     "postprocess": {"align_corners": "align_corners"},
 }
@@ -39,6 +42,7 @@ def export(
     weights_key: option.WeightsKey = None,
     targets: option.Targets = None,
     size: option.GraphSize = None,
+    channels: option.Channels = None,
     out: option.Out = Path(),
     name: option.Name = None,
     classes: option.Classes = None,
@@ -118,7 +122,6 @@ def _config(options: Mapping[str, Any]) -> ExportConfig:
     for size in ("size", "label_size"):
         given[size] = optional_size(options[size])
     given["fuse"], given["rewrites"] = not options["no_fuse"], not options["no_rewrites"]
-    given["parity_images"] = _pictures(options["parity_images"])
     if (labelled := _labelled(options)) is not None:
         given |= {"calib": labelled, "calib_recursive": False}
     return ExportConfig(**given)
@@ -135,6 +138,9 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
     """The network, with the conventions that options change."""
     source = named_network(options)
     changed: dict[str, Any] = {}
+    given = {name: options[name] for name in _INPUT if options[name] is not None}
+    if given:
+        changed["input"] = _input(source, given, options["channels"])
     for part, names in _CONVENTIONS.items():
         flags = {field: options[flag] for field, flag in names.items() if options[flag] is not None}
         if flags:
@@ -148,10 +154,33 @@ def _source(options: Mapping[str, Any]) -> NetworkSource:
 
 def _in_place_of_config(options: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which options of the command line go before what the config says."""
-    conventions = (flag for names in _CONVENTIONS.values() for flag in names.values())
-    names = ("size", "activation", "threshold", "labels", *conventions)
+    conventions = (*_INPUT, *(flag for names in _CONVENTIONS.values() for flag in names.values()))
+    names = ("size", "channels", "activation", "threshold", "labels", *conventions)
     given = [f"--{name.replace('_', '-')}" for name in names if options[name] is not None]
     return (f"in place of what the config says: {', '.join(given)}",) if given else ()
+
+
+def _input(source: NetworkSource, given: dict[str, Any], channels: int | None) -> InputSpec:
+    """The input of the options, of as many channels as they say; one number of a mean or std counts for all of them.
+
+    Raises:
+        UsageError: They say different numbers of channels, or only one of mean and std for another number than before.
+    """
+    base = source.spec.input
+    numbers = {name: numbers_in(f"--{name}", given[name]) for name in ("mean", "std") if name in given}
+    counts = {len(values) for values in numbers.values()} - {1}
+    if len(counts | ({channels} if channels else set())) > 1:
+        said = [f"--{name} has {len(values)}" for name, values in numbers.items()]
+        said += [f"--channels is {channels}"] if channels else []
+        raise UsageError(f"{', '.join(said)}; give one number per channel, or one for all")
+    free = len(numbers) == 2 and not source.registered and given.get("channel_order", base.channel_order) == "rgb"
+    count = channels or next(iter(counts), 1 if free else base.channels)  # free: the network says how many
+    if count != base.channels and len(numbers) < 2:
+        raise UsageError(
+            f"mean and std of {base.channels} channels are known, and {count} asked for; give both --mean and --std"
+        )
+    changes: dict[str, Any] = {name: values * (count // len(values)) for name, values in numbers.items()}
+    return replace(base, **(given | changes))
 
 
 def _tell(status: Any, step: str) -> None:
@@ -160,9 +189,3 @@ def _tell(status: Any, step: str) -> None:
     status.update(escape(one_line(step)))
     if not errors().is_terminal:
         errors().print(one_line(step), soft_wrap=True)
-
-
-def _pictures(path: Path | None) -> tuple[Path, ...]:
-    from edgeseg.sources import pictures_at
-
-    return () if path is None else tuple(pictures_at(path))

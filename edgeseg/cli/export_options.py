@@ -68,6 +68,7 @@ Targets = Annotated[
     list[str] | None, _option("targets", "--target", "-t", ending=f" Built in are {target_names(last=' and ')}.")
 ]
 GraphSize = Annotated[str | None, _option("size")]
+Channels = Annotated[int | None, _option("channels", min=1)]
 Batch = Annotated[int, _option("batch", "--fixed-batch", min=1)]
 Dynamic = Annotated[bool, _option("dynamic", "--dynamic")]
 LabelSize = Annotated[str | None, _option("label_size")]
@@ -100,7 +101,10 @@ MaxMiouDrop = Annotated[float | None, _option("max_miou_drop", min=0.0, max=1.0)
 Force = Annotated[bool, _option("force", "--force")]
 
 Numbers = Annotated[
-    tuple[float, float, float] | None, typer.Option(help="Three numbers in the network's channel order.")
+    str | None,
+    typer.Option(
+        metavar="NUMBERS", help="On the 0..255 scale, one per channel in the network's order, or one for all channels."
+    ),
 ]
 Scale = Annotated[float | None, typer.Option(help="Factor after mean and std; they are on the 0..255 scale.")]
 ChannelOrder = Annotated[str | None, typer.Option(help="rgb or bgr: the order the network was trained in.")]

@@ -24,6 +24,7 @@ def inspect(
     weights: option.Weights = None,
     weights_key: option.WeightsKey = None,
     size: option.GraphSize = None,
+    channels: option.Channels = None,
     classes: option.Classes = None,
     take: option.Take = None,
     threshold: option.Threshold = None,
@@ -36,12 +37,14 @@ def inspect(
     for package in ("torch", "onnx"):
         require(package, extra="export", why="inspect")
     with results_alone_on_stdout(), no_warnings():
+        from edgeseg.export.channels import settle_channels
         from edgeseg.export.inspect import inspect_network
 
         source = named_network({**given, "weights_key": weights_key, "classes": classes})
         chosen = optional_size(size) or source.spec.input_size
         check_divisor(source.origin, chosen, source.spec.divisor)
         source.check_takes(chosen)
+        source = settle_channels(source, chosen, channels, looks=True)
         seen = inspect_network(source, chosen, take, cut=threshold is not None)
     _print(source, chosen, seen)
 
@@ -53,6 +56,7 @@ def _print(source: NetworkSource, size: tuple[int, int], seen: Inspection) -> No
     listed = table("what", "seen")
     listed.add_row("network", source.origin)
     listed.add_row("picture", size_text(size))
+    listed.add_row("channels it takes", str(source.spec.input.channels))
     listed.add_row("logits", f"'{seen.choice.take}' of what it returns" if seen.choice.take else "a tensor alone")
     listed.add_row("channels", str(seen.channels))
     listed.add_row("size of the logits", size_text(seen.logit_size))

@@ -8,7 +8,7 @@ import statistics
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,7 @@ from edgeseg.text import one_line, shown_name
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from edgeseg.bundle import Bundle
     from edgeseg.predictor import Failure, Predictor
     from edgeseg.results import Result
     from edgeseg.sources import Source
@@ -185,9 +186,9 @@ def predict(
     as_json: _Json = False,
 ) -> None:
     """Predict an image, a folder, a video or a camera with a bundle, and write the results as pictures."""
+    from edgeseg.bundle import open_bundle
     from edgeseg.predictor import Predictor
     from edgeseg.runtimes import RuntimeOptions
-    from edgeseg.sources import open_source
     from edgeseg.writer import ResultWriter, class_index
 
     _refuse_targets(source)
@@ -196,10 +197,10 @@ def predict(
     kinds = [kind for kind, wanted in flags.items() if wanted] or ["overlay"]
     keep = "overlay" in kinds or "cutout" in kinds
     size, tally = _parse_output(output), _Tally()
-    options = RuntimeOptions(threads=threads, device=device, network=network)
+    options, opened = RuntimeOptions(threads=threads, device=device, network=network), open_bundle(bundle)
     with (
-        open_source(source, recursive=recursive, max_pixels=max_pixels, strict=strict) as frames,
-        Predictor(bundle, target, output=size, scores=scores, keep_image=keep, options=options) as predictor,
+        _frames(source, opened, recursive=recursive, max_pixels=max_pixels, strict=strict) as frames,
+        Predictor(opened, target, output=size, scores=scores, keep_image=keep, options=options) as predictor,
         ResultWriter(
             out, frames, kinds, opacity=opacity, cut=class_index(cutout_class, predictor.names) if cutout else 0
         ) as writer,
@@ -218,6 +219,13 @@ def _refuse_targets(sources: list[str]) -> None:
                 f"'{word}' would be a source here, and no such path exists; give one target, as in --target {word} "
                 "(edgeseg predict --help)"
             )
+
+
+def _frames(source: list[str], bundle: Bundle, **reading: Any) -> Source:
+    """Open a source of pictures of as many channels as the network of a bundle takes."""
+    from edgeseg.sources import open_source
+
+    return open_source(source, channels=bundle.manifest.input.image_channels, **reading)
 
 
 def _run(

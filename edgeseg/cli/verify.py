@@ -133,7 +133,7 @@ def _cross_test(
 
     if not options:
         return []
-    files = pictures_at(images)
+    files = pictures_at(images, bundle.manifest.input.image_channels)
     with contextlib.ExitStack() as stack:
         predictors = {
             name: stack.enter_context(

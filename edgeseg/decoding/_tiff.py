@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from edgeseg.decoding._header import DAMAGED, ENDS_EARLY, HeaderError, PictureHeader, unpack
 
-__all__ = ["first_picture", "measure"]
+__all__ = ["byte_order", "directories", "first_picture", "measure"]
 
 _KIND_OF_PAGE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _ORIENTATION, _STRIPS, _STRIP_BYTES, _CHANNELS, _TILE_WIDTH, _TILE_HEIGHT = 274, 273, 279, 277, 322, 323
@@ -103,15 +104,43 @@ def _has_more_pages(data: bytes, directory: _Directory) -> bool:
     return True
 
 
-def _order(data: bytes) -> tuple[str, bool]:
+def directories(data: bytes, wanted: frozenset[int], most: int) -> Iterator[dict[int, tuple[int, ...]]]:
+    """Read the wanted entries of each directory (page) in turn.
+
+    Raises:
+        HeaderError: Damaged, cut short, or of more than `most` directories.
+    """
+    start = _first_at(data)
+    for _ in range(most):
+        directory = _read(data, start, wanted)
+        yield directory.entries
+        (start,) = unpack(directory.next_layout, data, directory.next_at)
+        if start == 0:
+            return
+    raise HeaderError(f"is a TIFF of more than {most} pages; save it again with as many as there are channels")
+
+
+def byte_order(data: bytes) -> Literal["<", ">"]:
+    """Tell the byte order of a TIFF's numbers, as `struct` writes it."""
+    return "<" if data[:2] == b"II" else ">"
+
+
+def _order(data: bytes) -> tuple[Literal["<", ">"], bool]:
     """Tell the byte order, and whether it is a BigTIFF."""
-    return "<" if data[:2] == b"II" else ">", 43 in data[2:4]
+    return byte_order(data), 43 in data[2:4]
 
 
-def _read(data: bytes, start: int = 0) -> _Directory:
-    """Read the directory at byte `start`; 0 is the first one."""
+def _first_at(data: bytes) -> int:
+    """Tell where the first directory is."""
     order, big = _order(data)
-    start = start or unpack(f"{order}Q" if big else f"{order}I", data, 8 if big else 4)[0]
+    (start,) = unpack(f"{order}Q", data, 8) if big else unpack(f"{order}I", data, 4)
+    return int(start)
+
+
+def _read(data: bytes, start: int = 0, wanted: frozenset[int] = _WANTED) -> _Directory:
+    """Read the wanted entries of the directory at byte `start`; 0 is the first one."""
+    order, big = _order(data)
+    start = start or _first_at(data)
     (count,) = unpack(f"{order}Q" if big else f"{order}H", data, start)
     at, step = (start + 8, 20) if big else (start + 2, 12)
     if count > 4096:
@@ -119,7 +148,7 @@ def _read(data: bytes, start: int = 0) -> _Directory:
     entries, places = dict[int, tuple[int, ...]](), dict[int, int]()
     for place in range(at, at + step * count, step):
         tag, kind = unpack(f"{order}HH", data, place)
-        if tag in _WANTED:
+        if tag in wanted:
             if tag in entries:
                 raise HeaderError(DAMAGED)
             entries[tag], places[tag] = _values(data, place, order, kind, big), place

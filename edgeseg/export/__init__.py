@@ -36,7 +36,7 @@ def export_model(
 
     Args:
         network: Registry name, ``package.module:factory``, the file of a TorchScript archive or exported program, or
-            any module or exported program that takes normalised images (N, 3, H, W) and returns logits (N, classes, h,
+            any module or exported program that takes normalised images (N, C, H, W) and returns logits (N, classes, h,
             w); or what `edgeseg.models.source.resolve_network`, or for a config of mmsegmentation
             `edgeseg.models.configs.source.resolve_config`, gave, its conventions changed with ``.but(...)``.
         config: The options (`edgeseg.export.config.ExportConfig`).

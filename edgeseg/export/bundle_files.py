@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgeseg import bundle as layout
 from edgeseg.bundle import Manifest
@@ -110,11 +111,16 @@ def _write_sample(folder: Path, job: ExportJob, logit_size: Size) -> None:
         job.reference, job.size, spec.resize, spec.postprocess, file, logit_size=logit_size
     )
     with storage_errors(folder):
-        for file, data in (
-            (Path(layout.SAMPLE), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)),
-            (Path(layout.SAMPLE_LABELS), labels),
-        ):
-            (folder / file).write_bytes(cv2.imencode(".png", data)[1].tobytes())
+        (folder / layout.sample_name(picture.shape[2])).write_bytes(_encoded(picture))
+        (folder / layout.SAMPLE_LABELS).write_bytes(cv2.imencode(".png", labels)[1].tobytes())
+
+
+def _encoded(picture: NDArray[np.uint8]) -> bytes:
+    """PNG of a picture; TIFF, a page per channel, of one of other than 3 channels."""
+    if picture.shape[2] == 3:
+        return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    pages = [np.ascontiguousarray(picture[..., channel]) for channel in range(picture.shape[2])]
+    return cv2.imencodemulti(".tiff", pages)[1].tobytes()
 
 
 def _manifest(job: ExportJob, graphs: TargetGraphs, precisions: Mapping[str, str]) -> Manifest:
@@ -158,7 +164,9 @@ def _logit_size(model: onnx.ModelProto, job: ExportJob) -> Size:
     dims = model.graph.output[0].type.tensor_type.shape.dim
     if dims[2].dim_value and dims[3].dim_value:
         return int(dims[2].dim_value), int(dims[3].dim_value)
-    shape = run_graph(model, {"image": np.zeros((job.batch, *job.size, 3), np.uint8)})[0].shape
+    shape = run_graph(model, {"image": np.zeros((job.batch, *job.size, job.spec.input.image_channels), np.uint8)})[
+        0
+    ].shape
     return int(shape[2]), int(shape[3])
 
 

@@ -14,7 +14,7 @@ from edgeseg.errors import UnknownNameError, UsageError
 from edgeseg.graph.profile import DEFAULT_PROFILE, MachineProfile, load_profile
 from edgeseg.labelled import LabelledPictures
 from edgeseg.runtimes import engine, resolve_target
-from edgeseg.specs import ACTIVATIONS, Activation, Size
+from edgeseg.specs import ACTIVATIONS, Activation, Size, check_channels
 
 __all__ = ["PRECISIONS", "ExportConfig", "canonical_targets", "config_of", "option_help"]
 
@@ -29,6 +29,8 @@ class ExportConfig:
     Attributes:
         targets: Names or aliases of targets (`edgeseg doctor` lists them).
         size: HEIGHTxWIDTH of the graph's input, in pixels; the published size where none is given.
+        channels: How many channels the network takes: 1 (the graph makes pictures grey), 3, or as many as its arrays
+            and files will have; found by running it where none is given.
         batch: Fixed batch of the graph.
         dynamic: Leave height and width free. Not for the TensorRT targets, whose graph ends in labels of one size.
         label_size: HEIGHTxWIDTH of the labels a graph ends in; the size of its input where none is given.
@@ -44,7 +46,7 @@ class ExportConfig:
         skip_passes: Names of passes on the graph to leave out.
         machine: Machine profile that rewrites are decided by: x86-avx512, x86-avx2, arm-neon, or a file of
             `edgeseg benchmark profile`.
-        parity_images: Pictures to verify on besides the sample and two synthetic edge cases.
+        parity_images: Pictures, or folders of them, to verify on besides the sample and two synthetic ones.
         sample: Picture stored as the self test; the one that ships with edgeseg where none is given.
         min_agreement: Smallest share of labels, 0..1, that must equal fp32 PyTorch's. Without it 0.999 for fp32 and
             fp16, 0.99 for bf16, 0.98 for int8; for a low precision it counts on held-out calibration pictures, and is
@@ -62,6 +64,7 @@ class ExportConfig:
 
     targets: tuple[str, ...] = ("ort",)
     size: Size | None = None
+    channels: int | None = None
     batch: int = 1
     dynamic: bool = False
     label_size: Size | None = None
@@ -141,6 +144,8 @@ class ExportConfig:
     def _check_numbers(self) -> None:
         if self.batch < 1:
             raise UsageError(f"batch is {self.batch}; it must be at least 1")
+        if self.channels is not None:
+            check_channels(self.channels)
         for name in ("min_agreement", "max_miou_drop"):
             share = getattr(self, name)
             if share is not None and not 0.0 <= share <= 1.0:

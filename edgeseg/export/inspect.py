@@ -13,6 +13,7 @@ from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.output_range import OutputRange
 from edgeseg.export.returned import Choice, check_logits, choose_logits
 from edgeseg.export.to_onnx import first_reason, quiet
+from edgeseg.export.trial import Trial
 from edgeseg.export.user_code import Line, ReadingLines, listed
 from edgeseg.models.outputs import logits_at
 from edgeseg.models.source import NetworkSource
@@ -109,23 +110,56 @@ def _looked_at(
 
 
 def _pictures(size: Size, spec: InputSpec) -> Tensor:
-    """Noise, and a ramp with noise, as the network's input (2, 3, H, W); their pixels are not whole numbers."""
+    """Noise, and a ramp with noise, as the network's input (2, C, H, W); their pixels are not whole numbers."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand((2, *size, 3), generator=generator) * 255
+    noise = torch.rand((2, *size, spec.image_channels), generator=generator) * 255
     noise[1] = 0.25 * noise[1] + 0.75 * torch.linspace(0, 255, size[1])[:, None]
     return DeployNetwork(nn.Identity(), spec).normalise(noise)
 
 
 def _forward(source: NetworkSource, image: Tensor, size: Size) -> object:
+    demands = Trial(source.module).demands()
+    if demands:
+        raise ExportError(
+            f"the forward of {source.origin} {demands}; give other arguments defaults, or wrap the network in a module "
+            "whose forward takes a picture alone"
+        )
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet():
             return source.module(image)
     except EdgesegError:
         raise
     except Exception as error:
-        raise ExportError(
-            f"{source.origin} fails on an image of {size[0]}x{size[1]}: {first_reason(error)}; choose a --size it takes"
-        ) from error
+        raise ExportError(_why_it_fails(source, size, first_reason(error))) from error
+
+
+def _why_it_fails(source: NetworkSource, size: Size, reason: str) -> str:
+    """Say what the network takes instead, where a trial shows it, and else why it fails, and nothing that is not so."""
+    trial, channels = Trial(source.module), source.spec.input.channels
+    counts = [3] * trial.runs(size) + trial.counts(size) if channels != 3 or source.input_chosen else []
+    if counts:
+        several = " or ".join(map(str, counts))
+        return (
+            f"{source.origin} takes {several} channel{'s' * (several != '1')}, and {channels} were said (--channels, "
+            f"or the numbers of mean and std); say {several}, with as many numbers, or one, as mean and std"
+        )
+    form = trial.form(size, channels)
+    if form:
+        return (
+            f"{source.origin} takes {form}, and is given float32 (N, {channels}, height, width); wrap it in a module "
+            "whose forward takes that and hands it on in its form"
+        )
+    fails = f"{source.origin} fails on an image of {size[0]}x{size[1]}: {reason.rstrip('.')}"
+    sizes = trial.sizes(size, channels)
+    if sizes:
+        return f"{fails}; it runs at {' or '.join(f'{height}x{width}' for height, width in sizes)}, choose a --size"
+    found = trial.elsewhere(size)
+    if found:
+        (height, width), count = found
+        return (
+            f"{fails}; it runs at {height}x{width} with {count} channel{'s' * (count != 1)}, say --size and --channels"
+        )
+    return f"{fails}; no other size that was tried runs either, so see to its forward"
 
 
 def _runner(module: nn.Module, take: str) -> Callable[[Tensor], Tensor]:

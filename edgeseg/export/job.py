@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
+from edgeseg.export.channels import settle_channels
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.deploy import DeployNetwork, check_normalisation
 from edgeseg.export.inspect import inspect_network
@@ -18,18 +19,18 @@ from edgeseg.export.output_range import OutputRange
 from edgeseg.export.passes import default_passes
 from edgeseg.export.precision.calibration import Calibration, Pair, list_calibration, load_calibration
 from edgeseg.export.precision.int8 import require_nncf
-from edgeseg.export.reference import ParitySet, parity_set, shipped_sample
+from edgeseg.export.reference import ParitySet, parity_set, read_for, shipped_sample
 from edgeseg.export.user_code import Line
-from edgeseg.images import read_image
 from edgeseg.labelled import LabelledPictures
 from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.source import NetworkSource
 from edgeseg.models.spec import ModelSpec
+from edgeseg.sources import pictures_at
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 
-__all__ = ["ExportJob", "prepare_job"]
+__all__ = ["ExportJob", "noise", "prepare_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ class ExportJob:
 
     @cached_property
     def noise(self) -> NDArray[np.uint8]:
-        """The batch of pictures, uint8 (N, H, W, 3), that rewrites of the graph are proven on."""
-        return np.random.default_rng(0).integers(0, 256, (self.batch, *self.size, 3), dtype=np.uint8)
+        """The batch of pictures, uint8 (N, H, W, channels), that rewrites of the graph are proven on."""
+        return noise((self.batch, *self.size, self.spec.input.image_channels))
 
     @cached_property
     def parameters(self) -> int:
@@ -100,7 +101,7 @@ class ExportJob:
     def macs(self) -> int:
         """Multiply-accumulates for one image; 0 where they cannot be counted."""
         try:
-            return count_macs(self.source.module, self.size)
+            return count_macs(self.source.module, self.size, self.spec.input.channels)
         except Exception:  # a module of the user's own may not run without data
             return 0
 
@@ -120,6 +121,11 @@ class ExportJob:
         return parity_set(self.reference, self.size, spec.resize, spec.postprocess, files, synthetic=synthetic)
 
 
+def noise(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Random pixels, the same at every call."""
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
 def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = None) -> ExportJob:
     """Check everything that can be checked before the work begins.
 
@@ -130,7 +136,8 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
 
     Raises:
         SizeError: The network does not take the size.
-        UsageError: The name cannot be a file's, or the label set does not fit the network.
+        UsageError: The name cannot be a file's, the label set does not fit the network, or how many channels the
+            network takes is not what was said, or has to be.
         InputError: A picture cannot be read.
         ExportError: The module fails on a picture of the size.
         TargetUnavailableError: A package that the precision needs is not installed.
@@ -139,10 +146,10 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     check_divisor(source.spec.name or source.origin, size, source.spec.divisor)
     source.check_takes(size, batch=config.batch, dynamic=config.dynamic)
     default_passes(skip=config.skip_passes)  # an unknown name is told before the work
-    pictures = (config.sample or shipped_sample(), *config.parity_images)
-    for picture in pictures:
-        read_image(picture)
-    calibration = _list_calibration(config)
+    source = settle_channels(source, size, config.channels)
+    channels = source.spec.input.image_channels
+    pictures = _pictures(config, channels)
+    calibration = _list_calibration(config, channels)
     check_normalisation(source.spec.input)
     cut = config.threshold is not None or config.activation == "sigmoid"
     seen = inspect_network(source, size, config.take, cut=cut)
@@ -165,10 +172,23 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
     )
 
 
-def _list_calibration(config: ExportConfig) -> list[Pair]:
+def _pictures(config: ExportConfig, channels: int) -> tuple[Path, ...]:
+    """The sample and the pictures to verify on, each of which can be read."""
+    listed = [file for path in config.parity_images for file in pictures_at(path, channels)]
+    pictures = (config.sample or shipped_sample(), *listed)
+    for picture in pictures:
+        read_for(picture, channels)
+    return pictures
+
+
+def _list_calibration(config: ExportConfig, channels: int) -> list[Pair]:
     if config.precision == "int8":
         require_nncf()
-    return [] if config.calib is None else list_calibration(config.calib, recursive=config.calib_recursive)
+    return (
+        []
+        if config.calib is None
+        else list_calibration(config.calib, recursive=config.calib_recursive, channels=channels)
+    )
 
 
 def _load_calibration(
@@ -178,7 +198,7 @@ def _load_calibration(
         return None
     data = config.calib
     reader = data.reader(labels.names, labels.palette) if isinstance(data, LabelledPictures) else None
-    return load_calibration(pairs, size, source.spec.resize, reader)
+    return load_calibration(pairs, size, source.spec.resize, reader, channels=source.spec.input.image_channels)
 
 
 def _with_activation(source: NetworkSource, config: ExportConfig, channels: int) -> NetworkSource:

@@ -15,7 +15,7 @@ from torch import nn
 from edgeseg.errors import ExportError, UsageError
 from edgeseg.export.deploy import DeployNetwork
 from edgeseg.export.fusion import FusionReport, fuse
-from edgeseg.export.job import ExportJob
+from edgeseg.export.job import ExportJob, noise
 from edgeseg.export.passes import ROUNDS, default_passes
 from edgeseg.export.reference import edge_pictures
 from edgeseg.export.steps import step
@@ -51,7 +51,7 @@ class NetworkGraph:
     """A network's graph in fp32.
 
     Attributes:
-        model: uint8 (N, H, W, 3) in, float logits (N, C, h, w) out.
+        model: uint8 (N, H, W, channels) in, float logits (N, C, h, w) out.
         job: The job; its postprocessing is other than it was where the network's last resize was peeled off.
         fusion: What was folded on the module; None where nothing was to be.
         passes: One report per pass.
@@ -123,7 +123,7 @@ def _folded(job: ExportJob) -> tuple[nn.Module, FusionReport | None]:
     if not job.config.fuse or is_program(network):
         return without_scripts(network), None
     generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(1, 3, *_fusion_size(job), generator=generator)
+    probe = torch.randn(1, job.spec.input.channels, *_fusion_size(job), generator=generator)
     with step("folding batch norms"):
         return _fused_or_as_is(network, probe)
 
@@ -161,9 +161,10 @@ class _Logits(nn.Module):
 
 def _exported(module: nn.Module, job: ExportJob) -> onnx.ModelProto:
     deployed = DeployNetwork(module, job.spec.input).eval()
+    channels, dynamic = job.spec.input.image_channels, job.config.dynamic
     with step("exporting to ONNX"):
         exported = export_onnx(
-            deployed, job.size, batch=job.batch, dynamic=job.config.dynamic, divisor=job.spec.divisor
+            deployed, job.size, batch=job.batch, dynamic=dynamic, divisor=job.spec.divisor, channels=channels
         )
     with step("simplifying"):
         return simplify(exported)
@@ -175,7 +176,7 @@ def _check_pictures(model: onnx.ModelProto, job: ExportJob) -> None:
     Raises:
         ExportError: It is wrong on one of them.
     """
-    pictures = edge_pictures(job.size)
+    pictures = edge_pictures(job.size, job.spec.input.image_channels)
     wanted = {name: _in_pytorch(job, np.stack([image] * job.batch)) for name, image in pictures.items()}
     span = float(max(x.max() for x in wanted.values()) - min(x.min() for x in wanted.values()))
     for name, image in pictures.items():
@@ -217,7 +218,7 @@ def _check_another_size(model: onnx.ModelProto, job: ExportJob, size: Size, deci
     Raises:
         ExportError: The graph works at some sizes only.
     """
-    image = np.random.default_rng(0).integers(0, 256, (job.batch, *size, 3), dtype=np.uint8)
+    image = noise((job.batch, *size, job.spec.input.image_channels))
     lines = listed(decision.line for decision in decisions)
     why = f" ({job.source.origin} decides by its picture's size at {lines})" if decisions else ""
     advice = f"export {job.source.origin} at a fixed --size instead"

@@ -17,12 +17,13 @@ from torch.nn import functional as F
 from edgeseg.bundle import Parity
 from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.export.deploy import DeployNetwork
-from edgeseg.images import fit_image, read_image
+from edgeseg.images import MAX_PIXELS, Decoded, fit_image
 from edgeseg.labels import LabelMap, as_label_map
 from edgeseg.metrics import agreement
 from edgeseg.postprocess import labels_from_logits, undo_resize
 from edgeseg.runtimes import Session, device_labelling
 from edgeseg.specs import PostprocessSpec, ResizeRule, Size
+from edgeseg.stacks import load_picture
 from edgeseg.text import first_line
 
 __all__ = [
@@ -32,14 +33,16 @@ __all__ = [
     "compare",
     "compare_outputs",
     "edge_pictures",
+    "load_for",
     "logit_error",
     "parity_set",
+    "read_for",
     "self_test_pair",
     "shipped_sample",
 ]
 
 Run = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[Any]]]
-"""Runs uint8 (N, H, W, 3) and gives the graph's outputs by name."""
+"""Runs uint8 (N, H, W, channels) and gives the graph's outputs by name."""
 
 _SEED = 20260101
 _MOST_SAMPLE_PIXELS = 1 << 20
@@ -50,7 +53,7 @@ class ParitySet:
     """Pictures at the network's size and what fp32 PyTorch makes of them.
 
     Attributes:
-        images: uint8 (H, W, 3) RGB, the sample first.
+        images: uint8 (H, W, channels), the sample first.
         logits: float32 (C, h, w) per picture.
         labels: (H, W) per picture, at the network's size.
     """
@@ -76,6 +79,32 @@ def shipped_sample() -> Path:
     return Path(str(resources.files("edgeseg"))) / "data" / "astronaut.png"
 
 
+def read_for(path: Path, channels: int) -> NDArray[np.uint8]:
+    """Read a picture as `load_for` does: uint8 (H, W, `channels`)."""
+    return load_for(path, channels).image
+
+
+def load_for(path: Path, channels: int, *, max_pixels: int = MAX_PIXELS, strict: bool = False) -> Decoded:
+    """Read a picture for a graph of so many channels, and describe its damage.
+
+    The picture that ships with edgeseg stands for any number of channels: red, green and blue in turn, each round
+    mirrored, upside down or inverted, so that no two of the first 24 channels are equal.
+
+    Raises:
+        InputError: It cannot be read, or has another number of channels.
+
+    Example:
+        >>> load_for(shipped_sample(), 5).image.shape
+        (512, 512, 5)
+    """
+    if channels == 3 or path != shipped_sample():
+        return load_picture(path, channels, max_pixels=max_pixels, strict=strict)
+    photograph = load_picture(path).image
+    turned = [photograph, photograph[:, ::-1], photograph[::-1], photograph[::-1, ::-1]]
+    turned += [255 - picture for picture in turned]
+    return Decoded(np.stack([turned[k // 3 % 8][..., k % 3] for k in range(channels)], axis=2))
+
+
 def parity_set(
     network: DeployNetwork,
     size: Size,
@@ -99,8 +128,9 @@ def parity_set(
         InputError: A picture cannot be read.
         ExportError: A logit is not a finite number.
     """
-    images = [_fitted(path, size, resize) for path in pictures]
-    images += [_noise(size), _ramp(size)] if synthetic else []
+    channels = network.image_channels
+    images = [_fitted(path, size, resize, channels) for path in pictures]
+    images += [_noise(size, channels), _ramp(size, channels)] if synthetic else []
     logits = [_reference_logits(network, image) for image in images]
     if not all(np.isfinite(x).all() for x in logits):
         raise ExportError(
@@ -133,9 +163,9 @@ def self_test_pair(
         logit_size: Height x width of the logits before the network's last resize, where that was peeled off.
 
     Returns:
-        uint8 (H, W, 3) RGB, and labels (H, W).
+        uint8 (H, W, channels), and labels (H, W).
     """
-    picture = read_image(path)
+    picture = read_for(path, network.image_channels)
     if resize.mode == "none":
         picture = fit_image(picture, size, ResizeRule("stretch", "linear"))[0]
     elif _shape_of(picture, size) or picture.shape[0] * picture.shape[1] > _MOST_SAMPLE_PIXELS:
@@ -183,7 +213,7 @@ def compare(
 def compare_outputs(
     target: str, run: Run, engine: str, expected: ParitySet, postprocess: PostprocessSpec, *, batch: int = 1
 ) -> Parity:
-    """As `compare`, for anything that gives ``logits`` (and ``labels``) of uint8 (N, H, W, 3).
+    """As `compare`, for anything that gives ``logits`` (and ``labels``) of uint8 (N, H, W, channels).
 
     A batch holds different pictures, so that a graph that mixes them is found out. Labels of another size than the
     network's are compared with the exact postprocessing of the logits beside them.
@@ -247,30 +277,33 @@ def _reference_logits(network: DeployNetwork, image: NDArray[np.uint8]) -> NDArr
     return result.astype(np.float32, copy=False)
 
 
-def _fitted(path: Path, size: Size, resize: ResizeRule) -> NDArray[np.uint8]:
+def _fitted(path: Path, size: Size, resize: ResizeRule, channels: int) -> NDArray[np.uint8]:
     rule = ResizeRule("stretch", "linear") if resize.mode == "none" else resize
-    return fit_image(read_image(path), size, rule)[0]
+    return fit_image(read_for(path, channels), size, rule)[0]
 
 
-def edge_pictures(size: Size) -> dict[str, NDArray[np.uint8]]:
-    """Pictures uint8 (H, W, 3) that differ as far as pictures can, by what a sentence calls them.
+def edge_pictures(size: Size, channels: int) -> dict[str, NDArray[np.uint8]]:
+    """Pictures uint8 (H, W, `channels`) that differ as far as pictures can, by what a sentence calls them.
 
     Args:
         size: Height x width.
+        channels: Of the graph's input.
     """
-    black = np.zeros((*size, 3), np.uint8)
-    return {"a black picture": black, "a white picture": black + 255, "noise": _noise(size), "a ramp": _ramp(size)}
+    black = np.zeros((*size, channels), np.uint8)
+    other = {"noise": _noise(size, channels), "a ramp": _ramp(size, channels)}
+    return {"a black picture": black, "a white picture": black + 255, **other}
 
 
-def _noise(size: Size) -> NDArray[np.uint8]:
-    return np.random.default_rng(_SEED).integers(0, 256, (*size, 3), dtype=np.uint8)
+def _noise(size: Size, channels: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(_SEED).integers(0, 256, (*size, channels), dtype=np.uint8)
 
 
-def _ramp(size: Size) -> NDArray[np.uint8]:
+def _ramp(size: Size, channels: int) -> NDArray[np.uint8]:
     height, width = size
     y, x = np.mgrid[0:height, 0:width]
     planes = (255 * x / max(1, width - 1), 255 * y / max(1, height - 1), 127.5 * (1 + np.sin(x / 7) * np.cos(y / 5)))
-    image = np.stack(planes, axis=-1).astype(np.uint8)
+    image = np.stack([np.roll(planes[k % 3], 5 * (k // 3), axis=k % 2) for k in range(channels)], axis=-1)
+    image = image.astype(np.uint8)
     image[: height // 4, : width // 4] = 255
     image[-(height // 4) :, -(width // 4) :] = 0
     return image

@@ -33,22 +33,23 @@ _LIMIT = 2_000_000_000
 
 
 def export_onnx(
-    network: nn.Module, size: Size, *, batch: int = 1, dynamic: bool = False, divisor: int = 1
+    network: nn.Module, size: Size, *, batch: int = 1, dynamic: bool = False, divisor: int = 1, channels: int = 3
 ) -> onnx.ModelProto:
     """Export a deployed network (`DeployNetwork`) to ONNX.
 
     Args:
-        network: uint8 (N, H, W, 3) in, logits out.
+        network: uint8 (N, H, W, `channels`) in, logits out.
         size: Height x width of the graph, or the example's where `dynamic`.
         batch: Fixed batch.
         dynamic: Leave height and width free, as multiples of `divisor`.
         divisor: See `dynamic`.
+        channels: Of the graph's input.
 
     Raises:
         ExportError: torch.export or its ONNX translation failed; quotes the first line of why.
         StorageError: No folder for temporary files can be written.
     """
-    example = torch.zeros((batch, *size, 3), dtype=torch.uint8)
+    example = torch.zeros((batch, *size, channels), dtype=torch.uint8)
     shapes = ({1: _free("height", divisor), 2: _free("width", divisor)},) if dynamic else None
     try:
         with quiet(), _compiler_cache(), torch.inference_mode():
@@ -158,15 +159,16 @@ def first_reason(error: BaseException) -> str:
 def quiet() -> Iterator[None]:
     """Keep the exporter's notices (torchvision is not installed, deprecations, half a graph) from the user's terminal.
 
-    A user who set PyTorch's own variable for its logs sees them.
+    A user who set PyTorch's own variable for its logs sees them. It may be entered again inside itself.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         if "TORCH_LOGS" not in os.environ:
             stack.enter_context(_silent_loggers())
-            _trace.print = _print_nothing  # type: ignore[attr-defined]  # it prints the graph so far before it raises
-            stack.callback(delattr, _trace, "print")
+            if "print" not in vars(_trace):  # it prints the graph so far before it raises
+                _trace.print = _print_nothing  # type: ignore[attr-defined]
+                stack.callback(delattr, _trace, "print")
         yield
 
 

@@ -25,7 +25,7 @@ from edgeseg.specs import PostprocessSpec, Size
 __all__ = ["verify_standalone", "verify_target"]
 
 Runner = Callable[[NDArray[np.uint8]], NDArray[Any]]
-"""Labels (N, H, W) of uint8 pictures (N, H, W, 3)."""
+"""Labels (N, H, W) of uint8 pictures (N, H, W, C)."""
 
 
 def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: str | None = None) -> Parity:

@@ -22,12 +22,13 @@ def count_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def count_macs(network: nn.Module, size: Size) -> int:
+def count_macs(network: nn.Module, size: Size, channels: int = 3) -> int:
     """Count the multiply-accumulates of convolutions and matrix products.
 
     Args:
-        network: Takes images (N, 3, H, W); nothing is computed, and the network stays as it is.
+        network: Takes images (N, channels, H, W); nothing is computed, and the network stays as it is.
         size: Height x width of the one image.
+        channels: Of the image.
 
     Example:
         >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), (64, 128))
@@ -36,5 +37,5 @@ def count_macs(network: nn.Module, size: Size) -> int:
     ghost = copy_module(network).to("meta").eval().requires_grad_(False)  # the counter hooks what has a gradient
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(False), torch.no_grad(), counter:
-        ghost(torch.empty(1, 3, *size, device="meta"))
+        ghost(torch.empty(1, channels, *size, device="meta"))
     return int(counter.get_total_flops()) // 2

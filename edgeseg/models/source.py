@@ -51,6 +51,7 @@ class NetworkSource:
         by_name: Whether `origin` builds the network again.
         labels_chosen: Whether the user chose the label set, which must then fit the network's classes.
         label_set: Names and colours of the classes, where they are none of `edgeseg.labels`.
+        input_chosen: Whether the user gave mean, std and channel order, which must then fit the network's channels.
         notes: Sentences the user must see, such as which of a checkpoint's sets of weights was taken.
     """
 
@@ -61,6 +62,7 @@ class NetworkSource:
     by_name: bool = True
     labels_chosen: bool = False
     label_set: LabelSet | None = None
+    input_chosen: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -83,9 +85,9 @@ class NetworkSource:
         Args:
             conventions: Fields of `ModelSpec`, such as ``input``, ``resize``, ``postprocess``, ``labels``.
         """
-        chosen = self.labels_chosen or "labels" in conventions
+        labels, given = self.labels_chosen or "labels" in conventions, self.input_chosen or "input" in conventions
         own = None if "labels" in conventions else self.label_set
-        return replace(self, spec=self.spec.but(**conventions), labels_chosen=chosen, label_set=own)
+        return replace(self, spec=self.spec.but(**conventions), labels_chosen=labels, input_chosen=given, label_set=own)
 
 
 def resolve_network(
@@ -173,8 +175,10 @@ def _from_module(
         notes += _loaded(module, checkpoint, inside, name)
     check_initialised(module, name)
     module, said = by_its_name(module)
-    base = _carried_spec(handed, inside.module) or custom_spec(_spec_name(name, module), **_fixed_size(module))
+    usual = custom_spec(_spec_name(name, module), **_fixed_size(module))
+    base = _carried_spec(handed, inside.module) or usual
     source = NetworkSource(module, base, name, _origin_of(checkpoint, "as built"), by_name=":" in name)
+    source = replace(source, input_chosen=base.input != usual.input)
     return _with_spec(_noted(source, checkpoint, notes + said), spec)
 
 
@@ -219,7 +223,8 @@ def _with_spec(source: NetworkSource, spec: ModelSpec | None) -> NetworkSource:
     """Return the network with the conventions that were given, if any were."""
     if spec is None:
         return source
-    return replace(source, spec=spec, labels_chosen=spec.labels != source.spec.labels)
+    given = source.input_chosen or spec.input != source.spec.input
+    return replace(source, spec=spec, labels_chosen=spec.labels != source.spec.labels, input_chosen=given)
 
 
 def _call_factory(path: str) -> nn.Module:

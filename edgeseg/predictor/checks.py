@@ -28,7 +28,7 @@ def check_graph(bundle: Bundle, session: Session) -> None:
     free = (None, None)
     size, logits = (free, free) if manifest.dynamic else (manifest.input_size, manifest.logit_size)
     tensors = [
-        ("image", image.shape, (manifest.batch, *size, 3)),
+        ("image", image.shape, (manifest.batch, *size, manifest.input.image_channels)),
         ("logits", outputs.get("logits"), (manifest.batch, manifest.num_classes, *logits)),
     ]
     for name, got, expected in tensors:

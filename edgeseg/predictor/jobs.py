@@ -45,7 +45,7 @@ class Job:
 
     Attributes:
         source: Path or name of the picture.
-        input: uint8 (h, w, 3) RGB at the size that the graph gets.
+        input: uint8 (h, w, channels) at the size that the graph gets.
         region: Where the picture lies in `input` after a letterbox; None where it fills it.
         size: Height x width of the labels asked for.
         output: The graph's output to take.

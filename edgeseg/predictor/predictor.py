@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.bundle import SAMPLE, SAMPLE_LABELS, Bundle, Manifest, Parity, open_bundle
+from edgeseg.bundle import SAMPLE_LABELS, Bundle, Manifest, Parity, open_bundle
 from edgeseg.errors import BundleError, EdgesegError, InputError, UsageError
-from edgeseg.images import read_image
 from edgeseg.postprocess import warm_up
 from edgeseg.predictor.checks import check_graph, read_sample_labels
 from edgeseg.predictor.config import Output, PredictorConfig, PredictorKeywords, check_output
@@ -28,6 +27,7 @@ from edgeseg.results import Result
 from edgeseg.runtimes import SessionInfo, device_labelling, open_session, resolve_target
 from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
+from edgeseg.stacks import PictureFile, load_picture
 from edgeseg.stream import Stage, Stream
 from edgeseg.text import shown_name
 from edgeseg.timing import ms_since
@@ -103,13 +103,15 @@ class Predictor:
         return self.manifest.labels
 
     def __call__(
-        self, frame: str | Path | NDArray[Any], *, color: Color = "rgb", output: Output | None = None
+        self, frame: PictureFile | NDArray[Any], *, color: Color = "rgb", output: Output | None = None
     ) -> Result:
         """Predict one picture.
 
         Args:
-            frame: Path of an image, or an array (H, W, 3) as `edgeseg.images.as_rgb` takes it.
-            color: Channel order of an array; OpenCV reads ``"bgr"``.
+            frame: Path of an image, or an array (H, W, 3) as `edgeseg.images.as_rgb` takes it. For a network of other
+                than 1 or 3 channels an array (H, W, C) or file as `edgeseg.stacks` takes it. Or a list of paths, one
+                file per channel. uint16 is divided by 257 and rounded.
+            color: Channel order of an array of 3 channels; OpenCV reads ``"bgr"``.
             output: Size of this picture's labels, instead of the Predictor's own `output`.
 
         Returns:
@@ -125,11 +127,11 @@ class Predictor:
             check_output(output)
         return self._predict([frame], color, output)[0]
 
-    def predict_batch(self, frames: Sequence[str | Path | NDArray[Any]], *, color: Color = "rgb") -> list[Result]:
+    def predict_batch(self, frames: Sequence[PictureFile | NDArray[Any]], *, color: Color = "rgb") -> list[Result]:
         """Predict several pictures, as many at once as the graph takes. The last picture fills up the last batch.
 
         Args:
-            frames: Paths or arrays, each as `__call__` takes it.
+            frames: Paths, arrays or lists of paths, each as `__call__` takes it.
             color: Channel order of the arrays.
 
         Returns:
@@ -147,7 +149,7 @@ class Predictor:
         return self._predict(frames, color, None)
 
     def _predict(
-        self, frames: Sequence[str | Path | NDArray[Any]], color: Color, output: Output | None
+        self, frames: Sequence[PictureFile | NDArray[Any]], color: Color, output: Output | None
     ) -> list[Result]:
         # one batch of pictures in memory at a time
         jobs = (self._preparer.load(frame, color, output) for frame in frames)
@@ -214,15 +216,16 @@ class Predictor:
             1.0
         """
         expected = read_sample_labels(self._bundle)
-        image = read_image(self._bundle.file(SAMPLE))
+        sample = self._bundle.file(self._bundle.sample)
+        image = load_picture(sample, self.manifest.input.image_channels).image
         size = self.manifest.input_size
         config = dataclasses.replace(self._config, output="source", keep_image=False, input_size=size)
         preparer = Preparer(self.manifest, config, self._labels)
-        (job,) = self._run([preparer.prepare(image, SAMPLE, 0.0)])
+        (job,) = self._run([preparer.prepare(image, sample.name, 0.0)])
         labels = self._result(job).labels
         if expected.shape != labels.shape:
             raise BundleError(
-                f"{SAMPLE_LABELS} in '{self._bundle.path}' does not fit {SAMPLE}; export the bundle again"
+                f"{SAMPLE_LABELS} in '{self._bundle.path}' does not fit {sample.name}; export the bundle again"
             )
         differing = int(np.count_nonzero(labels != expected))
         return Parity(self._target, labels.size, differing, images=1, engine=self.info.engine)
@@ -315,9 +318,12 @@ class Predictor:
         """Open a source; also return whether the stream must close it."""
         if isinstance(source, Source):
             return source, False
+        channels, config = self.manifest.input.image_channels, self._config
         if isinstance(source, (str, Path, int)):
-            return open_source(source, max_pixels=self._config.max_pixels, strict=self._config.strict), True
-        return open_iterable(source, color=color, max_pixels=self._config.max_pixels, strict=self._config.strict), True
+            opened = open_source(source, max_pixels=config.max_pixels, strict=config.strict, channels=channels)
+            return opened, True
+        limits: dict[str, Any] = {"max_pixels": config.max_pixels, "strict": config.strict}
+        return open_iterable(source, color=color, channels=channels, **limits), True
 
 
 def _open(path: str | Path | Bundle, config: PredictorConfig) -> Bundle:

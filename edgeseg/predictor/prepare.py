@@ -9,14 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import UsageError
-from edgeseg.images import Decoded, as_rgb, fit_image, load_image
+from edgeseg.errors import InputError, UsageError
+from edgeseg.images import Decoded, fit_image
 from edgeseg.manifest import Manifest
 from edgeseg.postprocess import Region
 from edgeseg.predictor.config import Output, PredictorConfig
 from edgeseg.predictor.jobs import GraphOutput, Job
 from edgeseg.sources import Frame
 from edgeseg.specs import Size, check_divisor
+from edgeseg.stacks import PictureFile, as_picture, load_picture, name_of, viewable
 from edgeseg.timing import ms_since
 
 __all__ = ["Color", "Labeller", "Preparer"]
@@ -36,19 +37,23 @@ class Preparer:
 
     def __init__(self, manifest: Manifest, config: PredictorConfig, labels: Labeller | None) -> None:
         self._manifest, self._config, self._labels = manifest, config, labels
+        self._channels = manifest.input.image_channels
 
-    def load(self, picture: str | Path | NDArray[Any], color: Color, output: Output | None = None) -> Job:
-        """Read a file or take an array, and prepare it; `output` as in `prepare`.
+    def load(self, picture: PictureFile | NDArray[Any], color: Color, output: Output | None = None) -> Job:
+        """Read a file or a stack of files, or take an array, and prepare it; `output` as in `prepare`.
 
         Raises:
             InputError: A file or array that is no picture.
             SizeError: A size that the graph does not take.
         """
         start = time.perf_counter()
-        if isinstance(picture, (str, Path)):
-            decoded = load_image(picture, max_pixels=self._config.max_pixels, strict=self._config.strict)
-            return self._told(self.prepare(decoded.image, str(picture), ms_since(start), output), decoded)
-        image = as_rgb(picture, color)
+        if isinstance(picture, (str, Path, list, tuple)):
+            config = self._config
+            if not isinstance(picture, (str, Path)) and self._manifest.input.channels == 1:
+                raise InputError("a list of files is one per channel, and this network takes 1; give the path alone")
+            decoded = load_picture(picture, self._channels, max_pixels=config.max_pixels, strict=config.strict)
+            return self._told(self.prepare(decoded.image, name_of(picture), ms_since(start), output), decoded)
+        image = as_picture(picture, self._channels, color)
         if self._config.keep_image and np.may_share_memory(image, picture):
             image = image.copy()  # the result must not change when the caller fills the buffer again
         return self.prepare(image, "", ms_since(start), output)
@@ -74,12 +79,21 @@ class Preparer:
         """Resize a picture to the graph's input, and decide which output of the graph to take.
 
         Args:
-            image: uint8 (H, W, 3) RGB.
+            image: uint8 (H, W, `InputSpec.image_channels`).
             source: Path or name of the picture.
             decode_ms: Milliseconds that decoding took.
             output: Size of the labels; the Predictor's own setting where none is given.
+
+        Raises:
+            InputError: Another number of channels.
+            SizeError: A size that the graph does not take.
         """
         start = time.perf_counter()
+        if image.shape[2:] != (self._channels,):
+            raise InputError(
+                f"the picture has shape {image.shape}, and this network takes {self._channels} channels; open its "
+                f"source with channels={self._channels}"
+            )
         wanted = output or self._config.output
         source_size = (int(image.shape[0]), int(image.shape[1]))
         input_size = self._input_size(source_size)
@@ -92,7 +106,7 @@ class Preparer:
             size = wanted if isinstance(wanted, tuple) else source_size
         graph_output = self._graph_output(input_size, size, region)
         timings = {"decode": decode_ms, "pre": ms_since(start)}
-        picture = image if self._config.keep_image else None
+        picture = viewable(image) if self._config.keep_image else None
         return Job(source, resized, region, size, graph_output, picture, timings)
 
     def _input_size(self, source: Size) -> Size:

@@ -134,7 +134,7 @@ class Session(Protocol):
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """The graph's inputs: one, ``image``, uint8 (N, H, W, 3) RGB."""
+        """The graph's inputs: one, ``image``, uint8 (N, H, W, 3) RGB, or of as many channels as the network takes."""
         ...
 
     @property
@@ -151,7 +151,7 @@ class Session(Protocol):
         """Run the graph; the returned arrays belong to the caller.
 
         Args:
-            image: uint8 (N, H, W, 3), RGB, C-contiguous.
+            image: uint8 (N, H, W, 3), RGB, or of as many channels as the graph takes; C-contiguous.
             names: Outputs wanted (others may be left on the device); None is all.
         """
         ...
@@ -253,8 +253,8 @@ class SessionBase:
         )
         if image.dtype != np.uint8 or not fits:
             shape = "x".join("?" if n is None else str(n) for n in wanted.shape)
-            got = "x".join(map(str, image.shape))
-            raise InputError(f"the graph takes uint8 {shape} (N, height, width, RGB), got {image.dtype} {got}")
+            got, channels = "x".join(map(str, image.shape)), "RGB" if wanted.shape[-1] == 3 else "channels"
+            raise InputError(f"the graph takes uint8 {shape} (N, height, width, {channels}), got {image.dtype} {got}")
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:

@@ -83,7 +83,7 @@ class Standalone:
     Attributes:
         file: Where it lies in the bundle, such as ``labels/openvino.xml``.
         convert: Writes an ONNX file (first) in the engine's format (second).
-        runner: Opens the written file; returns a function from uint8 (N, H, W, 3) to labels (N, H, W).
+        runner: Opens the written file; returns a function from uint8 (N, H, W, C) to labels (N, H, W).
     """
 
     file: str

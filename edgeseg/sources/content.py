@@ -10,6 +10,7 @@ from typing import Literal
 
 from edgeseg.decoding.signatures import HEAD_BYTES, recognise
 from edgeseg.errors import InputError
+from edgeseg.stacks import STACK_SUFFIXES
 from edgeseg.text import os_reason, shown_name
 
 __all__ = [
@@ -46,16 +47,22 @@ _CLAIMS = IMAGE_SUFFIXES | _PICTURES_UNREAD
 Content = Literal["picture", "video", "other"]
 
 
-def content_of(path: Path, head: bytes | None = None) -> Content:
+def content_of(path: Path, head: bytes | None = None, *, channels: int = 3) -> Content:
     """Tell what a regular file is, by its suffix where that claims a picture, else by its first bytes.
 
     Args:
         path: An existing file.
         head: Its first bytes where they are known; else they are read where they are needed.
+        channels: Of the pictures wanted; other than 3, files of `edgeseg.stacks.STACK_SUFFIXES` are pictures and no
+            others.
 
     Raises:
         OSError: The file cannot be read.
     """
+    if channels != 3:
+        if path.suffix.lower() in STACK_SUFFIXES:
+            return "picture"
+        return "other" if content_of(path, head) == "picture" else content_of(path, head)
     if head is None and claims_picture(path):
         return "picture"
     signature = recognise(head_of(path) if head is None else head)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeseg.errors import InputError
 from edgeseg.sources.content import claims_picture, content_of, found_at
+from edgeseg.stacks import STACK_SUFFIXES
 from edgeseg.text import natural_key, os_reason, shown_name
 
 __all__ = ["Listing", "list_images", "pictures_at", "pictures_of", "scan"]
@@ -22,6 +23,7 @@ class Listing:
     """Pictures that were found, and files that were passed over.
 
     Attributes:
+        channels: Of the pictures wanted.
         pictures: Files that are pictures, or claim to be, and what stands for those that are not there.
         failures: Why some of them are known to be no pictures.
         videos: Names of videos.
@@ -30,6 +32,7 @@ class Listing:
         notes: Further sentences.
     """
 
+    channels: int = 3
     pictures: list[Path] = field(default_factory=list)
     failures: dict[Path, InputError] = field(default_factory=dict)
     videos: list[str] = field(default_factory=list)
@@ -40,7 +43,7 @@ class Listing:
     def add(self, path: Path, name: str) -> None:
         """Add a regular file by its content; it is called `name` where it is passed over."""
         try:
-            content = content_of(path)
+            content = content_of(path, channels=self.channels)
         except OSError as error:
             self.unreadable.append(f"{name}: {os_reason(error)}")
             return
@@ -65,6 +68,7 @@ class Listing:
         if self.others:
             one = len(self.others) == 1
             said.append(f"passed over: {_count(self.others)} that {'is no picture' if one else 'are no pictures'}")
+            said[-1] += f" of {self.channels} channels" if self.channels != 3 else ""
             said[-1] += f" ({_names(self.others)})"
         if self.videos:
             word = "1 video" if len(self.videos) == 1 else f"{len(self.videos)} videos"
@@ -84,7 +88,7 @@ def _names(names: list[str]) -> str:
     return ", ".join([*(shown_name(name, 60) for name in names[:_NAMED]), *more])
 
 
-def scan(folder: Path, *, recursive: bool = False) -> Listing:
+def scan(folder: Path, *, recursive: bool = False, channels: int = 3) -> Listing:
     """Find the pictures of a folder in natural order, without hidden files.
 
     A file is a picture by its first bytes, or by a suffix that claims so; its first bytes alone are read.
@@ -92,11 +96,12 @@ def scan(folder: Path, *, recursive: bool = False) -> Listing:
     Args:
         folder: An existing folder.
         recursive: Also search its subfolders (links to folders are not followed).
+        channels: Of the pictures; see `content_of`.
 
     Raises:
         InputError: The folder cannot be read; a subfolder that cannot is passed over.
     """
-    listing = Listing()
+    listing = Listing(channels)
     for name in sorted(
         _names_in(folder, recursive, listing.unreadable), key=lambda name: natural_key(name.replace(os.sep, "/"))
     ):
@@ -123,13 +128,14 @@ def _names_in(folder: Path, recursive: bool, unreadable: list[str]) -> Iterator[
         yield from (os.path.join(prefix, name) for name in files if not name.startswith("."))
 
 
-def list_images(folder: Path, *, recursive: bool = False, deeper: str = "") -> list[Path]:
+def list_images(folder: Path, *, recursive: bool = False, deeper: str = "", channels: int = 3) -> list[Path]:
     """List the pictures of a folder, by their content, in natural order, without hidden ones.
 
     Args:
         folder: An existing folder.
         recursive: Also list those of its subfolders (links to folders are not followed).
         deeper: Name of the caller's option that searches subfolders, for the message; empty where it has none.
+        channels: Of the pictures; other than 3, files of `edgeseg.stacks.STACK_SUFFIXES` are pictures and no others.
 
     Raises:
         InputError: No images, or a folder that cannot be read.
@@ -138,30 +144,32 @@ def list_images(folder: Path, *, recursive: bool = False, deeper: str = "") -> l
         >>> [path.name for path in list_images(folder / "images")]
         ['sample.png']
     """
-    return pictures_of(folder, recursive=recursive, deeper=deeper).pictures
+    return pictures_of(folder, recursive=recursive, deeper=deeper, channels=channels).pictures
 
 
-def pictures_of(folder: Path, *, recursive: bool = False, deeper: str = "") -> Listing:
+def pictures_of(folder: Path, *, recursive: bool = False, deeper: str = "", channels: int = 3) -> Listing:
     """Find the pictures of a folder as `scan` does, at least one.
 
     Args:
         folder: An existing folder.
         recursive: Also search its subfolders.
         deeper: As `list_images`.
+        channels: As `list_images`.
 
     Raises:
         InputError: No images, or a folder that cannot be read.
     """
-    listing = scan(folder, recursive=recursive)
+    listing = scan(folder, recursive=recursive, channels=channels)
     if not listing.pictures:
         more = f", or search its subfolders too ({deeper})" if deeper and not recursive else ""
         told = "".join(f"; {note}" for note in listing.passed_over())
-        raise InputError(f"folder '{shown_name(folder)}' holds no images; put .jpg or .png files there{more}{told}")
+        kinds = ".jpg or .png" if channels == 3 else " or ".join(sorted(STACK_SUFFIXES))
+        raise InputError(f"folder '{shown_name(folder)}' holds no images; put {kinds} files there{more}{told}")
     return listing
 
 
-def pictures_at(path: Path) -> list[Path]:
-    """List the picture at `path`, or the pictures of that folder (`list_images`).
+def pictures_at(path: Path, channels: int = 3) -> list[Path]:
+    """List the picture at `path`, or the pictures of that folder (`list_images`) that have so many channels.
 
     Raises:
         InputError: Nothing there, or a folder without images.
@@ -173,4 +181,4 @@ def pictures_at(path: Path) -> list[Path]:
     status = found_at(path)
     if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
         raise InputError(f"there is no picture or folder at '{shown_name(path)}'; give one that exists")
-    return list_images(path) if stat.S_ISDIR(status.st_mode) else [path]
+    return list_images(path, channels=channels) if stat.S_ISDIR(status.st_mode) else [path]

@@ -25,7 +25,7 @@ class Frame:
     """One picture of a source.
 
     Attributes:
-        image: uint8 (H, W, 3) RGB; None where it could not be read.
+        image: uint8 (H, W, 3) RGB, or of the channels asked for; None where it could not be read.
         name: Path, or address and frame number.
         index: Position in the source, from 0.
         decode_ms: Milliseconds that reading and decoding took.
@@ -45,10 +45,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read: the largest height x width, and whether damaged ones are refused."""
+    """How pictures are read: the largest height x width, whether damaged ones are refused, and their channels."""
 
     max_pixels: int = MAX_PIXELS
     strict: bool = False
+    channels: int = 3
 
     def __post_init__(self) -> None:
         check_max_pixels(self.max_pixels)

@@ -18,6 +18,7 @@ from edgeseg.sources.frames import Reading, Source
 from edgeseg.sources.list_files import LIST_SUFFIXES, listed_paths
 from edgeseg.sources.patterns import matches_of, numbered_files
 from edgeseg.sources.pictures import Pictures
+from edgeseg.stacks import STACK_SUFFIXES
 from edgeseg.text import os_reason, shown_name
 
 __all__ = ["open_source"]
@@ -31,6 +32,7 @@ def open_source(
     recursive: bool = False,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
+    channels: int = 3,
 ) -> Source:
     """Open pictures, a video, a camera or a network stream.
 
@@ -43,6 +45,8 @@ def open_source(
         recursive: Also take the images of folders' subfolders.
         max_pixels: Largest height x width of a picture file; a larger one is that picture's failure.
         strict: Refuse damaged picture files, each as that picture's failure.
+        channels: Of the pictures; other than 3, files are read as `edgeseg.stacks` does, there are no videos, and a
+            text of paths with commas between them is a stack, one file per channel.
 
     Returns:
         The source; folders and shell patterns in natural order (``2.jpg`` before ``10.jpg``). `Source.notes` says what
@@ -60,7 +64,7 @@ def open_source(
         ...     print(source.kind, source.length)
         files 2
     """
-    opener = _Opener(Reading(max_pixels, strict), recursive)
+    opener = _Opener(Reading(max_pixels, strict, channels), recursive)
     if isinstance(spec, (str, Path, int)):
         return opener.open(spec)
     specs = list(spec)
@@ -76,6 +80,8 @@ class _Opener:
         self._reading, self._recursive = reading, recursive
 
     def open(self, spec: str | Path | int) -> Source:
+        if self._reading.channels != 3:
+            return self._open_files(os.fspath(spec) if isinstance(spec, Path) else str(spec))
         if isinstance(spec, int):
             return open_camera(spec)
         text = os.fspath(spec)
@@ -87,15 +93,36 @@ class _Opener:
             return open_camera(int(text), asked=text.strip())
         return self._open_pattern(text)
 
+    def _open_files(self, text: str) -> Source:
+        """Open files of another number of channels than pictures have: a path, a pattern, a list or a stack."""
+        if (path := _existing(text)) is not None:
+            return self._open_path(path)
+        stack = tuple(text.split(","))
+        if len(stack) > 1 and not _ADDRESS.match(text.strip()):
+            return Pictures("image", stack[0], [stack], self._reading, root=Path(stack[0]).parent)
+        if _ADDRESS.match(text.strip()) or text.strip().isdecimal():
+            raise self._no_film(text)
+        return self._open_pattern(text)
+
+    def _no_film(self, text: str) -> InputError:
+        return InputError(
+            f"'{shown_name(without_credentials(text))}' is no picture of {self._reading.channels} channels: give files "
+            f"({' '.join(sorted(STACK_SUFFIXES))}), folders of them, or FILE,FILE,... with one file per channel, and "
+            "no video or camera"
+        )
+
     def _open_path(self, path: Path) -> Source:
         """Open an existing path."""
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
-            listing = pictures_of(path, recursive=self._recursive, deeper="--recursive")
+            listing = self._pictures_of(path)
             notes = listing.passed_over()
             return Pictures("folder", str(path), listing.pictures, self._reading, root=path, notes=notes)
         head = _head(path, status)
-        content = content_of(path, head)
+        channels = self._reading.channels
+        content = content_of(path, head, channels=channels)
+        if channels != 3 and content != "picture" and content_of(path, head) != "other":
+            raise self._no_film(str(path))
         if content == "video":
             return open_video(path)
         if content == "picture":
@@ -106,7 +133,7 @@ class _Opener:
                 f"'{shown_name(path)}' is neither an image nor a video edgeseg reads, nor a list of paths (.txt); "
                 f"it reads {known}"
             )
-        listing = Listing()
+        listing = Listing(self._reading.channels)
         for entry in listed_paths(path):
             self._add_entry(listing, entry)
         return self._files(str(path), listing)
@@ -116,14 +143,18 @@ class _Opener:
         matches, notes = _matches(text)
         if len(matches) == 1 and found_at(matches[0]) is not None:
             return self._open_path(matches[0])
-        listing = Listing(notes=notes)
+        listing = Listing(self._reading.channels, notes=notes)
         for match in matches:
             self._add_match(listing, match)
         return self._files(text, listing)
 
+    def _pictures_of(self, folder: Path) -> Listing:
+        channels = self._reading.channels
+        return pictures_of(folder, recursive=self._recursive, deeper="--recursive", channels=channels)
+
     def open_several(self, specs: Sequence[str | Path]) -> Source:
         """Open files and folders together."""
-        listing = Listing()
+        listing = Listing(self._reading.channels)
         for spec in specs:
             self._add_spec(listing, spec)
         return self._files(f"{len(specs)} sources", listing)
@@ -145,7 +176,7 @@ class _Opener:
             elif os.path.isfile(path) and content_of(path) == "video":
                 raise _alone(text)
             elif os.path.isdir(path):
-                self._add_folder(listing, path, pictures_of(path, recursive=self._recursive, deeper="--recursive"))
+                self._add_folder(listing, path, self._pictures_of(path))
             else:
                 self._add_match(listing, path)
         except InputError as error:
@@ -173,7 +204,7 @@ class _Opener:
     def _add_match(self, listing: Listing, path: Path) -> None:
         """Add a file or folder that was matched."""
         if os.path.isdir(path):
-            inside = scan(path, recursive=self._recursive)
+            inside = scan(path, recursive=self._recursive, channels=self._reading.channels)
             if not inside.pictures:
                 inside.notes.append(f"folder '{shown_name(path)}' holds no images")
             self._add_folder(listing, path, inside)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from edgeseg.credentials import without_credentials
 from edgeseg.errors import EdgesegError
-from edgeseg.images import MAX_PIXELS, as_rgb, load_image
+from edgeseg.images import MAX_PIXELS
 from edgeseg.sources.frames import Frame, Reading, Source, SourceKind
+from edgeseg.stacks import PictureFile, as_picture, load_picture, name_of
 from edgeseg.timing import ms_since
 
 __all__ = ["Pictures", "open_iterable"]
@@ -25,7 +26,8 @@ class Pictures(Source):
     Args:
         kind: ``image``, ``folder`` or ``files``.
         name: As it was asked for.
-        paths: Of the files, in order; one that cannot be read is a frame with an error.
+        paths: Of the files, in order; one that cannot be read is a frame with an error. A stack is a tuple of paths,
+            one file per channel.
         reading: How they are read.
         root: Folder they lie in.
         failures: Why some of the paths are known to be no pictures.
@@ -36,11 +38,11 @@ class Pictures(Source):
         self,
         kind: SourceKind,
         name: str,
-        paths: Sequence[Path],
+        paths: Sequence[Path | tuple[str, ...]],
         reading: Reading,
         *,
         root: Path | None = None,
-        failures: Mapping[Path, EdgesegError] | None = None,
+        failures: Mapping[Any, EdgesegError] | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         self.kind, self.name, self.paths, self.length = kind, name, list(paths), len(paths)
@@ -51,7 +53,7 @@ class Pictures(Source):
             if (error := self._failures.get(path)) is not None:
                 yield Frame(None, str(path), index, error=error)
                 continue
-            yield _decode(path, str(path), index, self._reading)
+            yield _decode(path, name_of(path), index, self._reading)
 
 
 class _Iterable(Source):
@@ -68,26 +70,26 @@ class _Iterable(Source):
         for index, item in enumerate(self._items):
             if isinstance(item, Frame):
                 yield item
-            elif isinstance(item, (str, Path)):
-                yield _decode(Path(item), without_credentials(str(item), properties=False), index, self._reading)
+            elif isinstance(item, (str, Path, list, tuple)):
+                yield _decode(item, without_credentials(name_of(item), properties=False), index, self._reading)
             else:
-                yield _convert(item, self._color, index)
+                yield _convert(item, self._color, index, self._reading.channels)
 
 
-def _decode(path: Path, name: str, index: int, reading: Reading) -> Frame:
+def _decode(file: PictureFile, name: str, index: int, reading: Reading) -> Frame:
     start = time.perf_counter()
     try:
-        decoded = load_image(path, max_pixels=reading.max_pixels, strict=reading.strict)
+        decoded = load_picture(file, reading.channels, max_pixels=reading.max_pixels, strict=reading.strict)
     except EdgesegError as error:
         return Frame(None, name, index, error=error)
     return Frame(decoded.image, name, index, ms_since(start), damaged=decoded.damaged, notes=decoded.notes)
 
 
-def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int) -> Frame:
+def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int, channels: int) -> Frame:
     """Make a frame of a caller's array, copied where the caller might overwrite it before the stages are done."""
     start = time.perf_counter()
     try:
-        image = as_rgb(array, color)
+        image = as_picture(array, channels, color)
     except EdgesegError as error:
         return Frame(None, str(index), index, error=error)
     if np.may_share_memory(image, array):
@@ -102,6 +104,7 @@ def open_iterable(
     live: bool = False,
     max_pixels: int = MAX_PIXELS,
     strict: bool = False,
+    channels: int = 3,
 ) -> Source:
     """Take arrays or paths from any iterable as a source.
 
@@ -113,6 +116,8 @@ def open_iterable(
         live: Whether the iterable gives pictures at its own pace.
         max_pixels: Largest height x width of pictures given by path; arrays are in memory already.
         strict: Refuse damaged files.
+        channels: Of the pictures; other than 3, arrays and files are read as `edgeseg.stacks` does. An item may then be
+            a list of paths, one file per channel.
 
     Raises:
         UsageError: `max_pixels` is below 1.
@@ -123,4 +128,4 @@ def open_iterable(
     """
     if isinstance(items, np.ndarray) and items.ndim <= 3:
         items = [items]
-    return _Iterable(items, color, live, Reading(max_pixels, strict))
+    return _Iterable(items, color, live, Reading(max_pixels, strict, channels))

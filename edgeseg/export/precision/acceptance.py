@@ -34,7 +34,7 @@ def measure_pair(
     Args:
         fp32: The session to compare with.
         low: The session in low precision.
-        image: uint8 (N, H, W, 3).
+        image: uint8 (N, H, W, C).
         clock: Seconds.
     """
 

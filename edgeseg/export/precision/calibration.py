@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError
-from edgeseg.images import MAX_PIXELS, fit_image, load_image
+from edgeseg.export.reference import load_for
+from edgeseg.images import MAX_PIXELS, fit_image
 from edgeseg.labelled import LabelledPictures, LabelReader, check_sizes, shared_label_maps
 from edgeseg.labels import LabelMap
 from edgeseg.postprocess import Region
@@ -51,7 +52,7 @@ class Picture:
 
     Attributes:
         path: Its file.
-        image: uint8 (H, W, 3) RGB.
+        image: uint8 (H, W, channels).
         region: Where it lies in a letterbox, else None.
         truth: Label map at its own size, or None.
         void: Label of void in it, or None.
@@ -83,28 +84,30 @@ class Calibration:
     reader: LabelReader | None = None
 
 
-def list_calibration(data: Path | LabelledPictures, *, recursive: bool = False) -> list[Pair]:
+def list_calibration(data: Path | LabelledPictures, *, recursive: bool = False, channels: int = 3) -> list[Pair]:
     """List the calibration pictures, each with its label map where there are some.
 
     Args:
         data: Folder of pictures, or pictures with label maps.
         recursive: Also take those of a folder's subfolders.
+        channels: Of the pictures.
 
     Raises:
         InputError: No such folder, no pictures in it, no label map for any, or one label map for two pictures.
     """
     if isinstance(data, LabelledPictures):
-        pairs = data.pairs()
+        pairs = data.pairs(channels)
         for reason in shared_label_maps(pairs).values():
             raise InputError(reason)
         return list(pairs)
     if not data.is_dir():
         raise InputError(f"there is no folder of calibration pictures at '{data}'; give one that exists")
-    return [(picture, None) for picture in list_images(data, recursive=recursive, deeper="--calib-recursive")]
+    pictures = list_images(data, recursive=recursive, deeper="--calib-recursive", channels=channels)
+    return [(picture, None) for picture in pictures]
 
 
 def load_calibration(
-    pairs: Sequence[Pair], size: Size, rule: ResizeRule, reader: LabelReader | None = None
+    pairs: Sequence[Pair], size: Size, rule: ResizeRule, reader: LabelReader | None = None, *, channels: int = 3
 ) -> Calibration:
     """Read calibration pictures; every fourth is held out, spread over the folder.
 
@@ -113,31 +116,32 @@ def load_calibration(
         size: Height x width of the graph's input.
         rule: The bundle's resize rule; ``none`` is read as a plain bilinear stretch.
         reader: Reads the label maps of the held-out pictures.
+        channels: Of the graph's input.
 
     Raises:
         InputError: A picture that cannot be read, or one without its label map.
     """
     if len(pairs) == 1:
-        only = load_pictures(pairs, size, rule, reader)
+        only = load_pictures(pairs, size, rule, reader, channels=channels)
         return Calibration(only, only, shared=True, reader=reader)
     held_out = pairs[_EVERY - 1 :: _EVERY] or pairs[-1:]
     rest = [pair for pair in pairs if pair not in set(held_out)]
     return Calibration(
-        load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule),
-        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, reader),
+        load_pictures(evenly_spaced(rest, MOST_CALIBRATED), size, rule, channels=channels),
+        load_pictures(evenly_spaced(held_out, MOST_HELD_OUT), size, rule, reader, channels=channels),
         reader=reader,
     )
 
 
 def load_pictures(
-    pairs: Sequence[Pair], size: Size, rule: ResizeRule, reader: LabelReader | None = None
+    pairs: Sequence[Pair], size: Size, rule: ResizeRule, reader: LabelReader | None = None, *, channels: int = 3
 ) -> tuple[Picture, ...]:
-    """Read and fit pictures, and their label maps where there is a reader of them."""
+    """Read and fit pictures of so many channels, and their label maps where there is a reader of them."""
     stretch = ResizeRule("stretch", "linear") if rule.mode == "none" else rule
     found = []
     for file, labelled in pairs:
         max_pixels, strict = (MAX_PIXELS, False) if reader is None else (reader.max_pixels, reader.strict)
-        decoded = load_image(file, max_pixels=max_pixels, strict=strict)
+        decoded = load_for(file, channels, max_pixels=max_pixels, strict=strict)
         image, region = fit_image(decoded.image, size, stretch)
         notes = tuple(f"'{file}' is damaged: {damage}" for damage in decoded.damaged)
         picture = Picture(file, image, region, notes=notes)

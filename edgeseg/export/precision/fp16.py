@@ -156,7 +156,7 @@ def measure_nodes(
 
     Args:
         model: Float graph; every node has a name of its own.
-        images: uint8 (H, W, 3) at the graph's size; the first also measures operators alone.
+        images: uint8 (H, W, C) at the graph's size; the first also measures operators alone.
         batch: Of the graph.
 
     Returns:

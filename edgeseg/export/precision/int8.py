@@ -61,7 +61,7 @@ def quantise(
 
     Args:
         model: Float graph with input ``image``; every node has a name of its own (`qdq.named`).
-        images: uint8 (H, W, 3) RGB at the graph's size.
+        images: uint8 (H, W, C) at the graph's size.
         recipe: How ranges are found.
         batch: Of the graph.
 

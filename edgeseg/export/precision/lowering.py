@@ -53,6 +53,11 @@ class Lowered:
     report: PrecisionReport
 
 
+def _own_pictures(job: ExportJob) -> tuple[Picture, ...]:
+    pairs = [(picture, None) for picture in job.pictures]
+    return load_pictures(pairs, job.size, job.spec.resize, channels=job.spec.input.image_channels)
+
+
 def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
     """Lower a verified fp32 graph to the precision of a job.
 
@@ -66,8 +71,7 @@ def lower(model: onnx.ModelProto, job: ExportJob) -> Lowered:
         InputError: A picture cannot be read.
     """
     calibration = job.calibration
-    own = [(picture, None) for picture in job.pictures]
-    held_out = calibration.held_out if calibration else load_pictures(own, job.size, job.spec.resize)
+    held_out = calibration.held_out if calibration else _own_pictures(job)
     held_out = held_out_within(held_out, job.channels * job.logit_size[0] * job.logit_size[1])
     expected = job.expected([picture.path for picture in held_out], synthetic=False)
     reader = calibration.reader if calibration else None

@@ -22,7 +22,7 @@ from edgeseg.specs import PostprocessSpec
 __all__ = ["Score", "Scorer", "open_graph"]
 
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""uint8 (H, W, 3) to logits (C, h, w)."""
+"""uint8 (H, W, channels) to logits (C, h, w)."""
 
 
 Form = Callable[[onnx.ModelProto], onnx.ModelProto]

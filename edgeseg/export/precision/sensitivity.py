@@ -106,7 +106,7 @@ def own_noise(
         original: Float graph.
         lowered: The same graph in low precision; outputs of operators keep their names.
         names: Operators.
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, C).
         batch: Of the graph.
     """
     nodes = {node.name: node for node in original.graph.node}

@@ -168,7 +168,7 @@ def runner(file: Path) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
         file: The ``.xml`` file.
 
     Returns:
-        A function from uint8 (N, H, W, 3) to labels (N, H, W).
+        A function from uint8 (N, H, W, C) to labels (N, H, W).
     """
     compiled = shared_core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda image: compiled({0: image})[0]

@@ -52,7 +52,7 @@ _ERRORS = ("INTERNAL_ERROR", "ERROR")
 
 @dataclass(frozen=True)
 class Profile:
-    """Range of a dynamic graph's input: shapes (N, H, W, 3) an engine must take, and the one it is tuned for."""
+    """Range of a dynamic graph's input: shapes (N, H, W, C) an engine must take, and the one it is tuned for."""
 
     smallest: tuple[int, ...]
     best: tuple[int, ...]
@@ -105,17 +105,18 @@ def settings_for(bundle: Bundle, options: RuntimeOptions) -> BuildSettings:
     if word not in ("f32", "tf32"):
         raise UnknownNameError("TensorRT precision", word, ("f32", "tf32"))
     manifest = bundle.manifest
-    profile = profile_for(manifest.input_size, manifest.divisor, manifest.batch) if manifest.dynamic else None
+    size, divisor, channels = manifest.input_size, manifest.divisor, manifest.input.image_channels
+    profile = profile_for(size, divisor, manifest.batch, channels) if manifest.dynamic else None
     asked = next((manifest.precision_of(t) for t in manifest.targets if t in TARGETS), "fp32")
     precision = "fp32" if asked == "bf16" else asked  # bf16 is OpenVINO's
     return BuildSettings(profile=profile, tf32=word == "tf32", precision=precision)
 
 
-def profile_for(size: Size, divisor: int, batch: int = 1) -> Profile:
+def profile_for(size: Size, divisor: int, batch: int = 1, channels: int = 3) -> Profile:
     """The range of a dynamic graph's engine: a quarter of `size` (height x width) to twice of it, tuned for `size`."""
     low = tuple(max(divisor, x // 4 // divisor * divisor) for x in size)
     high = tuple(2 * x for x in size)
-    return Profile((batch, *low, 3), (batch, *size, 3), (batch, *high, 3))
+    return Profile((batch, *low, channels), (batch, *size, channels), (batch, *high, channels))
 
 
 class Logger(Protocol):

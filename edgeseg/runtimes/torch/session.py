@@ -110,7 +110,7 @@ class TorchSession(SessionBase):
     """A PyTorch module behind the seam: uint8 pictures in, logits out; calls wait for one another.
 
     Args:
-        module: Takes normalised float images (N, 3, H, W), returns logits (N, C, h, w); it is put in eval mode.
+        module: Takes normalised float images (N, C, H, W), returns logits (N, C, h, w); it is put in eval mode.
         spec: How pixels are normalised.
         size: Height x width of the input; None where free.
         device: PyTorch's name of the device.
@@ -135,7 +135,7 @@ class TorchSession(SessionBase):
 
         self._module: nn.Module | None = module.eval().to(device=device, dtype=torch.float32)
         self._spec, self._torch_device, self._take, self._resized = spec, device, take, resized
-        self.inputs = (TensorInfo("image", (batch, *size, 3), "uint8"),)
+        self.inputs = (TensorInfo("image", (batch, *size, spec.image_channels), "uint8"),)
         self.outputs = (TensorInfo("logits", (batch, None, None, None), "float32"),)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
         self.info = SessionInfo(
@@ -180,16 +180,20 @@ def normalise(pixels: torch.Tensor, spec: InputSpec) -> torch.Tensor:
     """``(pixel - mean) / std * scale`` in float32, exactly in this order.
 
     Args:
-        pixels: uint8 (N, H, W, 3) RGB.
+        pixels: uint8 (N, H, W, `InputSpec.image_channels`).
         spec: Channel order, mean, std and scale.
 
     Returns:
-        float32 (N, 3, H, W) in the network's channel order.
+        float32 (N, C, H, W) in the network's channel order.
     """
     import torch
+
+    from edgeseg.models.grey import grey_of
 
     x = pixels.permute(0, 3, 1, 2).to(torch.float32)
     if spec.channel_order == "bgr":
         x = x.flip(1)
-    mean, std = (torch.tensor(v, dtype=torch.float32, device=x.device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    if spec.channels == 1:
+        x = grey_of(x)
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=x.device).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
     return ((x - mean) / std * spec.scale).contiguous()

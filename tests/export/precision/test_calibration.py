@@ -192,3 +192,19 @@ def test_even_spacing_keeps_order_and_ends() -> None:
     files = [Path(str(index)) for index in range(10)]
     assert evenly_spaced(files, 20) == files
     assert [path.name for path in evenly_spaced(files, 4)] == ["0", "2", "5", "7"]
+
+
+def test_pictures_of_four_channels(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, *SIZE, 4), dtype=np.uint8)
+    for index, image in enumerate(images):
+        np.save(tmp_path / f"{index}.npy", image)
+
+    def load() -> Calibration:
+        return load_calibration(list_calibration(tmp_path, channels=4), SIZE, RULE, channels=4)
+
+    found = load()
+    assert [picture.path.name for picture in found.held_out] == ["3.npy"]
+    np.testing.assert_array_equal(found.held_out[0].image, images[3])
+    np.save(tmp_path / "5.npy", images[0, ..., :3])
+    with pytest.raises(InputError, match=r"5.npy' has shape .* takes 4 channels"):
+        load()
