@@ -464,7 +464,10 @@ class _InsistsOnFloat32(nn.Module):
 @pytest.mark.parametrize(
     ("network", "told"),
     [
-        (_Fails(ValueError("two\nlines")), "_Fails fails on an image of 32x48: two; no other size that was tried runs either"),
+        (
+            _Fails(ValueError("two\nlines")),
+            "_Fails fails on an image of 32x48: two; no other size that was tried runs either",
+        ),
         (_Fails(ValueError()), "fails on an image of 32x48: ValueError"),
         (nn.Flatten(2), r"the network returned \(1, 3, 1536\); expected logits"),
         (_InsistsOnFloat32(), r"cannot be checked in float64 \(.*\); export with --no-fuse"),
