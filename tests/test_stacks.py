@@ -227,7 +227,7 @@ def test_every_filter_resizes_each_channel_as_it_does_grey(channels: int, kind: 
         for k in range(channels):
             plane = np.ascontiguousarray(image[..., k])
             if kind == "pillow_bilinear":
-                wanted = np.array(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR))
+                wanted = np.array(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BILINEAR))
             else:
                 code = {"linear": 1, "area": 3, "cubic": 2, "nearest": 0}[kind]
                 wanted = np.asarray(cv2.resize(plane, (size[1], size[0]), interpolation=code))
@@ -283,10 +283,12 @@ def test_files_with_commas_between_them_are_a_stack(tmp_path: Path) -> None:
     with open_source(",".join(map(str, stack)), channels=4) as source:
         (frame,) = source
         assert (source.kind, source.length, frame.name) == ("image", 1, str(stack[0]))
-    np.testing.assert_array_equal(frame.image, image)  # type: ignore[arg-type]
+    assert frame.image is not None
+    np.testing.assert_array_equal(frame.image, image)
     np.save(tmp_path / "a,b.npy", image)
     (frame,) = open_source(tmp_path / "a,b.npy", channels=4)
-    np.testing.assert_array_equal(frame.image, image)  # type: ignore[arg-type]
+    assert frame.image is not None
+    np.testing.assert_array_equal(frame.image, image)
     (frame,) = open_source(f"{stack[0]},{tmp_path / 'none.png'}", channels=2)
     assert "cannot read picture" in str(frame.error)
 

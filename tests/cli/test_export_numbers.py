@@ -137,7 +137,8 @@ def test_a_folder_of_four_channels_from_export_to_overlays(edgeseg: Edgeseg, tmp
         cv2.imwrite(str(file), np.ascontiguousarray(image[..., k]))
     done = edgeseg("predict", bundle, ",".join(map(str, stack)), "--labels", "--out", tmp_path / "out4")
     assert done.code == 0, done.err
-    assert np.array_equal(cv2.imread(str(tmp_path / "out4" / "0_labels.png"), cv2.IMREAD_UNCHANGED), maps[0])
+    alone: Any = cv2.imread(str(tmp_path / "out4" / "0_labels.png"), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(alone, maps[0])
     done = edgeseg("predict", bundle, "0", "--out", tmp_path / "out3")
     assert done.code == 7
     assert "a network of 4 channels takes files" in done.err
