@@ -294,9 +294,12 @@ def test_files_with_commas_between_them_are_a_stack(tmp_path: Path) -> None:
 
 
 def test_no_video_or_camera_has_other_channels(tmp_path: Path) -> None:
-    for spec in (0, "rtsp://nowhere/x", tmp_path / "none.mp4"):
-        with pytest.raises(InputError, match=r"a network of 5 channels takes files .* and no video or camera"):
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(100))
+    for spec in (0, "rtsp://nowhere/x", tmp_path / "film.mp4"):
+        with pytest.raises(InputError, match=r"is no picture of 5 channels: give files .* and no video or camera"):
             open_source(spec, channels=5)
+    with pytest.raises(InputError, match=r"no picture, folder or video at '.*none.tif'"):
+        open_source(tmp_path / "none.tif", channels=5)
     with pytest.raises(InputError, match=r"holds no images; put .npy or .png or .tif or .tiff files there"):
         open_source(tmp_path, channels=5)
 

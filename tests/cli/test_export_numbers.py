@@ -141,4 +141,4 @@ def test_a_folder_of_four_channels_from_export_to_overlays(edgeseg: Edgeseg, tmp
     assert np.array_equal(alone, maps[0])
     done = edgeseg("predict", bundle, "0", "--out", tmp_path / "out3")
     assert done.code == 7
-    assert "a network of 4 channels takes files" in done.err
+    assert "is no picture of 4 channels: give files" in done.err
