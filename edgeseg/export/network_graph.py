@@ -76,9 +76,10 @@ def network_graph(job: ExportJob) -> NetworkGraph:
     module, fusion = _folded(job)
     with recorded_size_decisions() as decisions:
         model = _exported(module, job)
-    if job.readings:
+    told: tuple[str, ...] = ()
+    if not job.source.registered:
         with step("checking what branches may have left out"):
-            _check_pictures(model, job)
+            told = _other_branches(model, job)
     peeled = None if job.config.dynamic else peel_trailing_resize(model, job.size)
     if peeled is not None:
         model, align_corners = peeled
@@ -91,7 +92,7 @@ def network_graph(job: ExportJob) -> NetworkGraph:
             for size in _other_sizes(job, decisions):
                 _check_another_size(model, job, size, decisions)
     unfolded = job.config.fuse and fusion is None and not is_program(job.source.module)
-    notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * unfolded
+    notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * unfolded + told
     return NetworkGraph(model, job, fusion, tuple(reports), notes)
 
 
@@ -169,11 +170,15 @@ def _exported(module: nn.Module, job: ExportJob) -> onnx.ModelProto:
         return simplify(exported)
 
 
-def _check_pictures(model: onnx.ModelProto, job: ExportJob) -> None:
+def _other_branches(model: onnx.ModelProto, job: ExportJob) -> tuple[str, ...]:
     """Compare the graph with PyTorch on pictures that take other branches: a graph may hold one side of each alone.
 
+    Returns:
+        A sentence where it differs, and the network was not seen to decide by values: ties of a picture of one colour
+        may fall otherwise too.
+
     Raises:
-        ExportError: It is wrong on one of them.
+        ExportError: It differs on one of them, and the network decides by values.
     """
     pictures = edge_pictures(job.size)
     wanted = {name: _in_pytorch(job, np.stack([image] * job.batch)) for name, image in pictures.items()}
@@ -181,12 +186,16 @@ def _check_pictures(model: onnx.ModelProto, job: ExportJob) -> None:
     for name, image in pictures.items():
         got = run_graph(model, {"image": np.stack([image] * job.batch)})[0]
         error = float(np.abs(got - wanted[name]).mean()) if got.shape == wanted[name].shape else np.inf
-        if not error <= _SAME_BRANCH * span:
-            raise ExportError(
-                f"the exported graph gives other logits than PyTorch on {name}, since {job.source.origin} decides by "
-                f"the values of a tensor, at {listed(job.readings)}, and a graph takes no "
-                "branches; compute both sides and choose with torch.where, or leave one of them"
-            )
+        if error <= _SAME_BRANCH * span:
+            continue
+        differs = f"the exported graph gives other logits than PyTorch on {name}"
+        if not job.readings:
+            return (f"{differs}: check that {job.source.origin} computes all pictures alike, without state",)
+        raise ExportError(
+            f"{differs}, since {job.source.origin} decides by the values of a tensor, at {listed(job.readings)}, and a "
+            "graph takes no branches; compute both sides and choose with torch.where, or leave one of them"
+        )
+    return ()
 
 
 def _in_pytorch(job: ExportJob, image: NDArray[np.uint8]) -> NDArray[np.float32]:
