@@ -163,8 +163,13 @@ def quiet() -> Iterator[None]:
         if "TORCH_LOGS" not in os.environ:
             stack.enter_context(_silent_loggers())
             _trace.print = _print_nothing  # type: ignore[attr-defined]  # it prints the graph so far before it raises
-            stack.callback(delattr, _trace, "print")
+            stack.callback(_print_again)
         yield
+
+
+def _print_again() -> None:
+    if "print" in vars(_trace):
+        del _trace.print  # type: ignore[attr-defined]
 
 
 def _print_nothing(*_values: object, **_how: object) -> None:

@@ -160,7 +160,7 @@ def _from_module(
     handed: nn.Module, origin: str, checkpoint: Checkpoint | None, spec: ModelSpec | None
 ) -> NetworkSource:
     inside = network_inside(handed)
-    name = origin or type(inside.module).__name__
+    name = origin or _class_name(inside.module)
     check_module(inside.module, name)
     module = without_inner_wrappers(_own(inside.module, origin)).cpu().eval()
     notes = inside.notes + (rounded_to_float32(module, name) if checkpoint is None else ())
@@ -182,6 +182,12 @@ def _loaded(module: nn.Module, checkpoint: Checkpoint, inside: Inside, what: str
     notes = load_state(module, {key.removeprefix(inside.path): own[key] for key in own}, what=what)
     others = sorted({key.partition(".")[0] for key in checkpoint.state.keys() - own.keys()})
     return (*notes, f"{checkpoint.name}: tensors beside '{inside.path}' were left out: {one_line(', '.join(others))}")
+
+
+def _class_name(module: nn.Module) -> str:
+    """Name of a module's class, of the one that it was made from for TorchScript."""
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    return str(module.original_name) if scripted else type(module).__name__
 
 
 def _spec_name(name: str, module: nn.Module) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from edgeseg.errors import CheckpointError, UsageError
 from edgeseg.export import export_model
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.job import prepare_job
+from edgeseg.export.network_graph import network_graph
+from edgeseg.graph.run import run_graph
 from edgeseg.models.source import resolve_network
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.predictor import Predictor
@@ -53,12 +56,60 @@ def test_the_labels_of_a_bundle_are_those_of_the_program(tmp_path: Path, kind: s
         assert np.array_equal(predictor(PICTURE).labels, _labels(network))
 
 
+def _hooked() -> nn.Module:
+    network = Tiny()
+    network.head.register_forward_hook(lambda _module, _inputs, output: 3 * output)
+    network.register_forward_pre_hook(lambda _module, inputs: (inputs[0] + 1,))
+    return network
+
+
+def _parametrised(function: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    network = Tiny()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network.head = function(network.head)  # type: ignore[assignment]
+    return network
+
+
+def _tied() -> nn.Module:
+    first, second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second)
+
+
+def _script_inside() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(Tiny(), torch.jit.script(nn.Conv2d(5, 3, 1)))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        _hooked,
+        _tied,
+        _script_inside,
+        lambda: torch.fx.symbolic_trace(Tiny()),
+        lambda: _parametrised(nn.utils.parametrizations.weight_norm),
+        lambda: _parametrised(nn.utils.spectral_norm),
+    ],
+)
+def test_graphs_of_modules_that_are_more_than_their_parts(build: Callable[[], nn.Module]) -> None:
+    module = build().eval()
+    graph = network_graph(prepare_job(resolve_network(module), ExportConfig(size=SIZE)))
+    image = graph.job.reference.normalise(torch.from_numpy(graph.job.noise))
+    with torch.inference_mode():
+        wanted = module(image).numpy()
+    got = run_graph(graph.model, {"image": graph.job.noise})[0]
+    assert np.abs(got - wanted).max() <= 1e-4 * np.ptp(wanted)
+
+
 def test_what_a_program_of_one_size_does_not_take(tmp_path: Path) -> None:
     source = resolve_network(torch.export.export(Tiny().eval(), (torch.zeros(1, 3, *SIZE),)))
     assert prepare_job(source, ExportConfig()).size == SIZE
     for options in ({"size": (64, 48)}, {"size": SIZE, "batch": 2}, {"size": SIZE, "dynamic": True}):
         with pytest.raises(UsageError, match="was exported for"):
-            prepare_job(source, ExportConfig(**options))  # type: ignore[arg-type]
+            prepare_job(source, ExportConfig(**options))
 
 
 class _Unpadded(nn.Module):

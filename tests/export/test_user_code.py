@@ -276,7 +276,7 @@ class _Head(nn.Module):
 class _WithoutForm(_Head):
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.conv(image)
-        spread = torch.linalg.svdvals(logits[:, 0]).amax(1)  # MARK
+        spread: Tensor = torch.linalg.svdvals(logits[:, 0]).amax(1)  # MARK
         return logits * spread[:, None, None, None]
 
 

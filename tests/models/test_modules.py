@@ -417,7 +417,7 @@ def _parametrised(function: Callable[[nn.Module], nn.Module]) -> nn.Module:
     ],
 )
 def test_modules_that_are_more_than_their_parts(build: Callable[[], nn.Module]) -> None:
-    """Their graphs are compared with them in `tests.export.test_to_onnx`."""
+    """Their graphs are compared with them in `tests.export.test_own_networks`."""
     module = build().eval()
     source = resolve_network(module)
     assert torch.equal(_logits(source), module(IMAGE))

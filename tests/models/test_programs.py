@@ -70,6 +70,7 @@ def test_an_exported_program(tmp_path: Path) -> None:
 
 def test_a_program_handed_in_or_of_a_factory() -> None:
     assert resolve_network(_exported()).origin == "Program"
+    assert (resolve_network(_scripted()).origin, resolve_network(_traced()).origin) == ("Tiny", "Tiny")
     made = resolve_network(f"{__name__}:_exported")
     assert (made.origin, made.spec.input_size) == (f"{__name__}:_exported", (32, 48))
     assert torch.equal(made.module(IMAGE), NETWORK(IMAGE))
