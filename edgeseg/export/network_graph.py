@@ -220,6 +220,12 @@ def _other_sizes(job: ExportJob, decisions: Sequence[SizeDecision]) -> list[Size
     return list(dict.fromkeys(sizes))
 
 
+def _fixed(model: onnx.ModelProto, error: Exception) -> str:
+    """Why a graph fails at another size than its example's."""
+    sides = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3]]
+    return f"the exporter could not leave {sides[0]}x{sides[1]} free" if all(sides) else first_reason(error)
+
+
 def _check_another_size(model: onnx.ModelProto, job: ExportJob, size: Size, decisions: Sequence[SizeDecision]) -> None:
     """Compare the graph with PyTorch at another size: sizes that a module computes with in Python stay in the graph.
 
@@ -243,7 +249,7 @@ def _check_another_size(model: onnx.ModelProto, job: ExportJob, size: Size, deci
         got = run_graph(model, {"image": image})[0]
     except Exception as error:
         raise ExportError(
-            f"with free height and width the graph fails at {shown}{why or f' ({first_reason(error)})'}; {advice}"
+            f"with free height and width the graph fails at {shown}{why or f' ({_fixed(model, error)})'}; {advice}"
         ) from error
     if got.shape != wanted.shape or not np.abs(got - wanted).max() <= 1e-3 * np.ptp(wanted):
         raise ExportError(f"with free height and width the graph is wrong at {shown}{why}; {advice}")
