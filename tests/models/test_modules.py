@@ -228,6 +228,16 @@ def test_what_lies_beside_the_network_in_its_checkpoint_is_told(tmp_path: Path) 
     assert torch.equal(_logits(source), OTHER.eval()(IMAGE))
 
 
+def test_an_average_beside_the_network_in_its_checkpoint_is_asked_about(tmp_path: Path) -> None:
+    raw = {f"net.{key}": value for key, value in _Net(3).state_dict().items()}
+    averaged = {f"net_ema.{key}": value for key, value in OTHER.state_dict().items()}
+    torch.save({"state_dict": {**raw, **averaged}}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="'net', 'net_ema' fit alone: choose one with --weights-key"):
+        resolve_network(_Training(), weights=tmp_path / "last.ckpt")
+    source = resolve_network(_Training(), weights=tmp_path / "last.ckpt", weights_key="net_ema")
+    assert torch.equal(_logits(source), OTHER.eval()(IMAGE))
+
+
 @pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
 @pytest.mark.parametrize("beside", [{}, {"loss.weight": torch.ones(4)}])
 def test_a_checkpoint_of_a_module_with_a_forward(tmp_path: Path, prefix: str, beside: dict[str, Tensor]) -> None:
