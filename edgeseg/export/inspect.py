@@ -15,6 +15,7 @@ from edgeseg.export.returned import Choice, check_logits, choose_logits
 from edgeseg.export.to_onnx import first_reason, quiet
 from edgeseg.export.trial import Trial
 from edgeseg.export.user_code import Line, ReadingLines, listed
+from edgeseg.models.modules import has_forward
 from edgeseg.models.outputs import logits_at
 from edgeseg.models.source import NetworkSource
 from edgeseg.specs import InputSpec, Size
@@ -91,6 +92,8 @@ def _looked_at(
     source: NetworkSource, size: Size, take: str | None, readings: Sequence[Line], *, cut: bool
 ) -> tuple[Choice, Tensor]:
     """Where the logits are, and those of the pictures; `readings` grows as the network runs."""
+    if not has_forward(source.module):
+        raise ExportError(f"{source.origin} has no forward; give the module whose forward takes images (N, 3, H, W)")
     pictures = _pictures(size, source.spec.input)
     first, second = pictures[:1], pictures[1:]
     before = _buffers(source.module)

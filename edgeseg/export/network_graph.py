@@ -76,9 +76,10 @@ def network_graph(job: ExportJob) -> NetworkGraph:
     module, fusion = _folded(job)
     with recorded_size_decisions() as decisions:
         model = _exported(module, job)
-    if job.readings:
+    told: tuple[str, ...] = ()
+    if not job.source.registered:
         with step("checking what branches may have left out"):
-            _check_pictures(model, job)
+            told = _other_branches(model, job)
     peeled = None if job.config.dynamic else peel_trailing_resize(model, job.size)
     if peeled is not None:
         model, align_corners = peeled
@@ -91,7 +92,7 @@ def network_graph(job: ExportJob) -> NetworkGraph:
             for size in _other_sizes(job, decisions):
                 _check_another_size(model, job, size, decisions)
     unfolded = job.config.fuse and fusion is None and not is_program(job.source.module)
-    notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * unfolded
+    notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * unfolded + told
     return NetworkGraph(model, job, fusion, tuple(reports), notes)
 
 
@@ -170,24 +171,34 @@ def _exported(module: nn.Module, job: ExportJob) -> onnx.ModelProto:
         return simplify(exported)
 
 
-def _check_pictures(model: onnx.ModelProto, job: ExportJob) -> None:
+def _other_branches(model: onnx.ModelProto, job: ExportJob) -> tuple[str, ...]:
     """Compare the graph with PyTorch on pictures that take other branches: a graph may hold one side of each alone.
 
+    Returns:
+        A sentence where it differs, and the network was not seen to decide by values: ties of a picture of one colour
+        may fall otherwise too.
+
     Raises:
-        ExportError: It is wrong on one of them.
+        ExportError: It differs on one of them, and the network decides by values.
     """
     pictures = edge_pictures(job.size, job.spec.input.image_channels)
+    if not job.readings:  # the proof has the others
+        pictures = dict(list(pictures.items())[:2])
     wanted = {name: _in_pytorch(job, np.stack([image] * job.batch)) for name, image in pictures.items()}
     span = float(max(x.max() for x in wanted.values()) - min(x.min() for x in wanted.values()))
     for name, image in pictures.items():
         got = run_graph(model, {"image": np.stack([image] * job.batch)})[0]
         error = float(np.abs(got - wanted[name]).mean()) if got.shape == wanted[name].shape else np.inf
-        if not error <= _SAME_BRANCH * span:
-            raise ExportError(
-                f"the exported graph gives other logits than PyTorch on {name}, since {job.source.origin} decides by "
-                f"the values of a tensor, at {listed(job.readings)}, and a graph takes no "
-                "branches; compute both sides and choose with torch.where, or leave one of them"
-            )
+        if error <= _SAME_BRANCH * span:
+            continue
+        differs = f"the exported graph gives other logits than PyTorch on {name}"
+        if not job.readings:
+            return (f"{differs}: check that {job.source.origin} computes all pictures alike, without state",)
+        raise ExportError(
+            f"{differs}, since {job.source.origin} decides by the values of a tensor, at {listed(job.readings)}, and a "
+            "graph takes no branches; compute both sides and choose with torch.where, or leave one of them"
+        )
+    return ()
 
 
 def _in_pytorch(job: ExportJob, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -208,6 +219,12 @@ def _other_sizes(job: ExportJob, decisions: Sequence[SizeDecision]) -> list[Size
         side = number // divisor * divisor
         sizes += [(side, side), (side + divisor, side + divisor)]
     return list(dict.fromkeys(sizes))
+
+
+def _fixed(model: onnx.ModelProto, error: Exception) -> str:
+    """Why a graph fails at another size than its example's."""
+    sides = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:3]]
+    return f"the exporter could not leave {sides[0]}x{sides[1]} free" if all(sides) else first_reason(error)
 
 
 def _check_another_size(model: onnx.ModelProto, job: ExportJob, size: Size, decisions: Sequence[SizeDecision]) -> None:
@@ -233,7 +250,7 @@ def _check_another_size(model: onnx.ModelProto, job: ExportJob, size: Size, deci
         got = run_graph(model, {"image": image})[0]
     except Exception as error:
         raise ExportError(
-            f"with free height and width the graph fails at {shown}{why or f' ({first_reason(error)})'}; {advice}"
+            f"with free height and width the graph fails at {shown}{why or f' ({_fixed(model, error)})'}; {advice}"
         ) from error
     if got.shape != wanted.shape or not np.abs(got - wanted).max() <= 1e-3 * np.ptp(wanted):
         raise ExportError(f"with free height and width the graph is wrong at {shown}{why}; {advice}")

@@ -122,7 +122,7 @@ class ReadingLines(TorchFunctionMode):
 
 
 class _Decisions(logging.Handler):
-    """Notes the user's line under which ``torch.export`` adds a guard on a size: a log record is made in its call."""
+    """Notes the user's line under which ``torch.export`` asks more of a size: it logs that within that line's call."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)

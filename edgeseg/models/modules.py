@@ -36,6 +36,9 @@ _SAYS_NONE = frozenset(("NotImplementedError",))
 _SAYS_WHOSE = frozenset(("NotImplementedError", "__class__", "__name__", "type"))
 """Names in a forward that only calls the one of the class above, or that only says that there is none."""
 
+_CONTAINERS = (nn.ModuleDict, nn.ModuleList)
+"""Classes that hold modules and wrap none."""
+
 _QUANTISED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized", "torch.nn.quantized")
 _PREPARED = ("torch.ao.quantization", "torch.ao.nn.qat", "torch.ao.nn.intrinsic.qat", "torch.quantization")
 _MOST_NAMED = 5
@@ -74,6 +77,8 @@ def network_inside(module: nn.Module) -> Inside:
         ('net.', ("Training has no forward of its own; its part 'net' (Conv2d) was taken as the network",))
     """
     outer = unwrap(module)
+    if type(outer) in _CONTAINERS:
+        return Inside(outer)
     found, path = outer, ""
     while not has_forward(found) and any(True for _ in found.parameters()):
         name = _only_part(found, outer, path)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from edgeseg.bundle import SUFFIX
 from edgeseg.errors import CheckpointError, EdgesegError, UsageError
 from edgeseg.models.checkpoints import open_checkpoint
 from edgeseg.models.copying import copy_module
@@ -25,7 +26,8 @@ from edgeseg.text import first_line, one_line
 
 __all__ = ["Program", "is_program", "names_file", "open_program", "without_scripts"]
 
-_FILES = (".jit", ".onnx", ".pt", ".pt2", ".pth", ".torchscript", ".ts")
+_CHECKPOINTS = (".bin", ".ckpt", ".onnx", ".pdparams", ".pkl", ".safetensors")
+_FILES = frozenset((".jit", ".pt", ".pt2", ".pte", ".pth", ".torchscript", ".ts", SUFFIX, *_CHECKPOINTS))
 """Endings by which a word is the file of a network and not its name."""
 
 _PROGRAMS = "a TorchScript archive (torch.jit.save) or an exported program (torch.export.save)"
@@ -145,7 +147,9 @@ def open_program(path: str | Path) -> nn.Module:
     """
     file, shown = Path(path), one_line(path)
     if not file.is_file():
-        what = "is a folder" if file.is_dir() else "is not there"
+        what = "is not there"
+        if file.is_dir():
+            what = "is a bundle, exported already" if file.suffix == SUFFIX else "is a folder"
         raise UsageError(f"'{shown}' {what}; give {_PROGRAMS}, a registered name or package.module:factory")
     names = _entries(file)
     if not names & {"constants.pkl", "archive_format", "serialized_exported_program.json"}:
@@ -154,7 +158,8 @@ def open_program(path: str | Path) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if "constants.pkl" in names:
-                return torch.jit.load(file, map_location="cpu")
+                script: nn.Module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+                return script
             program = torch.export.load(file)
     except Exception as error:  # whatever PyTorch says of a damaged file, or of operators it lacks
         raise CheckpointError(
@@ -248,7 +253,8 @@ def _only_shape(program: ExportedProgram) -> tuple[int | None, ...]:
     if image.dtype is not torch.float32:
         kind = str(image.dtype).removeprefix("torch.")
         raise UsageError(f"the program takes {kind} images; export it again for float32, normalised images")
-    shape = tuple(side if isinstance(side, int) else None for side in image.shape)
+    sides: tuple[object, ...] = tuple(image.shape)  # SymInt where a side is free
+    shape = tuple(side if isinstance(side, int) else None for side in sides)
     if shape[0] not in (None, 1):
         raise UsageError(
             f"the program takes a batch of {shape[0]} alone; export it again for one image, or with dynamic_shapes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec, PathFinder
@@ -166,7 +167,7 @@ def _from_module(
     handed: nn.Module, origin: str, checkpoint: Checkpoint | None, spec: ModelSpec | None
 ) -> NetworkSource:
     inside = network_inside(handed)
-    name = origin or type(inside.module).__name__
+    name = origin or _class_name(inside.module)
     check_module(inside.module, name)
     module = without_inner_wrappers(_own(inside.module, origin)).cpu().eval()
     notes = inside.notes + (rounded_to_float32(module, name) if checkpoint is None else ())
@@ -184,12 +185,20 @@ def _from_module(
 
 def _loaded(module: nn.Module, checkpoint: Checkpoint, inside: Inside, what: str) -> tuple[str, ...]:
     """Load a checkpoint of the network, or of the wrapper that holds it; the wrapper's other tensors are told."""
-    own = {key: value for key, value in checkpoint.state.items() if key.startswith(inside.path)}
-    if not inside.path or not own or len(own) == len(checkpoint.state):
-        return load_state(module, checkpoint.state, what=what)
-    notes = load_state(module, {key.removeprefix(inside.path): own[key] for key in own}, what=what)
-    others = sorted({key.partition(".")[0] for key in checkpoint.state.keys() - own.keys()})
-    return (*notes, f"{checkpoint.name}: tensors beside '{inside.path}' were left out: {one_line(', '.join(others))}")
+    state = checkpoint.state
+    own = {key.removeprefix(inside.path): value for key, value in state.items() if key.startswith(inside.path)}
+    others = Counter(key.partition(".")[0] for key in state if not key.startswith(inside.path))
+    alike = any(2 * count >= len(own) for count in others.values())  # such as an average of the weights, to be chosen
+    if not inside.path or not others or alike:
+        return load_state(module, state, what=what)
+    notes, names = load_state(module, own, what=what), one_line(", ".join(sorted(others)))
+    return (*notes, f"{checkpoint.name}: tensors beside '{inside.path}' were left out: {names}")
+
+
+def _class_name(module: nn.Module) -> str:
+    """Name of a module's class, of the one that it was made from for TorchScript."""
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    return str(module.original_name) if scripted else type(module).__name__
 
 
 def _spec_name(name: str, module: nn.Module) -> str:

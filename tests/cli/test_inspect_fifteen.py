@@ -65,7 +65,9 @@ class _LossFirst(_Net):
 class _Transformer(_Net):
     """Takes the picture by name alone, as transformers' networks are called."""
 
-    def forward(self, *, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool = True) -> Any:
+    def forward(  # type: ignore[override]
+        self, *, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool = True
+    ) -> Any:
         logits = self.head(self.stem(pixel_values).relu())
         return _ModelOutput(logits=logits, hidden_states=(logits.mean(1, keepdim=True),))
 

@@ -263,6 +263,12 @@ def test_what_stands_on_its_side_is_refused_all_the_same(form: Callable[[Tensor,
         _inspected(form, ".")
 
 
+@pytest.mark.parametrize("module", [nn.Module(), nn.ModuleList(), nn.ModuleDict({"relu": nn.ReLU()})])
+def test_a_module_that_does_nothing(module: nn.Module) -> None:
+    with pytest.raises(ExportError, match=rf"^{type(module).__name__} has no forward; give the module whose forward"):
+        inspect_network(resolve_network(module), SIZE)
+
+
 class _Fails(nn.Module):
     def forward(self, image: Tensor) -> NoReturn:
         raise EdgesegError("mine")

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -34,27 +34,25 @@ class _Net(nn.Module):
         return logits
 
 
-def _lightning_module() -> type[nn.Module]:
-    """As lightning's own: attributes of its mixins, and a forward that says there is none."""
+class LightningModule(nn.Module):
+    """As lightning's own: attributes of its mixins, and a forward that leaves it to the class above."""
 
-    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return super(base, self).forward(*args, **kwargs)  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self._trainer: Any = None
+        self._hparams: dict[str, Any] = {}
 
-    def init(self: nn.Module) -> None:
-        super(base, self).__init__()
-        self._trainer, self._hparams, self._log_hyperparams = None, {}, False  # type: ignore[assignment]
-
-    def trainer(self: Any) -> Any:
+    @property
+    def trainer(self) -> Any:
         if self._trainer is None:
             raise RuntimeError(f"{type(self).__name__} is not attached to a `Trainer`.")
         return self._trainer
 
-    members = {"__init__": init, "forward": forward, "trainer": property(trainer)}
-    base = type("LightningModule", (nn.Module,), {**members, "__module__": "lightning.pytorch.core.module"})
-    return base
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(*args, **kwargs)
 
 
-_Lightning: Any = _lightning_module()
+LightningModule.__module__ = "lightning.pytorch.core.module"
 
 
 class _Trainer:
@@ -79,7 +77,7 @@ class _Metric(nn.Module):
         return self.total
 
 
-class _Forwarding(_Lightning):  # type: ignore[misc]
+class _Forwarding(LightningModule):
     """What most people write: the network as an attribute, and a forward that calls it."""
 
     def __init__(self, name: str = "model") -> None:
@@ -95,7 +93,7 @@ class _Forwarding(_Lightning):  # type: ignore[misc]
         return logits
 
 
-class _Training(_Lightning):  # type: ignore[misc]
+class _Training(LightningModule):
     """Only trains: no forward of its own."""
 
     def __init__(self) -> None:
@@ -142,10 +140,14 @@ class _Several(_Training):
         self.teacher = _Net(1)
 
 
+def _compiled(module: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(module, backend="eager"))
+
+
 class _Deep(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.system = nn.ModuleDict({"student": torch.compile(_Net(), backend="eager")})
+        self.system = nn.ModuleDict({"student": _compiled(_Net())})
 
 
 class _OwnParameters(nn.Module):
@@ -226,6 +228,16 @@ def test_what_lies_beside_the_network_in_its_checkpoint_is_told(tmp_path: Path) 
     assert torch.equal(_logits(source), OTHER.eval()(IMAGE))
 
 
+def test_an_average_beside_the_network_in_its_checkpoint_is_asked_about(tmp_path: Path) -> None:
+    raw = {f"net.{key}": value for key, value in _Net(3).state_dict().items()}
+    averaged = {f"net_ema.{key}": value for key, value in OTHER.state_dict().items()}
+    torch.save({"state_dict": {**raw, **averaged}}, tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="'net', 'net_ema' fit alone: choose one with --weights-key"):
+        resolve_network(_Training(), weights=tmp_path / "last.ckpt")
+    source = resolve_network(_Training(), weights=tmp_path / "last.ckpt", weights_key="net_ema")
+    assert torch.equal(_logits(source), OTHER.eval()(IMAGE))
+
+
 @pytest.mark.parametrize("prefix", ["", "model.", "module.model."])
 @pytest.mark.parametrize("beside", [{}, {"loss.weight": torch.ones(4)}])
 def test_a_checkpoint_of_a_module_with_a_forward(tmp_path: Path, prefix: str, beside: dict[str, Tensor]) -> None:
@@ -272,7 +284,7 @@ def test_a_wrapper_with_a_hook_is_kept() -> None:
 
 
 def test_wrappers_inside_are_left_too() -> None:
-    mine = nn.Sequential(torch.compile(_Net(), backend="eager"), nn.DataParallel(nn.Identity()))
+    mine = nn.Sequential(_compiled(_Net()), nn.DataParallel(nn.Identity()))
     source = resolve_network(mine)
     assert [type(part) for part in source.module.children()] == [_Net, nn.Identity]
     assert torch.equal(_logits(source), WANTED)
@@ -321,7 +333,9 @@ def _sharded() -> nn.Module:
 
 
 def _quantised() -> Iterator[tuple[str, nn.Module]]:
-    import torch.ao.quantization as quantization
+    import torch.ao.quantization
+
+    quantization: Any = torch.ao.quantization
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -346,7 +360,7 @@ def test_modules_in_pieces_or_of_integers() -> None:
 
 
 class _TextAndPicture(_Net):
-    def forward(self, input_ids: Tensor | None = None, pixel_values: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, input_ids: Tensor | None = None, pixel_values: Tensor | None = None) -> Tensor:
         assert input_ids is None
         assert pixel_values is not None
         return super().forward(pixel_values)
@@ -358,7 +372,7 @@ class _NamedOnly(_Net):
 
 
 class _PictureFirst(_Net):
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> Tensor:
         return super().forward(pixel_values)
 
 
@@ -413,7 +427,7 @@ def _parametrised(function: Callable[[nn.Module], nn.Module]) -> nn.Module:
     ],
 )
 def test_modules_that_are_more_than_their_parts(build: Callable[[], nn.Module]) -> None:
-    """Their graphs are compared with them in `tests.export.test_to_onnx`."""
+    """Their graphs are compared with them in `tests.export.test_own_networks`."""
     module = build().eval()
     source = resolve_network(module)
     assert torch.equal(_logits(source), module(IMAGE))

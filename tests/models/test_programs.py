@@ -30,7 +30,7 @@ def _scripted() -> Any:
 
 
 def _traced() -> Any:
-    return torch.jit.trace(NETWORK, IMAGE)
+    return torch.jit.trace(NETWORK, IMAGE)  # type: ignore[no-untyped-call]
 
 
 def _frozen() -> Any:
@@ -70,6 +70,7 @@ def test_an_exported_program(tmp_path: Path) -> None:
 
 def test_a_program_handed_in_or_of_a_factory() -> None:
     assert resolve_network(_exported()).origin == "Program"
+    assert (resolve_network(_scripted()).origin, resolve_network(_traced()).origin) == ("Tiny", "Tiny")
     made = resolve_network(f"{__name__}:_exported")
     assert (made.origin, made.spec.input_size) == (f"{__name__}:_exported", (32, 48))
     assert torch.equal(made.module(IMAGE), NETWORK(IMAGE))
@@ -96,7 +97,7 @@ def test_what_a_program_takes() -> None:
         ("leave --dynamic out", {"size": (32, 48), "dynamic": True}),
     ):
         with pytest.raises(UsageError, match=told):
-            fixed.check_takes("net", **asked)  # type: ignore[arg-type]
+            fixed.check_takes("net", **asked)
 
 
 class _Two(nn.Module):
@@ -133,10 +134,12 @@ def test_files_that_are_no_programs(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("no program\n")
     (tmp_path / "graph.onnx").write_bytes(b"\x08\x0a")
     torch.save(NETWORK, tmp_path / "whole.pt")
+    (tmp_path / "made.edgeseg").mkdir()
     for name, kind, told in (
         ("w.pth", UsageError, "holds 9 tensors and no program; give the network's name"),
         ("missing.pt2", UsageError, "is not there; give a TorchScript archive"),
         (".", UsageError, "is a folder"),
+        ("made.edgeseg", UsageError, "is a bundle, exported already"),
         ("graph.onnx", UsageError, "is a graph already; give the network of PyTorch"),
         ("half.pt", CheckpointError, "is not a TorchScript archive .* damaged or truncated"),
         ("text.pt", CheckpointError, "is a text"),
@@ -166,7 +169,14 @@ def test_an_archive_whose_program_is_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("word", "is_file"),
-    [("regseg", False), ("package.module:factory", False), ("net.pt", True), ("a/b.TS", True), ("x.onnx", True)],
+    [
+        ("regseg", False),
+        ("package.module:factory", False),
+        ("net.pt", True),
+        ("a/b.TS", True),
+        ("x.onnx", True),
+        ("b.edgeseg", True),
+    ],
 )
 def test_words_that_name_files(word: str, is_file: bool) -> None:
     assert names_file(word) is is_file

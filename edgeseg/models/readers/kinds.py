@@ -79,12 +79,14 @@ def check_archive(names: Collection[str]) -> None:
     if "constants.pkl" in last:
         raise UnreadableError(
             "is a TorchScript archive, which holds code besides weights",
-            "save its weights where you trust it: torch.save(torch.jit.load(file).state_dict(), 'weights.pth')",
+            "save its weights where you trust it: torch.save(torch.jit.load(file).state_dict(), 'weights.pth'), or "
+            "give it as the network itself (edgeseg export FILE)",
         )
     if last & set(_EXPORTED):
         raise UnreadableError(
             "is an exported program (.pt2)",
-            "save its weights where you trust it: torch.save(torch.export.load(file).state_dict, 'weights.pth')",
+            "save its weights where you trust it: torch.save(torch.export.load(file).state_dict, 'weights.pth'), or "
+            "give it as the network itself (edgeseg export FILE)",
         )
     if all(name.endswith(".npy") for name in names):
         raise UnreadableError("is an archive of numpy arrays (.npz)", "save them with safetensors.numpy.save_file")
