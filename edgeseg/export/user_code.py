@@ -25,7 +25,10 @@ __all__ = ["Line", "ReadingLines", "SizeDecision", "listed", "recorded_size_deci
 
 _HERE = str(Path(__file__).parents[1])
 _PACKAGES = Path(torch.__file__).parents[1]
-_LIBRARIES = (_HERE, *(str(_PACKAGES / name) for name in ("torch", "onnxscript", "onnx_ir")))
+_LIBRARIES = (
+    _HERE,
+    *(str(_PACKAGES / name) for name in ("torch", "onnxscript", "onnx_ir", "sympy", "mpmath", "numpy")),
+)
 _STANDARD = str(Path(contextlib.__file__).parent)
 _MADE = ("<eval_with_key>", "<string>", "<frozen")
 """File names of code that was made while it ran."""
