@@ -12,7 +12,6 @@ from typing import Any
 import onnx
 import torch
 from torch import nn
-from torch.export import _trace
 
 from edgeseg.errors import ExportError, StorageError
 from edgeseg.export.user_code import refusal
@@ -52,7 +51,7 @@ def export_onnx(
     example = torch.zeros((batch, *size, channels), dtype=torch.uint8)
     shapes = ({1: _free("height", divisor), 2: _free("width", divisor)},) if dynamic else None
     try:
-        with quiet(), _compiler_cache(), torch.inference_mode():
+        with quiet(), _compiler_cache(), _no_prints(), torch.inference_mode():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -159,17 +158,29 @@ def first_reason(error: BaseException) -> str:
 def quiet() -> Iterator[None]:
     """Keep the exporter's notices (torchvision is not installed, deprecations, half a graph) from the user's terminal.
 
-    A user who set PyTorch's own variable for its logs sees them. It may be entered again inside itself.
+    A user who set PyTorch's own variable for its logs sees them.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         if "TORCH_LOGS" not in os.environ:
             stack.enter_context(_silent_loggers())
-            if "print" not in vars(_trace):  # it prints the graph so far before it raises
-                _trace.print = _print_nothing  # type: ignore[attr-defined]
-                stack.callback(delattr, _trace, "print")
         yield
+
+
+@contextlib.contextmanager
+def _no_prints() -> Iterator[None]:
+    """Keep the exporter from printing the graph so far before it raises.
+
+    Its module is imported here and not before: PyTorch's compiler, which comes with it, makes its cache folder then.
+    """
+    from torch.export import _trace
+
+    _trace.print = _print_nothing  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del _trace.print  # type: ignore[attr-defined]
 
 
 def _print_nothing(*_values: object, **_how: object) -> None:
