@@ -13,7 +13,7 @@ from edgeseg.export.reference import ParitySet
 from edgeseg.models import model_spec
 from edgeseg.specs import Activation, InputSpec
 
-__all__ = ["Settled", "normalisation_note", "range_notes", "settle_activation"]
+__all__ = ["Settled", "channel_order_note", "normalisation_note", "range_notes", "settle_activation"]
 
 _WIDE = 20.0
 """Standard deviations that normalised pixels span at most; ImageNet's numbers make 4.5 of 0..255."""
@@ -187,14 +187,16 @@ _SEVERAL: dict[Kind, tuple[Activation, str]] = {
 def range_notes(job: ExportJob, expected: ParitySet) -> tuple[str, ...]:
     """Say what looks wrong in the labels of the parity pictures and in the normalisation."""
     values = np.unique(np.concatenate([np.unique(labels) for labels in expected.labels]))
-    cause = "" if _is_published(job) else normalisation_note(job.spec.input)
+    published = model_spec(job.source.origin).input if job.source.registered else None
+    cause = "" if job.spec.input == published else normalisation_note(job.spec.input)
+    order = channel_order_note(job.spec.input, published)
     if len(values) > 1:
-        return (cause,) if cause else ()
+        return tuple(note for note in (cause, order) if note)
     name = job.labels.names[int(values[0])]
     one = (
         f"fp32 PyTorch gives one label everywhere, {values[0]} ({name}), on all {len(expected.labels)} parity pictures"
     )
-    return (f"{one}: {cause or _causes(job, expected)}",)
+    return (f"{one}: {cause or order or _causes(job, expected)}",)
 
 
 def _causes(job: ExportJob, expected: ParitySet) -> str:
@@ -231,11 +233,50 @@ def normalisation_note(spec: InputSpec) -> str:
     return ""
 
 
+def channel_order_note(spec: InputSpec, published: InputSpec | None = None) -> str:
+    """Say that the channel order is likely the other one; empty where it may be right.
+
+    Args:
+        spec: How pixels become the network's input.
+        published: The same of the published weights, where the network is a registered one.
+
+    Example:
+        >>> channel_order_note(InputSpec("bgr", (123.675, 116.28, 103.53))).split(":")[0]
+        "mean 123.675 116.28 103.53 is that of ImageNet's pixels with red first, and the channel order is bgr"
+        >>> channel_order_note(InputSpec.imagenet("rgb"))
+        ''
+    """
+    if spec.channels != 3 or spec == published:
+        return ""
+    if published is not None and spec.channel_order != published.channel_order:
+        return (
+            f"the published weights of this network take {published.channel_order}, and {spec.channel_order} was given "
+            "(--channel-order); leave it out unless the weights are others"
+        )
+    first = next((word for word, means in _known_means().items() if _near(spec.mean, means)), None)
+    if first is None or first == _FIRST[spec.channel_order]:
+        return ""
+    mean = " ".join(f"{x:g}" for x in spec.mean)
+    other = "bgr" if spec.channel_order == "rgb" else "rgb"
+    return (
+        f"mean {mean} is that of ImageNet's pixels with {first} first, and the channel order is {spec.channel_order}: "
+        f"say --channel-order {other} if the weights take {first} first, else turn the numbers round"
+    )
+
+
+_FIRST = {"rgb": "red", "bgr": "blue"}
+_IMAGENET = ((123.675, 116.28, 103.53), (122.679, 116.669, 104.007))
+"""Means of ImageNet's pixels with red first, as torchvision and Caffe have them."""
+
+
+def _known_means() -> dict[str, tuple[tuple[float, ...], ...]]:
+    return {"red": _IMAGENET, "blue": tuple(mean[::-1] for mean in _IMAGENET)}
+
+
+def _near(mean: tuple[float, ...], means: tuple[tuple[float, ...], ...]) -> bool:
+    return any(all(abs(a - b) <= 1.0 for a, b in zip(mean, other, strict=True)) for other in means)
+
+
 def _on_unit_scale(spec: InputSpec) -> bool:
     """Whether mean and std are those of pixels of 0..1, and not those of pixels that are left as they are."""
     return all(abs(x) <= 1.0 for x in (*spec.mean, *spec.std)) and any(abs(x) < 1.0 for x in spec.std)
-
-
-def _is_published(job: ExportJob) -> bool:
-    """Whether the normalisation is a registered network's own."""
-    return job.source.registered and job.spec.input == model_spec(job.source.origin).input

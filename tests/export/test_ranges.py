@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgeseg.errors import ExportError, UsageError
 from edgeseg.export.config import ExportConfig
 from edgeseg.export.job import ExportJob, prepare_job
-from edgeseg.export.ranges import Settled, normalisation_note, range_notes, settle_activation
+from edgeseg.export.ranges import Settled, channel_order_note, normalisation_note, range_notes, settle_activation
 from edgeseg.models import custom_spec
 from edgeseg.models.source import resolve_network
 from edgeseg.specs import InputSpec, PostprocessSpec
@@ -314,6 +314,44 @@ def test_one_label_of_one_channel_tells_the_threshold(network: nn.Module, option
     job = _job(_Binary(network), **options)
     (note,) = range_notes(job, job.expected())
     assert re.search(told, note)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (InputSpec("rgb", (103.53, 116.28, 123.675)), "with blue first, and the channel order is rgb: say --channel-o"),
+        (InputSpec("rgb", (104.0, 117.0, 123.0), scale=0.017), "with blue first, and the channel order is rgb"),
+        (
+            InputSpec("bgr", (123.675, 116.28, 103.53), (58.4, 57.1, 57.4)),
+            "with red first, and the channel order is bgr",
+        ),
+        (InputSpec("bgr", (122.68, 116.67, 104.0)), "else turn the numbers round"),
+    ],
+)
+def test_a_mean_of_the_other_channel_order_is_told(spec: InputSpec, said: str) -> None:
+    assert said in channel_order_note(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        InputSpec.imagenet(),
+        InputSpec("bgr", (103.53, 116.28, 123.675)),
+        InputSpec("bgr", (104.0, 117.0, 123.0)),
+        InputSpec("rgb", (127.5,) * 3, (127.5,) * 3),
+        InputSpec("bgr"),
+        InputSpec(mean=(100.0, 110.0, 120.0, 130.0), std=(1.0,) * 4),
+    ],
+)
+def test_a_channel_order_that_may_be_right_is_not_doubted(spec: InputSpec) -> None:
+    assert channel_order_note(spec) == ""
+
+
+def test_the_other_order_than_the_published_weights_take_is_told() -> None:
+    published = InputSpec.imagenet()
+    assert "take rgb, and bgr was given (--channel-order)" in channel_order_note(InputSpec.imagenet("bgr"), published)
+    assert channel_order_note(published, published) == ""
+    assert channel_order_note(InputSpec("rgb", (1.0, 2.0, 3.0)), published) == ""
 
 
 def test_a_published_normalisation_is_not_doubted() -> None:
