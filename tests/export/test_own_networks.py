@@ -56,9 +56,13 @@ def test_the_labels_of_a_bundle_are_those_of_the_program(tmp_path: Path, kind: s
         assert np.array_equal(predictor(PICTURE).labels, _labels(network))
 
 
+def _times_three(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return 3 * output
+
+
 def _hooked() -> nn.Module:
     network = Tiny()
-    network.head.register_forward_hook(lambda _module, _inputs, output: 3 * output)
+    network.head.register_forward_hook(_times_three)
     network.register_forward_pre_hook(lambda _module, inputs: (inputs[0] + 1,))
     return network
 
@@ -107,7 +111,9 @@ def test_graphs_of_modules_that_are_more_than_their_parts(build: Callable[[], nn
 def test_what_a_program_of_one_size_does_not_take(tmp_path: Path) -> None:
     source = resolve_network(torch.export.export(Tiny().eval(), (torch.zeros(1, 3, *SIZE),)))
     assert prepare_job(source, ExportConfig()).size == SIZE
-    for options in ({"size": (64, 48)}, {"size": SIZE, "batch": 2}, {"size": SIZE, "dynamic": True}):
+    asked: tuple[dict[str, Any], ...]
+    asked = ({"size": (64, 48)}, {"size": SIZE, "batch": 2}, {"size": SIZE, "dynamic": True})
+    for options in asked:
         with pytest.raises(UsageError, match="was exported for"):
             prepare_job(source, ExportConfig(**options))
 

@@ -91,11 +91,12 @@ def test_what_a_program_takes() -> None:
     assert (free.shape, free.size) == ((None, 3, None, None), None)
     free.check_takes("net", (64, 96), batch=3, dynamic=True)
     fixed.check_takes("net", (32, 48))
-    for told, asked in (
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
         (r"images of 32 x 48 \(height x width\) alone, and 64x48 was asked for", {"size": (64, 48)}),
         ("batch of 1 alone, and --fixed-batch 2 was asked for", {"size": (32, 48), "batch": 2}),
         ("leave --dynamic out", {"size": (32, 48), "dynamic": True}),
-    ):
+    )
+    for told, asked in cases:
         with pytest.raises(UsageError, match=told):
             fixed.check_takes("net", **asked)
 
