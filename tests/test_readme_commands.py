@@ -214,7 +214,7 @@ def _random_checkpoint(file: Path) -> None:
 
 
 def _own_network(folder: Path) -> None:
-    """`package.module:factory`, a config, and their checkpoints, as the README names them."""
+    """`package.module:factory`, a config, and their checkpoints, and programs, as the README names them."""
     import torch
 
     from edgeseg.models import create_model
@@ -223,7 +223,11 @@ def _own_network(folder: Path) -> None:
     (folder / "package" / "module.py").write_text(FACTORY, encoding="utf-8")
     space: dict[str, Any] = {}
     exec(FACTORY, space)
-    torch.save(space["factory"]().state_dict(), folder / "mine.pth")
+    network, picture = space["factory"]().eval(), torch.zeros(1, 3, 64, 128)
+    torch.save(network.state_dict(), folder / "mine.pth")
+    torch.export.save(torch.export.export(network, (picture,)), folder / "net.pt2")
+    traced: Any = torch.jit.trace
+    traced(network, picture).save(folder / "net.pt")
     small = "test_pipeline = [dict(type='Resize', scale=(128, 64))]\n"
     (folder / "mine.py").write_text(FAST_SCNN + small, encoding="utf-8")
     torch.save({"state_dict": create_model("mmseg_fastscnn", aux=True).state_dict()}, folder / "iter_160000.pth")
