@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeseg.errors import UsageError
 from edgeseg.labels import LabelMap
-from edgeseg.metrics import at_most, check_pair, mean_of, ratio_of
+from edgeseg.metrics import at_most, check_classes, check_pair, mean_of, ratio_of
 
 __all__ = ["BoundaryMatrix", "boundary_width"]
 
@@ -59,8 +59,7 @@ class BoundaryMatrix:
     """
 
     def __init__(self, num_classes: int, part: float = PART) -> None:
-        if not 1 <= num_classes <= 4096:
-            raise UsageError(f"1 to 4096 classes can be scored, got {num_classes}")
+        check_classes(num_classes)
         if not part > 0.0:
             raise UsageError(f"part is {part}; it is a share of the diagonal, above 0 (0.02 is the published one)")
         self.num_classes, self.part = num_classes, part

@@ -26,6 +26,7 @@ __all__ = [
     "Decoded",
     "as_rgb",
     "check_max_pixels",
+    "depth_notes",
     "fit_image",
     "load_image",
     "read_file",
@@ -101,7 +102,8 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, strict: bool =
     name = f"picture '{shown_name(path)}'"
     decoded = decode(read_file(path, name, max_pixels), name, max_pixels=max_pixels, strict=strict)
     try:
-        return Decoded(to_eight_bits(decoded.image, name), decoded.damaged, decoded.notes)
+        notes = decoded.notes + depth_notes(decoded.image)
+        return Decoded(to_eight_bits(decoded.image, name), decoded.damaged, notes)
     except (cv2.error, MemoryError) as error:
         size = f"{decoded.image.shape[0]}x{decoded.image.shape[1]}"
         raise InputError(f"{name} is {size}, and memory ran out; make it smaller") from error
@@ -196,6 +198,24 @@ def _three_channels(picture: U8, color: str) -> U8:
     }
     code = codes.get((channels, color))
     return picture if code is None else np.asarray(cv2.cvtColor(picture, code), np.uint8)
+
+
+def depth_notes(stored: Any) -> tuple[str, ...]:
+    """Say that a picture of 16 bits hardly uses them, as those of 10 and 12 bits and reflectances do; else nothing.
+
+    Example:
+        >>> len(depth_notes(np.full((2, 2), 4000, np.uint16))), depth_notes(np.full((2, 2), 40000, np.uint16))
+        (1, ())
+    """
+    narrow = isinstance(stored, np.ndarray) and stored.dtype.kind == "u" and stored.dtype.itemsize == 2
+    return (_DARK,) if narrow and 0 < int(stored.max(initial=0)) < _DARK_BELOW else ()
+
+
+_DARK_BELOW = 1 << 12
+_DARK = (
+    "its 16 bits use less than a sixteenth of their range, 0..65535, so that it is nearly black in 8 bits; scale it to "
+    "that range, or to uint8, first"
+)
 
 
 def to_eight_bits(picture: NDArray[Any], name: str) -> U8:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from edgeseg.errors import InputError, UsageError
 from edgeseg.labels import LabelMap
 
-__all__ = ["ConfusionMatrix", "agreement", "at_most", "check_pair", "mean_of", "ratio_of"]
+__all__ = ["ConfusionMatrix", "agreement", "at_most", "check_classes", "check_pair", "mean_of", "ratio_of"]
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -42,8 +42,7 @@ class ConfusionMatrix:
     """
 
     def __init__(self, num_classes: int, *, count_void_as_error: bool = False) -> None:
-        if not 1 <= num_classes <= 4096:
-            raise UsageError(f"1 to 4096 classes can be scored, got {num_classes}")
+        check_classes(num_classes)
         self.num_classes = num_classes
         self.count_void_as_error = count_void_as_error
         self.counts: I64 = np.zeros((num_classes, num_classes + 1), np.int64)
@@ -207,6 +206,16 @@ def at_most(labels: LabelMap, most: int) -> LabelMap:
         [3, 255]
     """
     return np.minimum(labels, min(most, int(np.iinfo(labels.dtype).max)))
+
+
+def check_classes(num_classes: int) -> None:
+    """Refuse a number of classes that cannot be scored.
+
+    Raises:
+        UsageError: Below 1, or above 4096.
+    """
+    if not 1 <= num_classes <= 4096:
+        raise UsageError(f"1 to 4096 classes can be scored, got {num_classes}")
 
 
 def check_pair(a: LabelMap, b: LabelMap) -> None:

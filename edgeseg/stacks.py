@@ -17,7 +17,7 @@ from edgeseg.decoding import DECODER_BYTES, MAX_PIXELS, Decoded, decode
 from edgeseg.decoding.headers import measure
 from edgeseg.decoding.tiff_channels import is_tiff, read_tiff_channels
 from edgeseg.errors import InputError
-from edgeseg.images import U8, as_rgb, check_max_pixels, load_image, read_file, to_eight_bits
+from edgeseg.images import U8, as_rgb, check_max_pixels, depth_notes, load_image, read_file, to_eight_bits
 from edgeseg.text import first_line, one_line
 
 __all__ = ["STACK_SUFFIXES", "PictureFile", "as_picture", "load_picture", "name_of", "viewable"]
@@ -135,19 +135,22 @@ def _load_stack(files: list[Any], channels: int, max_pixels: int, strict: bool) 
             got, wanted = ("x".join(map(str, image.shape[:2])) for image in (plane.image, first))
             raise InputError(f"{_named(file)} is {got}, the first of its stack {wanted}; give files of one size")
     image = np.concatenate([plane.image for plane in planes], axis=2)
-    return Decoded(image, tuple(note for plane in planes for note in plane.damaged))
+    notes = tuple(dict.fromkeys(note for plane in planes for note in plane.notes))
+    return Decoded(image, tuple(note for plane in planes for note in plane.damaged), notes)
 
 
 def _load_file(path: str | Path, channels: int, max_pixels: int, strict: bool) -> Decoded:
     """Read one file of so many channels: uint8 (H, W, channels)."""
     name = _named(path)
     if Path(path).suffix.lower() == ".npy":
-        return Decoded(np.array(_checked(_array_in(path, name, channels, max_pixels), channels, name)))
+        array = _array_in(path, name, channels, max_pixels)
+        return Decoded(np.array(_checked(array, channels, name)), notes=depth_notes(array))
     data = read_file(path, name, max_pixels, max(DECODER_BYTES, 2 * channels))
     if data.startswith(_NPY):
         raise InputError(f"{name} holds a numpy array; give it the suffix .npy")
     if is_tiff(data):
-        return Decoded(to_eight_bits(read_tiff_channels(data, name, channels, max_pixels=max_pixels), name))
+        stored = read_tiff_channels(data, name, channels, max_pixels=max_pixels)
+        return Decoded(to_eight_bits(stored, name), notes=depth_notes(stored))
     return _decoded(data, name, channels, max_pixels, strict)
 
 
@@ -161,12 +164,13 @@ def _decoded(data: bytes, name: str, channels: int, max_pixels: int, strict: boo
         )
     if channels == 1:
         grey = decode(data, name, max_pixels=max_pixels, strict=strict)
-        return Decoded(to_eight_bits(np.ascontiguousarray(grey.image[..., :1]), name), grey.damaged)
+        plane = to_eight_bits(np.ascontiguousarray(grey.image[..., :1]), name)
+        return Decoded(plane, grey.damaged, grey.notes + depth_notes(grey.image))
     if header.format != "PNG" or channels not in _PNG_ORDER:
         raise InputError(f"{name} is a {header.format} of {channels} channels; save it as TIFF, .npy or PNG with alpha")
     read = decode(data, name, max_pixels=max_pixels, strict=strict, stored=True)
     in_file_order = np.ascontiguousarray(read.image[..., _PNG_ORDER[channels]])
-    return Decoded(to_eight_bits(in_file_order, name), read.damaged)
+    return Decoded(to_eight_bits(in_file_order, name), read.damaged, read.notes + depth_notes(in_file_order))
 
 
 def _array_in(path: str | Path, name: str, channels: int, max_pixels: int) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
-from edgeseg.images import as_rgb, fit_image, read_image
+from edgeseg.images import as_rgb, depth_notes, fit_image, load_image, read_image
 from edgeseg.postprocess import Region
 from edgeseg.specs import ResizeFilter, ResizeRule
 from tests.pictures import Image, encoded
@@ -364,3 +364,16 @@ def test_a_picture_that_cannot_be_resized_fails_by_itself(
 def test_no_resizing_names_both_sizes(picture: U8) -> None:
     with pytest.raises(SizeError, match="the picture is 24x40 and this network takes 32x64"):
         fit_image(picture, (32, 64), ResizeRule("none"))
+
+
+@pytest.mark.parametrize(("largest", "told"), [(0, 0), (1023, 1), (4095, 1), (4096, 0), (65535, 0)])
+def test_sixteen_bits_that_are_hardly_used_are_told(tmp_path: Path, largest: int, told: int) -> None:
+    """10 and 12 bits and reflectances become nearly black by the rule for 16."""
+    image = np.full((6, 8, 3), largest, np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    cv2.imwrite(str(tmp_path / "a.tif"), image)
+    for name in ("a.png", "a.tif"):
+        notes = load_image(tmp_path / name).notes
+        assert sum("less than a sixteenth of their range" in note for note in notes) == told
+    assert len(depth_notes(image)) == told
+    assert depth_notes(image.astype(np.uint8)) == ()

@@ -313,3 +313,16 @@ def test_iterables_of_other_channels(tmp_path: Path) -> None:
     assert [frame.image is not None and np.array_equal(frame.image, image) for frame in frames] == [True] * 3 + [False]
     assert "takes 4 channels" in str(frames[3].error)
     assert frames[2].name == str(stack[0])
+
+
+@pytest.mark.parametrize(("largest", "told"), [(3000, 1), (30000, 0)])
+def test_sixteen_bits_that_are_hardly_used_are_told(tmp_path: Path, largest: int, told: int) -> None:
+    image = np.full((6, 8, 4), largest, np.uint16)
+    np.save(tmp_path / "a.npy", image)
+    (tmp_path / "a.tif").write_bytes(tiff(image))
+    plane = tmp_path / "plane.tif"
+    plane.write_bytes(tiff(np.ascontiguousarray(image[..., :1])))
+    for file in (tmp_path / "a.npy", tmp_path / "a.tif", [plane] * 4):
+        assert len(load_picture(file, 4).notes) == told
+    (frame,) = open_iterable([image], channels=4)
+    assert len(frame.notes) == told

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.errors import InputError, UsageError
-from edgeseg.images import Decoded, fit_image
+from edgeseg.images import Decoded, depth_notes, fit_image
 from edgeseg.manifest import Manifest
 from edgeseg.postprocess import Region
 from edgeseg.predictor.config import Output, PredictorConfig
@@ -56,7 +56,9 @@ class Preparer:
         image = as_picture(picture, self._channels, color)
         if self._config.keep_image and np.may_share_memory(image, picture):
             image = image.copy()  # the result must not change when the caller fills the buffer again
-        return self.prepare(image, "", ms_since(start), output)
+        job = self.prepare(image, "", ms_since(start), output)
+        job.notes = depth_notes(picture)
+        return job
 
     def take(self, frame: Frame) -> Job:
         """Prepare a frame of a source.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeseg.credentials import without_credentials
 from edgeseg.errors import EdgesegError
-from edgeseg.images import MAX_PIXELS
+from edgeseg.images import MAX_PIXELS, depth_notes
 from edgeseg.sources.frames import Frame, Reading, Source, SourceKind
 from edgeseg.stacks import PictureFile, as_picture, load_picture, name_of
 from edgeseg.timing import ms_since
@@ -94,7 +94,7 @@ def _convert(array: NDArray[Any], color: Literal["rgb", "bgr"], index: int, chan
         return Frame(None, str(index), index, error=error)
     if np.may_share_memory(image, array):
         image = image.copy()
-    return Frame(image, str(index), index, ms_since(start))
+    return Frame(image, str(index), index, ms_since(start), notes=depth_notes(array))
 
 
 def open_iterable(
