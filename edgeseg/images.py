@@ -201,7 +201,7 @@ def _three_channels(picture: U8, color: str) -> U8:
 
 
 def depth_notes(stored: Any) -> tuple[str, ...]:
-    """Say that a picture of 16 bits hardly uses them, as those of 10 and 12 bits and reflectances do; else nothing.
+    """Say that a picture of 16 bits hardly uses them, as those of 10, 12 and 14 bits and reflectances do; else nothing.
 
     Example:
         >>> len(depth_notes(np.full((2, 2), 4000, np.uint16))), depth_notes(np.full((2, 2), 40000, np.uint16))
@@ -211,9 +211,9 @@ def depth_notes(stored: Any) -> tuple[str, ...]:
     return (_DARK,) if narrow and 0 < int(stored.max(initial=0)) < _DARK_BELOW else ()
 
 
-_DARK_BELOW = 1 << 12
+_DARK_BELOW = 1 << 14
 _DARK = (
-    "its 16 bits use less than a sixteenth of their range, 0..65535, so that it is nearly black in 8 bits; scale it to "
+    "its 16 bits use less than a quarter of their range, 0..65535, so that it is dark in 8 bits; scale it to "
     "that range, or to uint8, first"
 )
 

@@ -366,14 +366,14 @@ def test_no_resizing_names_both_sizes(picture: U8) -> None:
         fit_image(picture, (32, 64), ResizeRule("none"))
 
 
-@pytest.mark.parametrize(("largest", "told"), [(0, 0), (1023, 1), (4095, 1), (4096, 0), (65535, 0)])
+@pytest.mark.parametrize(("largest", "told"), [(0, 0), (1023, 1), (10000, 1), (16383, 1), (16384, 0), (65535, 0)])
 def test_sixteen_bits_that_are_hardly_used_are_told(tmp_path: Path, largest: int, told: int) -> None:
-    """10 and 12 bits and reflectances become nearly black by the rule for 16."""
+    """10, 12 and 14 bits and reflectances become dark by the rule for 16."""
     image = np.full((6, 8, 3), largest, np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), image)
     cv2.imwrite(str(tmp_path / "a.tif"), image)
     for name in ("a.png", "a.tif"):
         notes = load_image(tmp_path / name).notes
-        assert sum("less than a sixteenth of their range" in note for note in notes) == told
+        assert sum("less than a quarter of their range" in note for note in notes) == told
     assert len(depth_notes(image)) == told
     assert depth_notes(image.astype(np.uint8)) == ()
