@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +213,8 @@ def evaluate_bundle(
         info = predictor.info
     if len(scoring.failures) == len(pairs):
         raise InputError(f"none of the {len(pairs)} pictures could be scored; the first: {scoring.failures[0][1]}")
-    return scoring.evaluation(info, len(pairs))
+    found = scoring.evaluation(info, len(pairs))
+    return replace(found, notes=found.notes + data.passed_over(opened.manifest.input.image_channels))
 
 
 class _Scoring:

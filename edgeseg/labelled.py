@@ -29,7 +29,7 @@ from edgeseg.label_files import LabelFile, LabelRules, listed, read_label_file
 from edgeseg.label_tables import read_label_table
 from edgeseg.labels import LABEL_SETS, Color, label_set
 from edgeseg.metrics import ConfusionMatrix
-from edgeseg.sources import list_images
+from edgeseg.sources import list_images, passed_over
 
 __all__ = ["OWN_SIZE", "LabelReader", "LabelledPictures", "MisreadError", "check_sizes", "shared_label_maps"]
 
@@ -161,6 +161,17 @@ class LabelledPictures:
                 f"{advice or self._expected(*pairs[0])}"
             )
         return pairs[: self.limit]
+
+    def passed_over(self, channels: int = 3) -> tuple[str, ...]:
+        """Say which files of the folder of pictures are none, and why; a data set's other files belong there.
+
+        Args:
+            channels: As `pairs`.
+
+        Raises:
+            InputError: The folder cannot be read.
+        """
+        return () if self.dataset else passed_over(Path(self.images), recursive=self.recursive, channels=channels)
 
     @property
     def _images_flag(self) -> str:

@@ -566,3 +566,16 @@ def test_low_coco_stuff_ids_are_noticed(tmp_path: Path) -> None:
     _write(tmp_path, 0, np.where(stored > 170, 0, stored).astype(np.uint8))
     (note,) = evaluate_bundle(bundle, _data(tmp_path)).notes
     assert note.startswith("the labels agree better when read as COCO-Stuff label ids")
+
+
+def test_files_that_are_no_pictures_are_told(
+    bundle: Bundle, predicted: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    for index, labels in enumerate(predicted):
+        _write(tmp_path, index, labels)
+    data = _data(tmp_path)
+    assert data.passed_over() == evaluate_bundle(bundle, data).notes == ()
+    (Path(data.images) / "notes.txt").write_text("of no picture", encoding="utf-8")
+    (Path(data.images) / "unnamed").write_bytes(b"neither")
+    (told,) = evaluate_bundle(bundle, data).notes
+    assert told == "passed over: 2 files that are no pictures (notes.txt, unnamed)"

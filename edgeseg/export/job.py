@@ -26,7 +26,7 @@ from edgeseg.labels import LabelSet, label_set
 from edgeseg.models.count import count_macs, count_parameters
 from edgeseg.models.source import NetworkSource
 from edgeseg.models.spec import ModelSpec
-from edgeseg.sources import pictures_at
+from edgeseg.sources import passed_over, pictures_at
 from edgeseg.specs import PostprocessSpec, Size, check_divisor
 from edgeseg.text import one_line
 
@@ -165,7 +165,7 @@ def prepare_job(source: NetworkSource, config: ExportConfig, name: str | None = 
         labels=labels,
         pictures=pictures,
         take=seen.choice.take,
-        notes=seen.notes,
+        notes=seen.notes + _passed_over(config, channels),
         readings=seen.readings,
         calibration=_load_calibration(calibration, source, config, size, labels),
         seen=seen.range,
@@ -189,6 +189,16 @@ def _list_calibration(config: ExportConfig, channels: int) -> list[Pair]:
         if config.calib is None
         else list_calibration(config.calib, recursive=config.calib_recursive, channels=channels)
     )
+
+
+def _passed_over(config: ExportConfig, channels: int) -> tuple[str, ...]:
+    """Say which files of the calibration folder are no pictures."""
+    data = config.calib
+    if data is None:
+        return ()
+    if isinstance(data, LabelledPictures):
+        return data.passed_over(channels)
+    return passed_over(data, recursive=config.calib_recursive, channels=channels)
 
 
 def _load_calibration(

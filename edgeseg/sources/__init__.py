@@ -7,7 +7,7 @@ readable ones is a frame with an error, so that the rest goes on. A source that 
 from __future__ import annotations
 
 from edgeseg.sources.content import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from edgeseg.sources.folders import list_images, pictures_at
+from edgeseg.sources.folders import list_images, passed_over, pictures_at
 from edgeseg.sources.frames import Frame, Source, SourceKind
 from edgeseg.sources.opening import open_source
 from edgeseg.sources.pictures import open_iterable
@@ -21,5 +21,6 @@ __all__ = [
     "list_images",
     "open_iterable",
     "open_source",
+    "passed_over",
     "pictures_at",
 ]

@@ -13,7 +13,7 @@ from edgeseg.sources.content import claims_picture, content_of, found_at
 from edgeseg.stacks import STACK_SUFFIXES
 from edgeseg.text import natural_key, os_reason, shown_name
 
-__all__ = ["Listing", "list_images", "pictures_at", "pictures_of", "scan"]
+__all__ = ["Listing", "list_images", "passed_over", "pictures_at", "pictures_of", "scan"]
 
 _NAMED = 3  # files that a note names
 
@@ -166,6 +166,24 @@ def pictures_of(folder: Path, *, recursive: bool = False, deeper: str = "", chan
         kinds = ".jpg or .png" if channels == 3 else " or ".join(sorted(STACK_SUFFIXES))
         raise InputError(f"folder '{shown_name(folder)}' holds no images; put {kinds} files there{more}{told}")
     return listing
+
+
+def passed_over(folder: Path, *, recursive: bool = False, channels: int = 3) -> tuple[str, ...]:
+    """Say in a few sentences which files of a folder `list_images` leaves out, and why.
+
+    Args:
+        folder: An existing folder.
+        recursive: As `list_images`.
+        channels: As `list_images`.
+
+    Raises:
+        InputError: The folder cannot be read.
+
+    Example:
+        >>> passed_over(folder / "images")
+        ()
+    """
+    return scan(folder, recursive=recursive, channels=channels).passed_over()
 
 
 def pictures_at(path: Path, channels: int = 3) -> list[Path]:

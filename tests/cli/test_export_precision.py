@@ -95,3 +95,16 @@ def test_empty_folder(edgeseg: Edgeseg, tmp_path: Path) -> None:
     done = edgeseg("export", TINY, "--size", "32x48", "--precision", "int8", "--calib", empty, "--out", tmp_path)
     assert done.code == 7
     assert "holds no images" in done.sentence
+
+
+def test_files_that_are_no_pictures_of_the_calibration_are_told(tmp_path: Path) -> None:
+    from edgeseg.export.config import ExportConfig
+    from edgeseg.export.job import prepare_job
+    from edgeseg.models.source import resolve_network
+    from tests.export.precision.pictures import write_pictures
+
+    folder = write_pictures(tmp_path, 4)
+    (folder / "readme.txt").write_text("of no picture", encoding="utf-8")
+    config = ExportConfig(size=(32, 48), precision="fp16", calib=folder)
+    notes = prepare_job(resolve_network("tests.export.networks:tiny"), config).notes
+    assert "passed over: 1 file that is no picture (readme.txt)" in notes
