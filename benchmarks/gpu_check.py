@@ -159,7 +159,7 @@ def _check(bundle: Bundle, session: EngineSession, image: NDArray[np.uint8], ope
         repeatable=all(np.array_equal(got[name], again[name]) for name in got),
         max_logit_error=float(np.abs(got["logits"] - logits).max()),
         logit_range=float(logits.max() - logits.min()),
-        device_ms=_percentiles(session.device_milliseconds(image, repeat + _WARM_UP)[_WARM_UP:]),
+        device_ms=_percentiles(session.engine_times(image, repeat + _WARM_UP).single[_WARM_UP:]),
         labels_ms=_percentiles(_wall(lambda: _labels(session, image, size), repeat)),
         logits_ms=_percentiles(_wall(lambda: session.run(image, ("logits",)), repeat)),
         repeat=repeat,

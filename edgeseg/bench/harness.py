@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from edgeseg.errors import InputError, UnknownNameError, UsageError
 from edgeseg.files import sha256_of
 from edgeseg.results import Result
 from edgeseg.runtimes import RuntimeOptions, SessionInfo, resolve_target
+from edgeseg.runtimes.times import EngineTimes
 from edgeseg.specs import Size
 
 __all__ = ["Image", "Measurable", "benchmark", "collect", "measure", "run_benchmark", "warm_up"]
@@ -51,6 +52,13 @@ class Measurable(Protocol):
     def close(self) -> None:
         """Free the engine."""
         ...
+
+
+@runtime_checkable
+class _TimesItsEngine(Protocol):
+    """A Predictor that may time its engine alone."""
+
+    def engine_times(self, frame: Any, *, repeat: int) -> EngineTimes | None: ...
 
 
 def benchmark(bundle: str | Path | Bundle, target: str = "ort", **options: Any) -> BenchmarkReport:
@@ -176,6 +184,7 @@ def measure(
             edgeseg=package_version("edgeseg"),
             own_process=own_process,
             options=_set_options(options),
+            engine=_engine_times(predictor, images[0], settings),
             **figures,
         )
     finally:
@@ -262,6 +271,13 @@ class _Frames:
         self.sizes.setdefault(result.size)
         times = result.timings
         return {**{stage: float(times[stage]) for stage in self._stages if stage in times}, TOTAL: total}
+
+
+def _engine_times(predictor: Measurable, image: Image, settings: Settings) -> EngineTimes | None:
+    """The engine alone, where it times itself; measured after the frames, which it must not disturb."""
+    if not isinstance(predictor, _TimesItsEngine):
+        return None
+    return predictor.engine_times(image, repeat=settings.min_samples)
 
 
 def _open_predictor(bundle: Bundle, target: str, options: RuntimeOptions) -> Measurable:

@@ -15,6 +15,7 @@ from edgeseg.bench.stats import CI_METHOD, Summary, drift, summarize
 from edgeseg.errors import InputError, UsageError
 from edgeseg.files import write_text
 from edgeseg.runtimes._base import SessionInfo
+from edgeseg.runtimes.times import EngineTimes
 from edgeseg.specs import Size
 from edgeseg.text import os_reason
 
@@ -147,6 +148,7 @@ class BenchmarkReport:
         after: The same after it.
         created: UTC, ISO 8601.
         edgeseg: Version of edgeseg.
+        engine: The engine alone, without copies; None for one that does not time itself.
 
     Example:
         >>> from edgeseg.bench import benchmark
@@ -175,6 +177,7 @@ class BenchmarkReport:
     edgeseg: str
     own_process: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+    engine: EngineTimes | None = None
 
     @property
     def stages(self) -> dict[str, Summary]:
@@ -323,6 +326,7 @@ def _report_from(data: Mapping[str, Any]) -> BenchmarkReport:
         edgeseg=str(data["edgeseg"]),
         own_process=bool(data["own_process"]),
         options=dict(data["options"]),
+        engine=None if data.get("engine") is None else EngineTimes.from_json(data["engine"]),
     )
 
 

@@ -227,6 +227,7 @@ def _lines(report: BenchmarkReport) -> tuple[str, ...]:
         f"{frames} frames of {report.images} picture(s) at {sizes}{more}: {report.throughput:.1f} frames/s one by one; "
         f"warm-up {warmup.frames} frames, {'stable' if warmup.stable else 'not stable'}",
         f"load {report.load_ms:.0f} ms, first frame {report.first_ms:.1f} ms (infer {report.first_infer_ms:.1f} ms)",
+        *(() if report.engine is None else (report.engine.line(),)),
         f"memory: {_mib(memory.before_mib)} before, {_mib(memory.loaded_mib)} loaded, {_mib(memory.peak_mib)} peak",
     )
 

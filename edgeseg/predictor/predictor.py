@@ -25,6 +25,7 @@ from edgeseg.predictor.prepare import Color, Labeller, Preparer
 from edgeseg.predictor.recipe import Recipe
 from edgeseg.results import Result
 from edgeseg.runtimes import SessionInfo, device_labelling, open_session, resolve_target
+from edgeseg.runtimes.times import EngineTimes, EngineTiming
 from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.stacks import PictureFile, load_picture
@@ -230,6 +231,18 @@ class Predictor:
         differing = int(np.count_nonzero(labels != expected))
         return Parity(self._target, labels.size, differing, images=1, engine=self.info.engine)
 
+    def engine_times(self, frame: PictureFile | NDArray[Any], *, repeat: int = 50) -> EngineTimes | None:
+        """Time the engine alone on a picture, without copies; None where the engine does not time itself (GPUs do).
+
+        Raises:
+            InputError: As `__call__`.
+            UsageError: `repeat` is below 1.
+        """
+        if not isinstance(self._session, EngineTiming):
+            return None
+        job = self._preparer.load(frame, "rgb", None)
+        return self._session.engine_times(self._batched([job]), repeat)
+
     def close(self) -> None:
         """Free the engine. Closing twice is harmless."""
         self._session.close()
@@ -285,17 +298,19 @@ class Predictor:
     def _run(self, jobs: list[Job]) -> list[Job]:
         """Run the engine once for up to `batch` jobs; the last picture fills what is left of the batch."""
         start = time.perf_counter()
-        batch = self.manifest.batch
-        if batch == 1:
-            images = jobs[0].input[None]
-        else:
-            images = np.stack([jobs[min(index, len(jobs) - 1)].input for index in range(batch)])
-        for job, raw in zip(jobs, self._outputs(images, jobs), strict=True):
+        for job, raw in zip(jobs, self._outputs(self._batched(jobs), jobs), strict=True):
             job.raw = raw
         spent = ms_since(start) / len(jobs)
         for job in jobs:
             job.timings["infer"] = spent
         return jobs
+
+    def _batched(self, jobs: list[Job]) -> NDArray[np.uint8]:
+        """The engine's input of up to `batch` jobs."""
+        batch = self.manifest.batch
+        if batch == 1:
+            return jobs[0].input[None]
+        return np.stack([jobs[min(index, len(jobs) - 1)].input for index in range(batch)])
 
     def _outputs(self, images: NDArray[np.uint8], jobs: list[Job]) -> list[NDArray[Any]]:
         """What each job takes of the engine; a Predictor that labels on the device does so for all."""

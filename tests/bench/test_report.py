@@ -11,16 +11,19 @@ import pytest
 from edgeseg.bench.machine import DeviceState
 from edgeseg.bench.report import SCHEMA_VERSION, Warmup, from_json, load_reports, save_reports, to_json
 from edgeseg.errors import InputError
+from edgeseg.runtimes.times import EngineTimes
 from tests.bench.samples import a_report
 
 
 def as_data() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads(json.dumps(to_json([a_report()])))
+    report = a_report(engine=EngineTimes((1.0,), 1.0, (0.1,)))
+    data: dict[str, Any] = json.loads(json.dumps(to_json([report])))
     return data
 
 
 def test_a_file_survives_the_round_trip(tmp_path: Path) -> None:
-    reports = a_report(), a_report(target="openvino")
+    times = EngineTimes((1.25, 1.5), 1.125, (0.25, 0.5))
+    reports = a_report(), a_report(target="openvino", engine=times)
     save_reports(tmp_path / "a.json", reports)
     once = load_reports(tmp_path / "a.json")
     save_reports(tmp_path / "b.json", once)
@@ -28,6 +31,7 @@ def test_a_file_survives_the_round_trip(tmp_path: Path) -> None:
     assert [report.target for report in once] == ["ort", "openvino"]
     assert once[0].samples["infer"] == pytest.approx(reports[0].samples["infer"], abs=5.1e-5)  # kept to 0.1 µs
     assert once[0].machine == reports[0].machine
+    assert (once[0].engine, once[1].engine) == (None, times)
     assert once[0].source_sizes == ((48, 96),)
 
 
@@ -132,6 +136,7 @@ def test_the_schema_is_documented() -> None:
         report["settings"],
         report["session"],
         report["bundle"],
+        report["engine"],
     ]
     keys = {*report, *report["stages"]["total"], *report["before"], *(key for part in nested for key in part)}
     assert sorted(key for key in keys if f"`{key}`" not in text) == []

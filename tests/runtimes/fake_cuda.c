@@ -6,7 +6,7 @@
 #include <string.h>
 
 typedef unsigned long long dptr;
-typedef struct { char *at; size_t size; int kind; } block;
+typedef struct { char *at; size_t size; int kind; float ms; } block;
 typedef struct { void *to; const void *from; size_t size; void *stream; } copy;
 enum { DEVICE = 1, PINNED, STREAM, EVENT, MODULE };
 enum { MOST = 4096, GPUS = 4, DEEP = 16 };
@@ -18,6 +18,7 @@ static size_t limit = (size_t)1 << 30;
 static block blocks[MOST];
 static copy copies[MOST];
 static int pending = 0;
+static float clock_ms = 0; /* of the GPU: what runs there moves it, see fake_tick */
 static __thread int stack[DEEP];
 static __thread int depth = 0;
 
@@ -45,6 +46,7 @@ static int take(void **p, size_t n, int kind)
             memset(blocks[i].at, 0xA5, n ? n : 1);
             blocks[i].size = n;
             blocks[i].kind = kind;
+            blocks[i].ms = -1; /* of an event that was never recorded */
             *p = blocks[i].at;
             return 0;
         }
@@ -67,6 +69,12 @@ static int drop(void *p, int kind)
             return 0;
         }
     return kind == DEVICE || kind == PINNED ? INVALID_VALUE : INVALID_HANDLE;
+}
+static float *moment(const void *event)
+{
+    for (int i = 0; i < MOST; i++)
+        if (blocks[i].at == event) return &blocks[i].ms;
+    return 0;
 }
 static void flush(void *stream)
 {
@@ -95,6 +103,7 @@ int fake_retained(int d) { return retained[d]; }
 int fake_current(void) { return depth ? stack[depth - 1] : 0; }
 int fake_calls(void) { return calls; }
 int fake_pending(void) { return pending; }
+void fake_tick(float ms) { clock_ms += ms; }
 void fake_setup(int count, size_t bytes) { gpus = count; limit = bytes; init_status = 0; fail_in = 0; driver = 12060; multiprocessors = 8; }
 void fake_forget(void)
 {
@@ -189,13 +198,20 @@ int cuStreamCreate(void **s, unsigned flags) { IN_CONTEXT; return flags == 1 ? t
 int cuStreamSynchronize(void *s) { IN_CONTEXT; if (!held(s, 1, STREAM)) return INVALID_HANDLE; flush(s); return 0; }
 int cuStreamDestroy_v2(void *s) { flush(s); FREED(drop(s, STREAM)); }
 int cuEventCreate(void **e, unsigned flags) { IN_CONTEXT; return flags == 0 ? take(e, 1, EVENT) : INVALID_VALUE; }
-int cuEventRecord(void *e, void *s) { IN_CONTEXT; return held(e, 1, EVENT) && held(s, 1, STREAM) ? 0 : INVALID_HANDLE; }
+int cuEventRecord(void *e, void *s)
+{
+    IN_CONTEXT;
+    if (!held(e, 1, EVENT) || !held(s, 1, STREAM)) return INVALID_HANDLE;
+    *moment(e) = clock_ms;
+    return 0;
+}
 int cuEventSynchronize(void *e) { IN_CONTEXT; return held(e, 1, EVENT) ? 0 : INVALID_HANDLE; }
 int cuEventElapsedTime(float *ms, void *a, void *b)
 {
     IN_CONTEXT;
-    *ms = 1.5f;
-    return held(a, 1, EVENT) && held(b, 1, EVENT) ? 0 : INVALID_HANDLE;
+    if (!held(a, 1, EVENT) || !held(b, 1, EVENT) || *moment(a) < 0 || *moment(b) < 0) return INVALID_HANDLE;
+    *ms = *moment(b) - *moment(a);
+    return 0;
 }
 int cuEventDestroy_v2(void *e) { FREED(drop(e, EVENT)); }
 int cuModuleLoadData(void **m, const void *image)

@@ -20,6 +20,9 @@ __all__ = ["FakeTensorRT", "fake_tensorrt"]
 
 PLAN = b"FAKEPLAN"
 
+RUN_MS = 1.5
+"""What a run takes on the fake GPU's clock."""
+
 
 class Severity(enum.IntEnum):
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
@@ -324,6 +327,7 @@ class _Context:
             return False
         if self.record.driver is not None:
             self.record.driver.fake_flush(ctypes.c_void_p(stream))
+            self.record.driver.fake_tick(ctypes.c_float(RUN_MS))
         size = int(np.prod(self.shape))
         raw = ctypes.string_at(self.addresses["image"], size)
         image = np.frombuffer(raw, np.uint8).reshape(self.shape)

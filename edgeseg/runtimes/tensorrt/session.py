@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from edgeseg.runtimes.tensorrt.environment import check_environment
 from edgeseg.runtimes.tensorrt.label_kernel import DeviceLogits, LabelKernel
 from edgeseg.runtimes.tensorrt.packages import TARGETS
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
+from edgeseg.runtimes.tensorrt.timing import measure
+from edgeseg.runtimes.times import EngineTimes, check_repeat
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
@@ -205,27 +207,22 @@ class EngineSession(SessionBase):
             self._execute()
             return self._fetch(names)
 
-    def device_milliseconds(self, image: NDArray[np.uint8], repeat: int) -> list[float]:
-        """Time the engine alone, between events on the GPU, without any copy.
+    def engine_times(self, image: NDArray[np.uint8], repeat: int) -> EngineTimes:
+        """Time the engine alone, between events on the GPU. The first run of all is not counted.
 
         Args:
             image: As in `run`.
-            repeat: How often.
+            repeat: How many runs of each kind.
 
-        Returns:
-            Milliseconds per run.
+        Raises:
+            InputError: As `run`.
+            UsageError: `repeat` is below 1.
         """
-        with self._entered(), self._device.current(), ExitStack() as opened:
-            self._load(image)
-            before = opened.enter_context(closing(cuda.Event()))
-            after = opened.enter_context(closing(cuda.Event()))
-            times = []
-            for _ in range(repeat):
-                before.record(self._stream)
-                self._execute()
-                after.record(self._stream)
-                times.append(after.milliseconds_since(before))
-            return times
+        check_repeat(repeat)
+        self._check_input(image)
+        with self._entered(), self._device.current():
+            self._load(np.ascontiguousarray(image))
+            return measure(self._execute, self._stream, repeat)
 
     def _load(self, image: NDArray[np.uint8]) -> None:
         """Bring the image onto the GPU, with memory for outputs of its size."""

@@ -37,13 +37,15 @@ def test_copies_there_and_back_and_frees_everything(fake_gpu: ctypes.CDLL) -> No
     assert fake_gpu.fake_live() == 0
 
 
-@pytest.mark.usefixtures("fake_gpu")
-def test_events_measure() -> None:
+def test_events_measure(fake_gpu: ctypes.CDLL) -> None:
     with cuda.open_device("cuda:0").current():
         stream, first, second = cuda.Stream(), cuda.Event(), cuda.Event()
         first.record(stream)
+        with pytest.raises(EdgesegError, match="cuEventElapsedTime: invalid resource handle"):
+            second.milliseconds_since(first)  # never recorded
+        fake_gpu.fake_tick(ctypes.c_float(2.5))
         second.record(stream)
-        assert second.milliseconds_since(first) == pytest.approx(1.5)
+        assert second.milliseconds_since(first) == pytest.approx(2.5)
         for part in (first, second, stream):
             part.close()
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeseg.bench import benchmark
+from edgeseg.bench.report import BenchmarkReport
 from edgeseg.errors import (
     BundleError,
     EdgesegError,
@@ -22,7 +24,7 @@ from edgeseg.errors import (
 from edgeseg.runtimes import RuntimeOptions, engine, open_session
 from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file
 from tests.runtimes.bundles import make_tiny_bundle, picture
-from tests.runtimes.fakes import FakeTensorRT, fake_tensorrt
+from tests.runtimes.fakes import RUN_MS, FakeTensorRT, fake_tensorrt
 
 
 def open_trt(folder: Path, *, dynamic: bool = False, precision: str | None = None) -> EngineSession:
@@ -186,7 +188,7 @@ def test_any_call_may_fail_and_nothing_is_left(tmp_path: Path, tensorrt: FakeTen
         assert isinstance(session, EngineSession)
         try:
             session.run(picture()[None])
-            session.device_milliseconds(picture()[None], 1)
+            session.engine_times(picture()[None], 1)
         finally:
             session.close()
 
@@ -263,10 +265,33 @@ def test_a_dynamic_graph_gets_a_profile_and_grows(
     assert fake_gpu.fake_live() == 0
 
 
-def test_device_time_is_measured_per_run(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+def test_the_engine_alone_is_timed_each_way(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
     session = open_trt(tmp_path)
-    assert session.device_milliseconds(picture()[None], 3) == pytest.approx([1.5] * 3)
+    times = session.engine_times(picture()[None], 4)
+    assert times.single == pytest.approx([RUN_MS] * 4)
+    assert times.queued == pytest.approx(RUN_MS)
+    assert len(times.enqueue) == 4
+    assert min(times.enqueue) > 0
+    assert tensorrt.calls.count("execute") == 1 + 4 + 4
+    assert "1.500 ms queued, 1.500 ms one by one" in times.line()
+    with pytest.raises(UsageError, match="repeat is 0; time at least 1 run"):
+        session.engine_times(picture()[None], 0)
+    with pytest.raises(InputError, match="the graph takes uint8"):
+        session.engine_times(picture((8, 8))[None], 1)
     session.close()
+    with pytest.raises(InputError, match="closed"):
+        session.engine_times(picture()[None], 1)
+
+
+def test_a_benchmark_tells_the_engine_s_time_from_the_frame_s(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    options = {"cache_dir": str(tmp_path / "plans"), "in_process": True, "seconds": 0.0, "warmup_frames": 0}
+    report = benchmark(bundle, "trt", min_samples=3, **options)
+    assert report.engine is not None
+    assert len(report.engine.single) == 3
+    assert report.engine.queued == pytest.approx(RUN_MS)
+    assert BenchmarkReport.from_json(report.to_json()).engine == report.engine
+    assert benchmark(bundle, "ort", in_process=True, min_samples=1, seconds=0.0, warmup_frames=0).engine is None
 
 
 def test_a_graph_that_does_not_parse_quotes_the_node(
