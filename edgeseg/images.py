@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.decoding import DECODER_BYTES, MAX_PIXELS, Decoded, decode
-from edgeseg.errors import InputError, SizeError, TargetUnavailableError, UsageError
+from edgeseg.errors import InputError, SizeError, UsageError
 from edgeseg.postprocess import Region
+from edgeseg.resizing import resize
 from edgeseg.specs import ResizeRule, Size
 from edgeseg.text import first_line, one_line, shown_name
 
@@ -36,12 +37,6 @@ __all__ = [
 
 U8 = NDArray[np.uint8]
 
-_FILTERS = {
-    "linear": cv2.INTER_LINEAR,
-    "area": cv2.INTER_AREA,
-    "cubic": cv2.INTER_CUBIC,
-    "nearest": cv2.INTER_NEAREST,
-}
 _OVERHEAD = 1 << 26  # bytes of a file beside its pixels
 
 
@@ -244,7 +239,7 @@ def _narrowed(picture: NDArray[np.uint16]) -> U8:
 
 
 def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | None]:
-    """Resize a picture to the network's size by the bundle's rule.
+    """Resize a picture to the network's size by the bundle's rule, bit for bit the same on every machine.
 
     Args:
         image: uint8 (H, W, 3) RGB, or of any other number of channels, each of which is then resized alone, as grey is.
@@ -276,7 +271,7 @@ def fit_image(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region | Non
     try:
         if rule.mode == "letterbox":
             return _letterbox(image, size, rule)
-        return _resize(image, size, rule.filter), None
+        return resize(image, size, rule.filter), None
     except (cv2.error, MemoryError) as error:
         got, wanted = f"{image.shape[0]}x{image.shape[1]}", f"{size[0]}x{size[1]}"
         raise InputError(
@@ -291,27 +286,5 @@ def _letterbox(image: U8, size: Size, rule: ResizeRule) -> tuple[U8, Region]:
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     canvas: U8 = np.empty((*size, image.shape[2]), np.uint8)
     canvas[:] = rule.padding(image.shape[2])
-    canvas[top : top + height, left : left + width] = _resize(image, (height, width), rule.filter)
+    canvas[top : top + height, left : left + width] = resize(image, (height, width), rule.filter)
     return canvas, Region((size[0], size[1]), float(top), float(left), float(height), float(width))
-
-
-def _resize(image: U8, size: Size, kind: str) -> U8:
-    if image.shape[:2] == tuple(size):
-        return image
-    if image.ndim == 3 and image.shape[2] != 3:  # OpenCV takes up to 4 channels, and Pillow weighs the others by alpha
-        planes = [_resize(np.ascontiguousarray(image[..., k]), size, kind) for k in range(image.shape[2])]
-        return np.stack(planes, axis=2)
-    if kind == "pillow_bilinear":
-        return _pillow_bilinear(image, size)
-    return np.asarray(cv2.resize(image, (size[1], size[0]), interpolation=_FILTERS[kind]), np.uint8)
-
-
-def _pillow_bilinear(image: U8, size: Size) -> U8:
-    """Resize uint8 by Pillow's bilinear filter, which widens its kernel when shrinking (antialias)."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        message = "this network's resize rule is Pillow's bilinear, and Pillow is not installed"
-        raise TargetUnavailableError(f"{message}; install it with pip install 'edgeseg[pillow]'") from error
-    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.array(resized, np.uint8)

@@ -229,7 +229,8 @@ class ResizeRule:
 
     Attributes:
         mode: ``stretch`` ignores the aspect ratio, ``letterbox`` keeps it and pads, ``none`` refuses another size.
-        filter: OpenCV ``linear`` (no antialias), ``area``, ``cubic``, ``nearest``, or Pillow's antialiased bilinear.
+        filter: ``linear`` (no antialias), ``area``, ``cubic``, ``nearest``, as OpenCV means them, or Pillow's
+            antialiased bilinear; `edgeseg.resizing` has each, the same on every machine.
         pad_value: Pixel value of the padding, 0..255: one number for all channels, or one each, such as RGB.
 
     Raises:

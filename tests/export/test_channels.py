@@ -69,10 +69,13 @@ def _by_hand(image: NDArray[np.uint8], channels: int, mode: str) -> NDArray[Any]
         inner = (round(height * scale), round(width * scale))
         top, left = (SIZE[0] - inner[0]) // 2, (SIZE[1] - inner[1]) // 2
     if channels == 1:
-        resized = cv2.resize(image, inner[::-1]).astype(np.float64)
+        resized = cv2.resize(image, inner[::-1], interpolation=cv2.INTER_LINEAR_EXACT).astype(np.float64)
         planes: list[Any] = [resized @ (0.299, 0.587, 0.114)]
     else:
-        planes = [cv2.resize(np.ascontiguousarray(image[..., k]), inner[::-1]) for k in range(channels)]
+        exact = cv2.INTER_LINEAR_EXACT
+        planes = [
+            cv2.resize(np.ascontiguousarray(image[..., k]), inner[::-1], interpolation=exact) for k in range(channels)
+        ]
     x = np.full((channels, *SIZE), 9.0)
     for k, plane in enumerate(planes):
         x[k, top : top + inner[0], left : left + inner[1]] = plane
