@@ -1,6 +1,7 @@
 """The machine a latency was measured on: processor, memory, clocks, power mode, GPU, and the versions that matter.
 
-Everything is read from files the kernel offers. No tool is started and nothing is changed. What cannot be read is None.
+Everything is read from files the kernel offers, and of GPUs from their driver (`edgeseg.bench.gpus`). No tool is
+started and nothing is changed. What cannot be read is None.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import cv2
 import numpy as np
 
 from edgeseg._optional import package_version
+from edgeseg.bench.gpus import Gpu, GpuState, cuda_version, describe_gpus, gpu_states
+from edgeseg.runtimes.tensorrt.packages import TRT_PACKAGES
 
 __all__ = ["DeviceState", "Machine", "describe_machine", "device_state"]
 
@@ -40,12 +43,16 @@ class Machine:
         memory_mib: Main memory.
         governor: Frequency governor of the first core.
         cpu_mhz_max: Highest clock the governor may set.
-        clocks_locked: Whether every core's lowest and highest allowed clock are equal (as jetson_clocks sets them).
+        clocks_locked: Whether the lowest and highest allowed clock are equal (as jetson_clocks sets them), of every
+            core and of every GPU that tells.
         container: Kind of container, as far as one shows itself.
         board: Model by device tree (Jetson, Raspberry Pi).
         power_mode: Jetson's nvpmodel mode.
         gpus: Models of the NVIDIA GPUs.
         gpu_driver: Version of the NVIDIA driver.
+        cuda: Newest CUDA version that the driver serves.
+        tensorrt: Version of TensorRT's Python package.
+        gpu_details: The GPUs with their clocks and power limits, as far as something here tells.
         python: Version of Python.
         numpy: Version of numpy.
         numba: Version of numba, which compiles the postprocessing; None where numpy runs it.
@@ -76,6 +83,9 @@ class Machine:
     numba: str | None
     opencv: str
     opencv_threads: int
+    cuda: str | None = None
+    tensorrt: str | None = None
+    gpu_details: tuple[Gpu, ...] = ()
 
     #: What makes two machines two: figures measured where one of these differs must not be compared.
     IDENTITY = ("system", "architecture", "board", "cpu", "logical_cores", "usable_cores", "cpu_quota", "gpus")
@@ -89,6 +99,9 @@ class Machine:
         "power_mode",
         "container",
         "gpu_driver",
+        "cuda",
+        "tensorrt",
+        "gpu_details",
         "python",
         "numpy",
         "numba",
@@ -105,7 +118,8 @@ class Machine:
         """Describe the machine in one line for people."""
         cores = f"{self.usable_cores or '?'} of {self.logical_cores or '?'} hardware threads"
         memory = f"{self.memory_mib / 1024:.1f} GiB" if self.memory_mib else None
-        parts = [self.board, self.cpu, cores, memory, *self.gpus, self.power_mode]
+        gpus = map(str, self.gpu_details) if self.gpu_details else self.gpus
+        parts = [self.board, self.cpu, cores, memory, *gpus, self.power_mode]
         clocks = "clocks locked" if self.clocks_locked else self.governor and f"governor {self.governor}"
         parts += [clocks, self.container and f"in {self.container}", f"{self.os}, kernel {self.kernel}"]
         return ", ".join(part for part in parts if part)
@@ -119,10 +133,13 @@ class Machine:
         """Read what `to_json` gave; unknown keys are ignored.
 
         Raises:
-            KeyError: A field is missing.
+            KeyError: A field is missing that every version wrote.
         """
-        values = {field.name: data[field.name] for field in fields(cls)}
-        return cls(**{**values, "gpus": tuple(str(gpu) for gpu in values["gpus"])})
+        values = {
+            f.name: data.get(f.name, f.default) if f.default is not MISSING else data[f.name] for f in fields(cls)
+        }
+        details = tuple(Gpu.from_json(gpu) if isinstance(gpu, Mapping) else gpu for gpu in values["gpu_details"])
+        return cls(**{**values, "gpus": tuple(str(gpu) for gpu in values["gpus"]), "gpu_details": details})
 
 
 @dataclass(frozen=True)
@@ -133,27 +150,37 @@ class DeviceState:
         load_average: Runnable processes on average over the last minute.
         cpu_mhz: Mean clock of the cores now.
         temperature_c: Hottest thermal zone, degrees Celsius.
+        gpus: Clock, heat and power of each GPU.
     """
 
     load_average: float | None = None
     cpu_mhz: float | None = None
     temperature_c: float | None = None
+    gpus: tuple[GpuState, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DeviceState:
+        """Read what `to_json` gave; unknown keys are ignored."""
+        known = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
+        return cls(**{**known, "gpus": tuple(GpuState(**gpu) for gpu in data.get("gpus", ()))})
 
 
 def describe_machine(root: Path = Path("/")) -> Machine:
     """Describe this machine.
 
     Args:
-        root: Where ``proc``, ``sys`` and ``etc`` lie; another folder than ``/`` is for tests.
+        root: Where ``proc``, ``sys`` and ``etc`` lie; another folder than ``/`` is for tests, without drivers.
 
     Example:
         >>> describe_machine().opencv == cv2.__version__
         True
     """
+    here = root == Path("/")
+    details = describe_gpus(root, drivers=here)
     lowest, highest = _clocks(root, "scaling_min_freq"), _clocks(root, "scaling_max_freq")
     return Machine(
         system=platform.system(),
@@ -168,17 +195,20 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         memory_mib=_memory_mib(root),
         governor=_read(root / _CPU / "cpu0/cpufreq/scaling_governor"),
         cpu_mhz_max=max(highest) if highest else None,
-        clocks_locked=lowest == highest if lowest and highest else None,
+        clocks_locked=_locked(lowest, highest, details),
         container=_container(root),
         board=_read(root / "proc/device-tree/model"),
         power_mode=_power_mode(root),
-        gpus=_gpus(root),
+        gpus=_gpus(root) or tuple(gpu.name for gpu in details),
         gpu_driver=_gpu_driver(root),
         python=platform.python_version(),
         numpy=np.__version__,
         numba=package_version("numba") or None,
         opencv=cv2.__version__,
         opencv_threads=cv2.getNumThreads(),
+        cuda=cuda_version() if here else None,
+        tensorrt=package_version(*TRT_PACKAGES) or None,
+        gpu_details=details,
     )
 
 
@@ -191,7 +221,15 @@ def device_state(root: Path = Path("/")) -> DeviceState:
         load: float | None = round(os.getloadavg()[0], 2)
     except (OSError, AttributeError):
         load = None
-    return DeviceState(load, sum(clocks) / len(clocks) if clocks else None, max(heats) if heats else None)
+    mean, hottest = sum(clocks) / len(clocks) if clocks else None, max(heats) if heats else None
+    return DeviceState(load, mean, hottest, gpu_states(root, drivers=root == Path("/")))
+
+
+def _locked(lowest: list[float], highest: list[float], gpus: tuple[Gpu, ...]) -> bool | None:
+    told = [gpu.clocks_locked for gpu in gpus if gpu.clocks_locked is not None]
+    if lowest and highest:
+        told.append(lowest == highest)
+    return all(told) if told else None
 
 
 def _word(value: object) -> str:

@@ -228,7 +228,7 @@ class BenchmarkReport:
             raise InputError(f"a benchmark report lacks or garbles a field ({error!r}); measure again") from error
 
 
-_T = TypeVar("_T", SessionInfo, Settings, Warmup, DeviceState)
+_T = TypeVar("_T", SessionInfo, Settings, Warmup)
 
 
 def to_json(reports: Iterable[BenchmarkReport]) -> dict[str, Any]:
@@ -320,8 +320,8 @@ def _report_from(data: Mapping[str, Any]) -> BenchmarkReport:
         elapsed_s=float(data["elapsed_s"]),
         memory=MemoryUse.from_json(data["memory"]),
         machine=Machine.from_json(data["machine"]),
-        before=_build(DeviceState, data["before"]),
-        after=_build(DeviceState, data["after"]),
+        before=DeviceState.from_json(data["before"]),
+        after=DeviceState.from_json(data["after"]),
         created=str(data["created"]),
         edgeseg=str(data["edgeseg"]),
         own_process=bool(data["own_process"]),

@@ -8,7 +8,7 @@ from edgeseg._optional import is_installed, package_version
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.runtimes._base import RuntimeOptions
 from edgeseg.runtimes.engine import BuildRequest, Engine, Probe
-from edgeseg.runtimes.tensorrt.packages import check_version, rtx_module, trt_module
+from edgeseg.runtimes.tensorrt.packages import TRT_PACKAGES, check_version, rtx_module, trt_module
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -38,7 +38,7 @@ def _open_rtx(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
 
 
 def _probe_trt() -> Probe:
-    version = package_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
+    version = package_version(*TRT_PACKAGES)
     if not version or not is_installed("tensorrt"):  # without it, or where the version is known by the module only
         version = str(trt_module().__version__)
     check_version(version)
