@@ -140,7 +140,7 @@ def check_bundle(bundle: Bundle, target: str, *, repeat: int = 100, cache_dir: s
 
 def _check(bundle: Bundle, session: EngineSession, image: NDArray[np.uint8], opened: float, repeat: int) -> GpuCheck:
     manifest = bundle.manifest
-    size = manifest.label_size or manifest.input_size
+    size = manifest.input_size
     got, again, logits = _outputs(session, image, size), _outputs(session, image, size), _reference(bundle, image)
     wanted = labels_from_logits(logits[0], size, postprocess=manifest.postprocess)
     own = labels_from_logits(got["logits"][0], size, postprocess=manifest.postprocess)

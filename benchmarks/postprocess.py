@@ -82,7 +82,7 @@ def bands(classes: int, logits: Size, size: Size, *, align_corners: bool) -> byt
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)],
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    end = AppendLabels(size, PostprocessSpec(align_corners), form="bands", keep_logits=False)
+    end = AppendLabels(size, PostprocessSpec(align_corners), form="bands")
     return bytes(end(model).model.SerializeToString())
 
 

@@ -3,11 +3,12 @@
     NAME.edgeseg/
         manifest.json         this module's `Manifest`: what the network is, how to feed it, what was proven
         model.onnx            uint8 NHWC RGB in, float logits out (opset <= 18, IR <= 10)
-        model_labels.onnx     the same with labels as second output, for GPU targets; where one was asked for
         ort/                  model.onnx: the same network in the form that ONNX Runtime's CPU kernels run best (int8,
                               PReLU); where that differs
         openvino/             model.xml, model.bin
-        tensorrt/             engines, keyed by what they were built for; absent ones are built on the device
+        tensorrt/             model.onnx: the same network in the form that NVIDIA's engines run best, where that
+                              differs; engines of TensorRT for RTX, named after its version (others are built on the
+                              device)
         labels/               cpu.onnx, openvino.xml, gpu.onnx: uint8 picture to labels alone, for programs without
                               edgeseg's Predictor; with ``--output labels``
         torch/                weights.safetensors for the PyTorch reference; where it was asked for
@@ -48,7 +49,7 @@ __all__ = ["METADATA_KEY", "SCHEMA_VERSION", "Bundle", "Manifest", "Parity", "op
 
 SUFFIX = ".edgeseg"
 ORT_MODEL = "ort/model.onnx"
-MANIFEST, MODEL, MODEL_LABELS = "manifest.json", "model.onnx", "model_labels.onnx"
+MANIFEST, MODEL = "manifest.json", "model.onnx"
 LABELS_CPU, LABELS_GPU = "labels/cpu.onnx", "labels/gpu.onnx"
 SAMPLE, SAMPLE_LABELS = "sample.png", "sample_labels.png"
 

@@ -21,7 +21,7 @@ from edgeseg.specs import LARGEST_SIDE, InputSpec, PostprocessSpec, ResizeRule, 
 
 __all__ = ["PRECISIONS", "SCHEMA_VERSION", "Manifest", "Parity", "check_relative"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when a manifest of this version cannot be read by an edgeseg that knows only the version before."""
 
 PRECISIONS = ("fp32", "fp16", "int8", "bf16")
@@ -38,8 +38,7 @@ class Parity:
 
     Attributes:
         target: Canonical target name.
-        pixels: Pixels compared: at the network's size over all parity pictures. Where a GPU graph ends in labels of
-            another size, those labels are compared too, with the exact postprocessing's.
+        pixels: Pixels compared: at the network's size over all parity pictures.
         differing: Pixels whose label differs.
         max_logit_error: Largest absolute difference of logits.
         logit_range: Largest minus smallest logit of PyTorch's, for scale.
@@ -102,7 +101,6 @@ class Manifest:
         dynamic: Whether height and width of the graph are free.
         divisor: Heights and widths must be multiples of it.
         logit_size: Of the logits at `input_size`.
-        label_size: Of the labels that a GPU graph ends in, or None.
         input: How the graph normalises (done inside the graph; recorded for people).
         resize: How a picture becomes the graph's input (done by the Predictor).
         postprocess: How logits become labels.
@@ -133,7 +131,6 @@ class Manifest:
     targets: tuple[str, ...]
     batch: int = 1
     dynamic: bool = False
-    label_size: Size | None = None
     precision: str = "fp32"
     precisions: dict[str, str] = field(default_factory=dict)
     parity: tuple[Parity, ...] = ()
@@ -244,7 +241,6 @@ def _manifest_from(fields: Fields) -> Manifest:
         targets=fields.texts("targets", 1, 100),
         batch=fields.integer("batch", 1, LARGEST_SIDE),
         dynamic=fields.flag("dynamic"),
-        label_size=None if fields.value("label_size") is None else _size(fields, "label_size"),
         precision=fields.choice("precision", PRECISIONS),
         precisions=fields.words("precisions", pattern=_PRECISION),
         parity=tuple(Parity.from_fields(Fields(entry, "parity")) for entry in fields.items("parity", 0, 100)),

@@ -180,12 +180,11 @@ def split_targets(words: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def target_names(*, ending_in_labels: bool | None = None, last: str = ", ") -> str:
+def target_names(*, last: str = ", ") -> str:
     """Name edgeseg's own targets for a help text; ``edgeseg doctor`` lists those of other packages too.
 
     Args:
-        ending_in_labels: Only targets whose graph ends in labels, or only the others; None is all.
         last: Between the last two.
     """
-    names = [record.name for record in BUILT_IN if ending_in_labels in (None, record.ends_in_labels)]
+    names = [record.name for record in BUILT_IN]
     return last.join([", ".join(names[:-1]), names[-1]])

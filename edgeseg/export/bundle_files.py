@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeseg import bundle as layout
 from edgeseg.bundle import Manifest
-from edgeseg.export.compile import save_onnx, write_labels_graph, write_standalone, write_target
+from edgeseg.export.compile import save_onnx, write_standalone, write_target
 from edgeseg.export.job import ExportJob
 from edgeseg.export.reference import self_test_pair
 from edgeseg.export.steps import step
@@ -73,10 +73,8 @@ def write_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, manifest: M
     save_onnx(_described(plain, manifest), folder / layout.MODEL)
     for record in map(engine, manifest.targets):
         graph = _described(graphs.of(record.name, manifest.precision_of(record.name)), manifest)
-        if record.ends_in_labels and manifest.label_size is not None:
-            write_labels_graph(graph, folder, manifest.label_size, manifest.postprocess)
-        elif record.build is None and graph is not plain:
-            save_onnx(graph, folder / record.name / "model.onnx")
+        if record.graph and graph is not plain:
+            save_onnx(graph, folder / record.graph)
         if record.build is not None:
             with step(f"compiling for {record.name}"):
                 write_target(record.name, folder, graph, manifest, job.source.module)
@@ -141,7 +139,6 @@ def _manifest(job: ExportJob, graphs: TargetGraphs, precisions: Mapping[str, str
         targets=config.all_targets,
         batch=job.batch,
         dynamic=config.dynamic,
-        label_size=job.label_size if config.ends_in_labels else None,
         precision=config.precision,
         precisions={target: kind for target, kind in precisions.items() if kind != config.precision},
         versions=_versions(job),

@@ -16,7 +16,7 @@ from edgeseg.manifest import Manifest
 from edgeseg.runtimes import BuildRequest, engine, engines
 from edgeseg.specs import PostprocessSpec, Size
 
-__all__ = ["require_packages", "save_onnx", "write_labels_graph", "write_standalone", "write_target"]
+__all__ = ["require_packages", "save_onnx", "write_standalone", "write_target"]
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:
@@ -24,21 +24,6 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(model.SerializeToString())
-
-
-def write_labels_graph(
-    model: onnx.ModelProto, folder: Path, size: Size, postprocess: PostprocessSpec
-) -> onnx.ModelProto:
-    """Write ``model_labels.onnx``: the same graph, ending in labels of `size` (height x width) as well.
-
-    Raises:
-        ExportError: The graph cannot end in labels.
-    """
-    result = AppendLabels(size, postprocess)(model)
-    if not result.modified:
-        raise ExportError(f"the graph cannot end in labels: {result.report.reason}")
-    save_onnx(result.model, folder / layout.MODEL_LABELS)
-    return result.model
 
 
 def write_standalone(
@@ -62,7 +47,7 @@ def write_standalone(
         ExportError: The graph cannot end in labels.
     """
     chosen = [engine(target) for target in targets]
-    end = AppendLabels(size, postprocess, form="bands", keep_logits=False)
+    end = AppendLabels(size, postprocess, form="bands")
     cpu = end(graph("ort"))
     if not cpu.modified:
         raise ExportError(f"the graph cannot end in labels: {cpu.report.reason}")
@@ -73,8 +58,8 @@ def write_standalone(
                 record.standalone.convert(folder / layout.LABELS_CPU, folder / record.standalone.file)
     save_onnx(cpu.model, folder / layout.LABELS_CPU)
     for record in chosen:
-        if record.ends_in_labels:  # they share one graph
-            end = AppendLabels(size, postprocess, keep_logits=False)
+        if record.needs_gpu:  # they share one graph
+            end = AppendLabels(size, postprocess)
             save_onnx(end(graph(record.name)).model, folder / layout.LABELS_GPU)
 
 
@@ -107,8 +92,6 @@ def write_target(target: str, folder: Path, graph: onnx.ModelProto, manifest: Ma
     if record.build is None:
         return
     with scratch_folder("edgeseg-build") as scratch:
-        file = folder / layout.MODEL_LABELS
-        if not record.ends_in_labels:
-            file = scratch / "model.onnx"
-            save_onnx(graph, file)
+        file = scratch / "model.onnx"
+        save_onnx(graph, file)
         record.build(BuildRequest(folder=folder, graph=file, manifest=manifest, network=network))

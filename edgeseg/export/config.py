@@ -32,8 +32,9 @@ class ExportConfig:
         channels: How many channels the network takes: 1 (the graph makes pictures grey), 3, or as many as its arrays
             and files will have; found by running it where none is given.
         batch: Fixed batch of the graph.
-        dynamic: Leave height and width free. Not for the TensorRT targets, whose graph ends in labels of one size.
-        label_size: HEIGHTxWIDTH of the labels a graph ends in; the size of its input where none is given.
+        dynamic: Leave height and width free. The engines of TensorRT then take a quarter of the size to twice of it.
+        label_size: With labels as output, HEIGHTxWIDTH of those labels; the size of the graph's input where none is
+            given.
         output: logits, or labels: also write graphs from picture to labels alone, for programs without edgeseg.
         take: Which of the tensors that the network returns are the logits: key or index, such as out, 1 or aux.0; a dot
             for a tensor alone whose size is no stride of the picture's.
@@ -105,11 +106,6 @@ class ExportConfig:
     def all_targets(self) -> tuple[str, ...]:
         """Targets the bundle holds: those asked for, and ``ort`` first, since every bundle holds ``model.onnx``."""
         return tuple(dict.fromkeys(("ort", *self.targets)))
-
-    @property
-    def ends_in_labels(self) -> bool:
-        """Whether a target wants a graph that ends in labels."""
-        return any(engine(target).ends_in_labels for target in self.targets)
 
     @property
     def machine_profile(self) -> MachineProfile:
@@ -184,20 +180,12 @@ class ExportConfig:
     def _check_targets(self) -> None:
         if self.precision == "bf16" and not any("bf16" in engine(target).lowers_to for target in self.targets):
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
-        gpu = [target for target in self.targets if engine(target).ends_in_labels]
-        if self.dynamic and gpu:
-            raise UsageError(
-                f"--dynamic was asked for with {', '.join(gpu)}, whose graph ends in labels of one size; "
-                "export a fixed --size for them, or leave them out"
-            )
         if self.output not in ("logits", "labels"):
             raise UsageError(f"output '{self.output}' is neither logits nor labels")
         if self.output == "labels" and self.dynamic:
             raise UsageError("--output labels ends the graph in labels of one size; leave out --dynamic")
-        if self.label_size is not None and not gpu and self.output != "labels":
-            raise UsageError(
-                "--label-size concerns graphs that end in labels; add --output labels, or the target trt or trt-rtx"
-            )
+        if self.label_size is not None and self.output != "labels":
+            raise UsageError("--label-size concerns graphs that end in labels; add --output labels")
 
 
 def config_of(config: ExportConfig | None, shorthands: dict[str, Any]) -> ExportConfig:

@@ -79,7 +79,7 @@ class ExportJob:
 
     @property
     def label_size(self) -> Size:
-        """Height x width of the labels that a graph ends in."""
+        """Height x width of the labels that graphs for programs without edgeseg end in."""
         return self.config.label_size or self.size
 
     @cached_property

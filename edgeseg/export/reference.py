@@ -195,8 +195,8 @@ def compare(
 ) -> Parity:
     """Run a session on the parity pictures and compare logits and labels with fp32 PyTorch's.
 
-    Labels of a graph that ends in them, or of an engine that labels on its device, are compared as they come; otherwise
-    the exact postprocessing makes them.
+    Labels of an engine that labels on its device are compared as they come; otherwise the exact postprocessing makes
+    them.
     """
     labelling = device_labelling(session)
     height, width = expected.labels[0].shape
@@ -215,8 +215,7 @@ def compare_outputs(
 ) -> Parity:
     """As `compare`, for anything that gives ``logits`` (and ``labels``) of uint8 (N, H, W, channels).
 
-    A batch holds different pictures, so that a graph that mixes them is found out. Labels of another size than the
-    network's are compared with the exact postprocessing of the logits beside them.
+    A batch holds different pictures, so that a graph that mixes them is found out.
     """
     differing = pixels = 0
     worst = 0.0
@@ -225,26 +224,14 @@ def compare_outputs(
         chosen = [(first + index) % count for index in range(batch)]
         out = run(np.stack([expected.images[i] for i in chosen]))
         for index, i in enumerate(chosen):
-            logits, labels = out["logits"][index], as_label_map(out["labels"][index]) if "labels" in out else None
+            logits, wanted = out["logits"][index], expected.labels[i]
             worst = max(worst, logit_error(logits[None], expected.logits[i], postprocess))
-            wrong, total = _differing(logits, labels, expected.labels[i], postprocess)
+            size = (wanted.shape[0], wanted.shape[1])
+            labels = out["labels"][index] if "labels" in out else None
+            made = labels_from_logits(logits, size, postprocess=postprocess) if labels is None else as_label_map(labels)
+            wrong, total = agreement(wanted, made)
             differing, pixels = differing + wrong, pixels + total
     return Parity(target, pixels, differing, worst, expected.logit_range, count, engine)
-
-
-def _differing(
-    logits: NDArray[np.float32], labels: LabelMap | None, expected: LabelMap, postprocess: PostprocessSpec
-) -> tuple[int, int]:
-    """Differing and compared pixels of one picture."""
-    height, width = expected.shape
-    if labels is not None and labels.shape == expected.shape:
-        return agreement(expected, labels)
-    wrong, total = agreement(expected, labels_from_logits(logits, (height, width), postprocess=postprocess))
-    if labels is not None:
-        size = (labels.shape[0], labels.shape[1])
-        more_wrong, more = agreement(labels_from_logits(logits, size, postprocess=postprocess), labels)
-        wrong, total = wrong + more_wrong, total + more
-    return wrong, total
 
 
 def logit_error(got: NDArray[np.float32], expected: NDArray[np.float32], postprocess: PostprocessSpec) -> float:

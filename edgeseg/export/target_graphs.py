@@ -25,6 +25,11 @@ def _of_numbers(precision: str) -> str:
     return "fp32" if precision in _FP32_GRAPHS else precision
 
 
+def _key(target: str, precision: str) -> tuple[str, str]:
+    """What tells graphs apart: the file they lie in, or the target where they lie in none, and their numbers."""
+    return engine(target).graph or target, _of_numbers(precision)
+
+
 class TargetGraphs:
     """The graphs of one export, each made once, when it is first asked for.
 
@@ -52,14 +57,14 @@ class TargetGraphs:
 
     def of(self, target: str, precision: str) -> onnx.ModelProto:
         """The graph in a precision as a target is given it; `plain` itself where the target wants no other."""
-        key = (target, _of_numbers(precision))
+        key = _key(target, precision)
         if key not in self._forms:
-            self._forms[key], self._reports[key] = self._formed(*key)
+            self._forms[key], self._reports[key] = self._formed(target, _of_numbers(precision))
         return self._forms[key]
 
     def reports(self, manifest: Manifest) -> tuple[PassReport, ...]:
         """One report per pass that wrote a graph of a manifest's targets for one engine."""
-        keys = [(target, _of_numbers(manifest.precision_of(target))) for target in manifest.targets]
+        keys = dict.fromkeys(_key(target, manifest.precision_of(target)) for target in manifest.targets)
         return tuple(report for key in keys for report in self._reports.get(key, ()))
 
     def _formed(self, target: str, precision: str) -> tuple[onnx.ModelProto, tuple[PassReport, ...]]:

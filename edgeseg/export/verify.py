@@ -33,8 +33,8 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: 
 
     `network` is what the ``torch`` target builds, ``package.module:factory`` as the user gave it.
 
-    A GPU target on a machine without a GPU cannot run; then its graph is run in ONNX Runtime instead, and the entry
-    says so (``ran`` is False): the engine was built, its arithmetic was not seen.
+    A GPU target on a machine without a GPU cannot run; then the graph that its engine is built from is run in ONNX
+    Runtime instead, and the entry says so (``ran`` is False): the engine's own arithmetic was not seen.
 
     Raises:
         TargetUnavailableError: The target's package is not installed.
@@ -44,7 +44,7 @@ def verify_target(target: str, bundle: Bundle, expected: ParitySet, *, network: 
     try:
         session = open_session(bundle, target, RuntimeOptions(network=network if "network" in record.options else None))
     except TargetUnavailableError:
-        if not record.ends_in_labels:
+        if not record.needs_gpu:
             raise
         return _graph_alone(target, bundle, expected)
     try:
@@ -99,12 +99,13 @@ def _in_onnxruntime(file: Path) -> Runner:
 
 
 def _graph_alone(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
-    model = onnx.load(bundle.path / layout.MODEL_LABELS)
+    own = engine(target).graph
+    model = onnx.load(bundle.path / (own if bundle.has(own) else layout.MODEL))
     names = [output.name for output in model.graph.output]
 
     def run(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         return dict(zip(names, run_graph(model, {"image": image}), strict=True))
 
-    engine = "graph run in onnxruntime; the engine needs a GPU and was not run"
+    ran = "graph run in onnxruntime; the engine needs a GPU and was not run"
     postprocess, batch = bundle.manifest.postprocess, bundle.manifest.batch
-    return replace(compare_outputs(target, run, engine, expected, postprocess, batch=batch), ran=False)
+    return replace(compare_outputs(target, run, ran, expected, postprocess, batch=batch), ran=False)

@@ -7,7 +7,8 @@ A picture goes through four stages, each timed:
     infer         the engine, normalisation included
     postprocess   logits to labels of the wanted size, exactly as PyTorch's resize and argmax
 
-A GPU graph that ends in labels of the wanted size skips the host's postprocessing. The labels are the same either way.
+An engine that labels where its logits lie (a GPU's) does the postprocessing itself, within ``infer``. The labels are
+the same either way.
 
     predictor.py   `Predictor`: one picture, a batch, a stream, the self test
     config.py      its settings

@@ -19,12 +19,12 @@ from edgeseg.timing import ms_since
 __all__ = ["finish"]
 
 
-def finish(job: Job, manifest: Manifest, *, with_scores: bool) -> Result:
-    """Turn the output of the graph into labels of the wanted size."""
+def finish(job: Job, manifest: Manifest, *, labelled: bool, with_scores: bool) -> Result:
+    """Turn what the engine gave into labels of the wanted size, where it is not `labelled` already."""
     start = time.perf_counter()
     scores: NDArray[np.float32] | None = None
     postprocess = manifest.postprocess
-    if job.output != "logits":
+    if labelled:
         labels = as_label_map(job.raw)
     elif with_scores:
         labels, scores = scores_from_logits(job.raw, job.size, postprocess=postprocess, region=job.region)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,7 @@ from edgeseg.errors import EdgesegError
 from edgeseg.postprocess import Region
 from edgeseg.specs import Size
 
-__all__ = ["Failure", "GraphOutput", "Job", "group_jobs"]
-
-GraphOutput = Literal["labels", "logits", "device"]
-"""What is taken of the engine; `device` is labels that it makes of its logits itself."""
+__all__ = ["Failure", "Job", "group_jobs"]
 
 
 @dataclass(frozen=True)
@@ -48,19 +45,17 @@ class Job:
         input: uint8 (h, w, channels) at the size that the graph gets.
         region: Where the picture lies in `input` after a letterbox; None where it fills it.
         size: Height x width of the labels asked for.
-        output: The graph's output to take.
         picture: uint8 (H, W, 3) RGB for the result; None where it is not kept.
         timings: Milliseconds of the stages so far.
         damaged: Sentences on damage of the picture's file.
         notes: Sentences on what else the file holds.
-        raw: What the engine gave for `output`; empty before.
+        raw: What the engine gave: logits, or the labels that it made of them itself; empty before.
     """
 
     source: str
     input: NDArray[np.uint8]
     region: Region | None
     size: Size
-    output: GraphOutput
     picture: NDArray[np.uint8] | None
     timings: dict[str, float]
     damaged: tuple[str, ...] = ()

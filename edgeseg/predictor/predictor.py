@@ -21,7 +21,7 @@ from edgeseg.predictor.checks import check_graph, read_sample_labels
 from edgeseg.predictor.config import Output, PredictorConfig, PredictorKeywords, check_output
 from edgeseg.predictor.finish import finish
 from edgeseg.predictor.jobs import Failure, Job, group_jobs
-from edgeseg.predictor.prepare import Color, Labeller, Preparer
+from edgeseg.predictor.prepare import Color, Preparer
 from edgeseg.predictor.recipe import Recipe
 from edgeseg.results import Result
 from edgeseg.runtimes import SessionInfo, device_labelling, open_session, resolve_target
@@ -81,11 +81,9 @@ class Predictor:
         config.check_input_size(bundle.manifest)
         self._session = open_session(bundle, self._target, config.runtime_options())
         check_graph(bundle, self._session)
-        self._labelling = device_labelling(self._session)
-        in_graph = any(tensor.name == "labels" for tensor in self._session.outputs)
-        self._labels: Labeller | None = "device" if self._labelling else "graph" if in_graph else None
-        self._preparer = Preparer(bundle.manifest, config, self._labels)
-        if config.scores or self._labels is None:  # every picture goes through the compiled postprocessing
+        self._labelling = None if config.scores else device_labelling(self._session)  # scores are made on the host
+        self._preparer = Preparer(bundle.manifest, config)
+        if self._labelling is None:
             warm_up()
 
     @property
@@ -221,7 +219,7 @@ class Predictor:
         image = load_picture(sample, self.manifest.input.image_channels).image
         size = self.manifest.input_size
         config = dataclasses.replace(self._config, output="source", keep_image=False, input_size=size)
-        preparer = Preparer(self.manifest, config, self._labels)
+        preparer = Preparer(self.manifest, config)
         (job,) = self._run([preparer.prepare(image, sample.name, 0.0)])
         labels = self._result(job).labels
         if expected.shape != labels.shape:
@@ -313,15 +311,16 @@ class Predictor:
         return np.stack([jobs[min(index, len(jobs) - 1)].input for index in range(batch)])
 
     def _outputs(self, images: NDArray[np.uint8], jobs: list[Job]) -> list[NDArray[Any]]:
-        """What each job takes of the engine; a Predictor that labels on the device does so for all."""
-        if self._labelling is not None and jobs[0].output == "device":
+        """What each job takes of the engine: labels where it makes them itself, else logits."""
+        if self._labelling is not None:
             return [*self._labelling.device_labels(images, [(job.size, job.region) for job in jobs])]
-        outputs = self._session.run(images, tuple(sorted({job.output for job in jobs})))
-        return [outputs[job.output][index] for index, job in enumerate(jobs)]
+        logits = self._session.run(images, ("logits",))["logits"]
+        return [logits[index] for index in range(len(jobs))]
 
     def _result(self, job: Job) -> Result:
         try:
-            return finish(job, self.manifest, with_scores=self._config.scores)
+            labelled = self._labelling is not None
+            return finish(job, self.manifest, labelled=labelled, with_scores=self._config.scores)
         except MemoryError as error:
             size = f"{job.size[0]}x{job.size[1]}"
             raise InputError(

@@ -12,18 +12,16 @@ from numpy.typing import NDArray
 from edgeseg.errors import InputError, UsageError
 from edgeseg.images import Decoded, depth_notes, fit_image
 from edgeseg.manifest import Manifest
-from edgeseg.postprocess import Region
 from edgeseg.predictor.config import Output, PredictorConfig
-from edgeseg.predictor.jobs import GraphOutput, Job
+from edgeseg.predictor.jobs import Job
 from edgeseg.sources import Frame
 from edgeseg.specs import Size, check_divisor
 from edgeseg.stacks import PictureFile, as_picture, load_picture, name_of, viewable
 from edgeseg.timing import ms_since
 
-__all__ = ["Color", "Labeller", "Preparer"]
+__all__ = ["Color", "Preparer"]
 
 Color = Literal["rgb", "bgr"]
-Labeller = Literal["graph", "device"]
 
 
 class Preparer:
@@ -32,11 +30,10 @@ class Preparer:
     Args:
         manifest: Of the bundle.
         config: Of the Predictor.
-        labels: Who makes labels, besides the host: the ``graph`` in one size, or the ``device`` in any.
     """
 
-    def __init__(self, manifest: Manifest, config: PredictorConfig, labels: Labeller | None) -> None:
-        self._manifest, self._config, self._labels = manifest, config, labels
+    def __init__(self, manifest: Manifest, config: PredictorConfig) -> None:
+        self._manifest, self._config = manifest, config
         self._channels = manifest.input.image_channels
 
     def load(self, picture: PictureFile | NDArray[Any], color: Color, output: Output | None = None) -> Job:
@@ -78,7 +75,7 @@ class Preparer:
         return job
 
     def prepare(self, image: NDArray[np.uint8], source: str, decode_ms: float, output: Output | None = None) -> Job:
-        """Resize a picture to the graph's input, and decide which output of the graph to take.
+        """Resize a picture to the graph's input, and decide the size of its labels.
 
         Args:
             image: uint8 (H, W, `InputSpec.image_channels`).
@@ -106,10 +103,9 @@ class Preparer:
             size, region, image = input_size, None, resized
         else:
             size = wanted if isinstance(wanted, tuple) else source_size
-        graph_output = self._graph_output(input_size, size, region)
         timings = {"decode": decode_ms, "pre": ms_since(start)}
         picture = viewable(image) if self._config.keep_image else None
-        return Job(source, resized, region, size, graph_output, picture, timings)
+        return Job(source, resized, region, size, picture, timings)
 
     def _input_size(self, source: Size) -> Size:
         """Choose the height x width to give the graph for a picture of size `source`."""
@@ -120,13 +116,3 @@ class Preparer:
             check_divisor(manifest.name, source, manifest.divisor)
             return source
         return manifest.input_size
-
-    def _graph_output(self, input_size: Size, size: Size, region: Region | None) -> GraphOutput:
-        """Choose labels of the device, or the graph's where they are exactly those asked for, else the logits."""
-        manifest = self._manifest
-        if self._config.scores or self._labels is None:
-            return "logits"
-        if self._labels == "device":
-            return "device"
-        same = input_size == manifest.input_size and size == manifest.label_size and region is None
-        return "labels" if same else "logits"

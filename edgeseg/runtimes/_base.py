@@ -139,7 +139,7 @@ class Session(Protocol):
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """``logits`` float32 (N, C, h, w); GPU graphs also ``labels`` (N, H, W): uint8, int32 above 255 classes."""
+        """The graph's outputs: ``logits`` float32 (N, C, h, w)."""
         ...
 
     @property

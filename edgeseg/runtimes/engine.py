@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +65,8 @@ class BuildRequest:
     Attributes:
         folder: The bundle's folder. The engine writes below a folder of its own in it, such as ``toy/graph.onnx``. Its
             ``.onnx`` and ``.xml`` files keep the metadata of the graph they are made of.
-        graph: ONNX file to build from: the network in the precision and form that the target has in this bundle,
-            ending in labels where the engine's graph does. It may lie outside of `folder`, and goes after the build.
+        graph: ONNX file to build from: the network in the precision and form that the target has in this bundle. It
+            may lie outside of `folder`, and goes after the build.
         manifest: Of the bundle; its list of files is made later.
         network: The fp32 module as PyTorch runs it.
     """
@@ -104,17 +105,21 @@ class Engine:
         needs: What must be installed, in words (Markdown).
         extra: Extra of edgeseg that installs it; empty where there is none.
         options: Field of `RuntimeOptions` that it takes -> what that may be, in words.
-        files: What it opens in a bundle: file names, or folders ending in ``/``; the first that the bundle holds.
+        files: What it opens in a bundle: file names, patterns of them (``toy/*.plan``), or folders ending in ``/``; the
+            first that the bundle holds.
+        graph: Where its graph lies in a bundle, such as ``ort/model.onnx``, where `passes` or `signed_int8` make it
+            another than ``model.onnx``. Engines that name the same file share the graph, and with it the precision.
+            Empty for one that opens nothing but ``model.onnx`` or what `build` made.
         packages: Distributions whose versions go into the manifest of a bundle for it.
-        ends_in_labels: Whether its graph ends in labels as well as logits (``model_labels.onnx``).
+        needs_gpu: Whether it runs on a GPU alone, which the machine that exports may lack. Without one, the proof is
+            that its graph gives the network's masks in ONNX Runtime.
         lowers_to: Precisions that it gains from: of ``int8``, ``fp16``, ``bf16``. Empty for one that always runs fp32.
         requires: Raises `TargetUnavailableError` before an export starts where what it builds with is not installed.
         build: Writes its files of a bundle; None where the graphs that every bundle holds are enough.
         standalone: Its form of graphs that end in labels alone; None where it reads the ONNX file.
         signed_int8: Whether it reads quantised activations as int8 only; its int8 graphs are then written so.
         passes: Given the precision of the numbers in a graph (``fp32``, ``fp16``, ``int8``), returns the classes of the
-            passes that write the graph as its kernels want it. Where they change the graph and the engine has no
-            `build`, it lies in ``NAME/model.onnx``. None where ``model.onnx`` is right as it is.
+            passes that write the graph as its kernels want it. None where ``model.onnx`` is right as it is.
     """
 
     name: str
@@ -126,8 +131,9 @@ class Engine:
     extra: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     files: tuple[str, ...] = ("model.onnx",)
+    graph: str = ""
     packages: tuple[str, ...] = ()
-    ends_in_labels: bool = False
+    needs_gpu: bool = False
     lowers_to: tuple[str, ...] = ("int8",)
     requires: Callable[[], None] | None = None
     build: Callable[[BuildRequest], None] | None = None
@@ -139,6 +145,8 @@ class Engine:
         unknown = set(self.options) - {option.name for option in fields(RuntimeOptions)}
         if unknown:
             raise UsageError(f"engine '{self.name}' takes options that RuntimeOptions lacks: {', '.join(unknown)}")
+        if (self.passes is not None or self.signed_int8) and not self.graph and self.build is None:
+            raise UsageError(f"engine '{self.name}' has a graph of its own, but its record does not say where it lies")
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -158,7 +166,8 @@ class Engine:
     def files_in(self, bundle: Bundle) -> tuple[str, ...]:
         """List the files that the engine opens in a bundle."""
         for wanted in self.files:
-            found = tuple(name for name in bundle.manifest.files if name == wanted or _is_below(name, wanted))
+            pattern = f"{wanted}*" if wanted.endswith("/") else wanted
+            found = tuple(name for name in bundle.manifest.files if fnmatchcase(name, pattern))
             if found:
                 return found
         return ()
@@ -178,7 +187,3 @@ class Engine:
         if not isinstance(found, Probe):  # of a package that mypy never saw
             return Probe(False, reason=f"looking at it gave {type(found).__name__}, expected edgeseg's Probe")
         return found
-
-
-def _is_below(name: str, folder: str) -> bool:
-    return folder.endswith("/") and name.startswith(folder)

@@ -185,7 +185,6 @@ def _try(words: list[str], place: Path, edgeseg: Edgeseg, monkeypatch: pytest.Mo
         "--sample no.png",
         "--threshold 0.5",
         "--take 3",
-        "--dynamic --target trt",
         "--dynamic --output labels",
         "--label-size 32x48",
         "--labels voc",

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
@@ -49,7 +50,7 @@ def test_report_and_next_commands(edgeseg: Edgeseg, tmp_path: Path) -> None:
 def test_every_convention_by_flags(edgeseg: Edgeseg, tmp_path: Path) -> None:
     words = ["--mean", 1, 2, 3, "--std", 4, 5, 6, "--scale", 0.5, "--channel-order", "bgr", "--resize", "letterbox"]
     words += ["--resize-filter", "area", "--align-corners", "--labels", "generic", "--name", "n", "--fixed-batch", 2]
-    words += ["--target", "trt", "--label-size", "16x24", "--no-fuse", "--json"]
+    words += ["--target", "trt", "--output", "labels", "--label-size", "16x24", "--no-fuse", "--json"]
     done = edgeseg("export", TINY, *SIZE, *words, "--out", tmp_path)
     assert done.code == 0, done.err
     report = json.loads(done.out)
@@ -61,7 +62,9 @@ def test_every_convention_by_flags(edgeseg: Edgeseg, tmp_path: Path) -> None:
     assert manifest.input == InputSpec("bgr", (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 0.5)
     assert manifest.resize == ResizeRule("letterbox", "area")
     assert manifest.postprocess == PostprocessSpec(True)
-    assert (manifest.batch, manifest.label_size) == (2, (16, 24))
+    assert manifest.batch == 2
+    labels = onnx.load(tmp_path / "n.edgeseg" / "labels" / "gpu.onnx").graph.output[0]
+    assert [dim.dim_value for dim in labels.type.tensor_type.shape.dim] == [2, 16, 24]
 
 
 def test_random_weights_are_told(edgeseg: Edgeseg, tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def files(tmp_path: Path) -> Path:
         ("espnet_c_p2_q3 --size 60x96", 2, "multiples of 8, got 60x96; use 56x96 or 64x96"),
         ("espnet_c_p2_q3 --size big", 2, "size 'big' is not HEIGHTxWIDTH"),
         ("espnet_c_p2_q3 --size 0x8", 2, "size '0x8' is not HEIGHTxWIDTH"),
-        ("espnet_c_p2_q3 --dynamic --target trt", 2, "--dynamic was asked for with trt"),
+        ("espnet_c_p2_q3 --dynamic --output labels", 2, "leave out --dynamic"),
         ("TINY --skip-pass PushLiner", 2, "unknown pass 'PushLiner': did you mean 'PushLinear'"),
         ("TINY --classes 3", 2, "num_classes (--classes) is for registered networks"),
         ("TINY --channel-order gbr", 2, "channel order 'gbr' is neither"),

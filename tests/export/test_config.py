@@ -67,7 +67,6 @@ def test_bf16_needs_openvino() -> None:
 def test_targets_are_canonical_and_onnx_runtime_is_always_there() -> None:
     config = config_of(None, {"targets": ["OV,tensorrt", "openvino"]})
     assert (config.targets, config.all_targets) == (("openvino", "trt"), ("ort", "openvino", "trt"))
-    assert config.ends_in_labels
 
 
 def test_paths_may_be_text() -> None:

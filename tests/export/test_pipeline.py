@@ -96,7 +96,7 @@ def test_manifest(full: ExportReport) -> None:
     manifest = open_bundle(full.path).manifest
     assert (manifest.name, manifest.network, manifest.num_classes) == ("tiny", TINY, 5)
     assert manifest.targets[:4] == ("ort", "openvino", "trt", "torch")
-    assert (manifest.input_size, manifest.logit_size, manifest.label_size) == (SIZE, (8, 12), SIZE)
+    assert (manifest.input_size, manifest.logit_size) == (SIZE, (8, 12))
     assert (manifest.batch, manifest.dynamic, manifest.precision) == (1, False, "fp32")
     assert manifest.input == InputSpec.imagenet()
     assert len(manifest.labels) == len(manifest.palette) == 5
@@ -108,7 +108,7 @@ def test_every_file_is_listed_with_its_hash(full: ExportReport) -> None:
     listed = open_bundle(full.path).manifest.files
     there = {str(path.relative_to(full.path)) for path in full.path.rglob("*") if path.is_file()}
     assert there == {*listed, "manifest.json"}
-    wanted = {"model.onnx", "model_labels.onnx", "openvino/model.xml", "openvino/model.bin", "sample.png"}
+    wanted = {"model.onnx", "openvino/model.xml", "openvino/model.bin", "sample.png"}
     assert {*wanted, "sample_labels.png", "torch/weights.safetensors"} <= there
 
 
@@ -126,29 +126,24 @@ def test_parity_travels_with_the_bundle(full: ExportReport) -> None:
 
 
 def test_graphs_keep_the_devices_limits(full: ExportReport) -> None:
-    for file in ("model.onnx", "model_labels.onnx"):
-        model = onnx.load(full.path / file)
-        onnx.checker.check_model(model, full_check=True)
-        assert model.ir_version <= 10
-        assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}
-        assert max(entry.version for entry in model.opset_import) <= 18
-        assert not model.functions
-        assert [value.name for value in model.graph.input] == ["image"]
-    labels = onnx.load(full.path / "model_labels.onnx").graph
-    assert [value.name for value in labels.output] == ["logits", "labels"]
-    assert labels.node[-1].op_type == "Cast"
+    model = onnx.load(full.path / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert model.ir_version <= 10
+    assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx"}
+    assert max(entry.version for entry in model.opset_import) <= 18
+    assert not model.functions
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [value.name for value in model.graph.output] == ["logits"]
 
 
 def test_graphs_describe_themselves(full: ExportReport) -> None:
     manifest = open_bundle(full.path).manifest
-    for file in ("model.onnx", "model_labels.onnx"):
-        model = onnx.load(full.path / file)
-        assert model.producer_name == "edgeseg"
-        (entry,) = model.metadata_props
-        assert entry.key == "edgeseg"
-        held = json.loads(entry.value)
-        said = {**manifest.to_json(), **held}
-        assert Manifest.from_json(said) == manifest
+    model = onnx.load(full.path / "model.onnx")
+    assert model.producer_name == "edgeseg"
+    (entry,) = model.metadata_props
+    assert entry.key == "edgeseg"
+    said = {**manifest.to_json(), **json.loads(entry.value)}
+    assert Manifest.from_json(said) == manifest
 
 
 def test_no_path_of_this_machine_is_in_any_file(full: ExportReport) -> None:
@@ -310,27 +305,18 @@ def test_onnx_runtime_has_a_graph_of_its_own_where_that_is_faster(options: dict[
     assert report.parity[0].differing == 0
 
 
-def test_label_size_of_gpu_graphs(tmp_path: Path) -> None:
-    report = edgeseg.export_model(Tiny(), size=SIZE, targets=["trt"], label_size=(20, 30), out=tmp_path)
-    assert report.bundle.manifest.label_size == (20, 30)
-    image = _picture(SIZE)
-    logits, labels = run_graph(onnx.load(report.path / "model_labels.onnx"), {"image": image})
-    assert labels.shape == (1, 20, 30)
-    assert int((labels[0] != labels_from_logits(logits[0], (20, 30), postprocess=PostprocessSpec())).sum()) <= 1
-    parity = report.parity[1]
-    assert parity.target == "trt"
-    assert parity.pixels == 3 * (SIZE[0] * SIZE[1] + 20 * 30)
-
-
 # Free sizes
 
 
 @pytest.mark.parametrize("align_corners", [None, True])
 def test_dynamic_graphs_take_other_sizes(align_corners: bool | None, tmp_path: Path) -> None:
     network = Tiny(align_corners=align_corners)
-    report = edgeseg.export_model(network, size=SIZE, dynamic=True, targets=["openvino"], out=tmp_path)
+    targets = ["openvino", "trt"] + (["trt-rtx"] if HAS_RTX else [])
+    report = edgeseg.export_model(network, size=SIZE, dynamic=True, targets=targets, out=tmp_path)
     manifest = report.bundle.manifest
     assert manifest.dynamic
+    assert all(entry.pixels == 3 * SIZE[0] * SIZE[1] and entry.differing <= 1 for entry in report.parity)
+    assert len(list(report.path.glob("tensorrt/*.engine"))) == HAS_RTX
     for target in ("ort", "openvino"):
         session = open_session(report.bundle, target)
         assert session.inputs[0].shape == (1, None, None, 3)
@@ -393,7 +379,7 @@ def test_tensorrt_rtx_engine_of_every_network(name: str, tmp_path: Path) -> None
         assert entry.agreement >= 0.9999
         assert entry.max_logit_error <= 1e-4 * entry.logit_range
     if HAS_RTX:
-        (engine,) = (report.path / "tensorrt").iterdir()
+        (engine,) = (report.path / "tensorrt").glob("*.engine")
         assert engine.stat().st_size > 10_000
         assert open_bundle(report.path).has(f"tensorrt/{engine.name}")
 
@@ -415,12 +401,11 @@ def _refused(**options: Any) -> Callable[[Any, Path], None]:
 @pytest.mark.parametrize(
     ("network", "options", "kind", "told"),
     [
-        (TINY, {"targets": ["trt"], "dynamic": True}, UsageError, "--dynamic was asked for with trt"),
-        (TINY, {"targets": ["rtx"], "dynamic": True}, UsageError, "--dynamic was asked for with trt-rtx"),
         (TINY, {"label_size": (8, 8)}, UsageError, "--label-size concerns graphs that end in labels"),
+        (TINY, {"label_size": (8, 8), "targets": ["trt"]}, UsageError, "add --output labels"),
         (TINY, {"output": "masks"}, UsageError, "output 'masks' is neither logits nor labels"),
         (TINY, {"output": "labels", "dynamic": True}, UsageError, "leave out --dynamic"),
-        (TINY, {"label_size": (0, 8), "targets": ["trt"]}, UsageError, "label_size 0x8 is not positive"),
+        (TINY, {"label_size": (0, 8), "output": "labels"}, UsageError, "label_size 0x8 is not positive"),
         (TINY, {"size": (0, 8)}, UsageError, "size 0x8 is not positive"),
         (TINY, {"batch": 0}, UsageError, "batch is 0"),
         (TINY, {"min_agreement": 1.5}, UsageError, "min_agreement is 1.5"),

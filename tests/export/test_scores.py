@@ -195,8 +195,9 @@ def test_graphs_that_end_in_labels_take_the_threshold(tmp_path: Path) -> None:
     import onnxruntime
 
     _, _, end = ENDS["one sigmoid of the resized"]
-    report = _exported(end, 1, tmp_path, targets=("ort", "trt"))
-    session = onnxruntime.InferenceSession(str(report.path / "model_labels.onnx"), providers=["CPUExecutionProvider"])
+    report = _exported(end, 1, tmp_path, targets=("ort", "trt"), output="labels")
+    graph = report.path / "labels" / "gpu.onnx"
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     for seed in range(3):
         image = picture(SIZE, seed)
         returned = _returned(end, 1, image)[0]

@@ -20,10 +20,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Make a Predictor on a `FakeSession`; returns both."""
 
     def make(
-        *, ends_in_labels: bool = False, of: Mapping[str, Any] | None = None, **options: object
+        *, labels: bool = False, of: Mapping[str, Any] | None = None, **options: object
     ) -> tuple[Predictor, FakeSession]:
         data = manifest(of or {})
-        session = FakeSession(data, labels=ends_in_labels)
+        session = FakeSession(data, labels=labels)
         monkeypatch.setattr(predictor_module, "open_session", lambda *_: session)
         return Predictor(Bundle(Path("fake.edgeseg"), data), **options), session  # type: ignore[arg-type]
 

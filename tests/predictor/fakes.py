@@ -6,8 +6,8 @@ import dataclasses
 import gc
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,16 @@ from edgeseg.errors import (
     EdgesegError,
 )
 from edgeseg.images import fit_image
+from edgeseg.labels import LabelMap
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.predictor import Failure, Predictor
 from edgeseg.results import Result
 from edgeseg.runtimes import SessionInfo, TensorInfo
 from edgeseg.runtimes._base import SessionBase
 from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
+
+if TYPE_CHECKING:
+    from edgeseg.runtimes._base import LabelRequest
 
 NET = (32, 48)
 POSTPROCESS = PostprocessSpec()
@@ -31,17 +35,16 @@ Fake = Callable[..., tuple[Predictor, "FakeSession"]]
 
 
 class FakeSession(SessionBase):
-    """Logits are every fourth pixel's channels; labels, where it has them, are 9 everywhere, to tell them apart."""
+    """Logits are every fourth pixel's channels; labels of the device, where it makes them, are 9 everywhere."""
 
     def __init__(self, manifest: Manifest, *, labels: bool = False) -> None:
         height, width = (None, None) if manifest.dynamic else manifest.input_size
         self.inputs = (TensorInfo("image", (manifest.batch, height, width, 3), "uint8"),)
         self.outputs = (TensorInfo("logits", (manifest.batch, 3, None, None), "float32"),)
-        if labels:
-            self.outputs += (TensorInfo("labels", (manifest.batch, height, width), "uint8"),)
+        self.labels_on_device = labels
         self.info = SessionInfo("ort", "fake 1.0", "nowhere", "fp32")
-        self.label_size = manifest.label_size or manifest.input_size
         self.calls: list[tuple[tuple[int, ...], tuple[str, ...]]] = []
+        self.wanted: list[LabelRequest] = []
         self.hold = threading.Event()
         self.hold.set()
 
@@ -49,11 +52,12 @@ class FakeSession(SessionBase):
         assert self.hold.wait(10)
         self.calls.append((image.shape, names))
         logits = np.ascontiguousarray(image[:, ::4, ::4].transpose(0, 3, 1, 2)).astype(np.float32)
-        found: dict[str, NDArray[Any]] = {
-            "logits": logits,
-            "labels": np.full((len(image), *self.label_size), 9, np.uint8),
-        }
-        return {name: found[name] for name in names}
+        return {name: {"logits": logits}[name] for name in names}
+
+    def _run_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
+        self.calls.append((image.shape, ("device labels",)))
+        self.wanted += wanted
+        return [np.full(size, 9, np.uint8) for size, _ in wanted]
 
 
 def manifest(changes: Mapping[str, Any]) -> Manifest:

@@ -1,22 +1,21 @@
-"""Graphs that end in labels, dynamic graphs, batches and threads."""
+"""Labels made on the device, dynamic graphs, batches and threads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeseg.bundle import MODEL_LABELS, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.errors import SizeError, UsageError
 from edgeseg.images import fit_image
-from edgeseg.postprocess import scores_from_logits
+from edgeseg.postprocess import Region, scores_from_logits
 from edgeseg.predictor import Predictor
-from edgeseg.predictor import predictor as predictor_module
 from edgeseg.specs import Activation, PostprocessSpec, ResizeMode, ResizeRule
 from tests.predictor.fakes import (
     NET,
@@ -26,60 +25,41 @@ from tests.predictor.fakes import (
 )
 from tests.runtimes.bundles import make_tiny_bundle, picture
 
+if TYPE_CHECKING:
+    from edgeseg.runtimes._base import LabelRequest
 
-def test_graph_labels_are_taken_only_where_they_are_the_ones_asked_for(fake: Fake) -> None:
-    with_labels = {"label_size": NET}
 
-    def asked(image: NDArray[np.uint8], of: Mapping[str, Any] | None = None, **options: object) -> tuple[str, ...]:
-        predictor, session = fake(ends_in_labels=True, of={**with_labels, **(of or {})}, **options)
-        predictor(image)
-        names: tuple[str, ...] = session.calls[-1][1]
-        return names
+def test_an_engine_that_labels_on_its_device_makes_all_labels(fake: Fake) -> None:
+    def asked(image: NDArray[np.uint8], of: Mapping[str, Any] | None = None, **options: object) -> list[LabelRequest]:
+        predictor, session = fake(labels=True, of=of, **options)
+        result = predictor(image)
+        assert session.calls == [(session.calls[0][0], ("device labels",))]
+        assert np.all(result.labels == 9)
+        assert session.wanted[0][0] == result.size
+        return session.wanted
 
     wide = {"resize": ResizeRule("letterbox")}
-    assert asked(picture(NET)) == ("labels",)
-    assert asked(picture((50, 70)), output="network") == ("labels",)
-    assert asked(picture((50, 70)), output=NET) == ("labels",)
-    assert asked(picture((30, 90)), wide, output="network") == ("labels",)
-    assert asked(picture((50, 70))) == ("logits",)
-    assert asked(picture(NET), scores=True) == ("logits",)
-    assert asked(picture((30, 90)), wide, output=NET) == ("logits",)
-    assert asked(picture(NET), {"dynamic": True}, input_size=(64, 48)) == ("logits",)
+    assert asked(picture(NET)) == [(NET, None)]
+    assert asked(picture((50, 70))) == [((50, 70), None)]
+    assert asked(picture((50, 70)), output="network") == [(NET, None)]
+    assert asked(picture((50, 70)), output=(9, 11)) == [((9, 11), None)]
+    assert asked(picture((30, 90)), wide, output="network") == [(NET, None)]
+    assert asked(picture((16, 48)), wide) == [((16, 48), Region(NET, 8, 0, 16, 48))]
+    assert asked(picture((64, 40)), {"dynamic": True, "resize": ResizeRule("none")}) == [((64, 40), None)]
 
 
-def test_graph_labels_equal_the_host_postprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime
-
-    from edgeseg.runtimes.ort.session import OrtSession
-
-    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
-    images = [picture(NET, seed) for seed in range(5)]
-    with Predictor(bundle) as host:
-        wanted = [host(image).labels for image in images]
-    full = onnxruntime.InferenceSession(str(bundle.file(MODEL_LABELS)), providers=["CPUExecutionProvider"])
-    session = OrtSession(full, "fp32", onnxruntime.__version__, None)
-    monkeypatch.setattr(predictor_module, "open_session", lambda *_: session)
-    asked: list[Any] = []
-    run = session.run
-
-    def spy(image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        asked.append(names)
-        return run(image, names)
-
-    monkeypatch.setattr(session, "run", spy)
-    with Predictor(bundle) as device:
-        got = [device(image).labels for image in images]
-    assert set(asked) == {("labels",)}
-    assert [int(np.count_nonzero(a != b)) for a, b in zip(wanted, got, strict=True)] == [0] * 5
-    assert len(np.unique(wanted[0])) > 1
+def test_an_engine_that_labels_on_its_device_gives_logits_for_scores(fake: Fake) -> None:
+    predictor, session = fake(labels=True, scores=True)
+    assert same(predictor(picture((50, 70))), expected(picture((50, 70))))
+    assert session.calls == [((1, *NET, 3), ("logits",))]
 
 
 @pytest.mark.parametrize("activation", ["none", "sigmoid", "softmax"])
 @pytest.mark.parametrize("rule", ["stretch", "letterbox"])
 def test_scores_are_of_the_activation_in_the_manifest(fake: Fake, activation: Activation, rule: ResizeMode) -> None:
     postprocess = PostprocessSpec(activation=activation)
-    of = {"resize": ResizeRule(rule), "postprocess": postprocess, "label_size": NET}
-    predictor, session = fake(of=of, ends_in_labels=True, scores=True)
+    of = {"resize": ResizeRule(rule), "postprocess": postprocess}
+    predictor, session = fake(of=of, labels=True, scores=True)
     image = np.ascontiguousarray(picture((40, 30)) % 2)  # the network returns pixels, so that they are 0 or 1
     result = predictor(image)
     fitted, region = fit_image(image, NET, ResizeRule(rule))
@@ -93,12 +73,12 @@ def test_scores_are_of_the_activation_in_the_manifest(fake: Fake, activation: Ac
     assert bool((scores == 1).any()) == (activation != "none")
 
 
-def test_one_batch_may_need_both_outputs(fake: Fake) -> None:
-    predictor, session = fake(ends_in_labels=True, of={"label_size": NET, "batch": 2})
-    first, second = predictor.predict_batch([picture(NET), picture((50, 70))])
-    assert session.calls == [((2, *NET, 3), ("labels", "logits"))]
-    assert np.all(first.labels == 9)
-    assert same(second, expected(picture((50, 70))))
+def test_a_batch_is_labelled_on_the_device_picture_by_picture(fake: Fake) -> None:
+    predictor, session = fake(labels=True, of={"batch": 2})
+    results = predictor.predict_batch([picture(NET), picture((50, 70)), picture((20, 30))])
+    assert session.calls == [((2, *NET, 3), ("device labels",))] * 2
+    assert session.wanted == [(NET, None), ((50, 70), None), ((20, 30), None)]
+    assert [result.size for result in results] == [NET, (50, 70), (20, 30)]
 
 
 def test_dynamic_graph_takes_the_pictures_own_size(fake: Fake) -> None:

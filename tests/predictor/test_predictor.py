@@ -92,10 +92,11 @@ def test_letterbox_cuts_the_bars_off_but_keeps_them_at_network_size(fake: Fake) 
 
 
 def test_letterbox_without_bars_is_a_plain_resize(fake: Fake) -> None:
-    predictor, session = fake(of={"resize": ResizeRule("letterbox"), "label_size": (64, 96)}, ends_in_labels=True)
-    assert np.all(predictor(picture((64, 96))).labels == 9)
-    assert session.calls[-1][1] == ("labels",)
-    assert same(predictor(picture((128, 192))), expected(picture((128, 192))))
+    predictor, session = fake(of={"resize": ResizeRule("letterbox")}, labels=True)
+    predictor(picture((64, 96)))
+    assert session.wanted == [((64, 96), None)]
+    host, _ = fake(of={"resize": ResizeRule("letterbox")})
+    assert same(host(picture((128, 192))), expected(picture((128, 192))))
 
 
 def test_rule_none_refuses_another_size(fake: Fake) -> None:

@@ -68,24 +68,17 @@ def tiny_graph(
     *,
     size: Size = (32, 48),
     num_classes: int = 4,
-    labels: bool = False,
     dynamic: bool = False,
-    align_corners: bool = False,
     spec: InputSpec | None = None,
-    threshold: float = 0.0,
     seed: int = 0,
 ) -> onnx.ModelProto:
-    """uint8 NHWC ``image`` -> float32 ``logits`` (and uint8 ``labels``), opset 18, as edgeseg exports it."""
+    """uint8 NHWC ``image`` -> float32 ``logits``, opset 18, as edgeseg exports it."""
     height, width = ("H", "W") if dynamic else size
     nodes, constants = _stem(spec or InputSpec(), num_classes, seed)
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, num_classes, None, None])]
     if not dynamic:
         shape = [1, num_classes, -(-size[0] // STRIDE), -(-size[1] // STRIDE)]
         outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)]
-    if labels:
-        postprocess_nodes, postprocess_constants = _postprocess(num_classes, align_corners, threshold)
-        nodes, constants = nodes + postprocess_nodes, constants | postprocess_constants
-        outputs.append(helper.make_tensor_value_info("labels", TensorProto.UINT8, [1, height, width]))
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, height, width, 3])
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "tiny", [image], outputs, initializers)
@@ -115,34 +108,6 @@ def _stem(spec: InputSpec, num_classes: int, seed: int) -> tuple[list[Any], dict
         helper.make_node("Mul", ["divided", "scale"], ["normal"]),
         helper.make_node("Conv", ["normal", "weight", "bias"], ["logits"], strides=[STRIDE] * 2, pads=[1] * 4),
     ]
-    return nodes, constants
-
-
-def _postprocess(num_classes: int, align_corners: bool, threshold: float) -> tuple[list[Any], dict[str, NDArray[Any]]]:
-    """Resize to the input's size and argmax (or threshold); the cast to uint8 comes last, as TensorRT wants it."""
-    mode = "align_corners" if align_corners else "half_pixel"
-    nodes = [
-        helper.make_node("Shape", ["planes"], ["size"], start=2, end=4),
-        helper.make_node("Shape", ["logits"], ["channels"], start=0, end=2),
-        helper.make_node("Concat", ["channels", "size"], ["full"], axis=0),
-        helper.make_node(
-            "Resize", ["logits", "", "", "full"], ["up"], mode="linear", coordinate_transformation_mode=mode
-        ),
-    ]
-    constants: dict[str, NDArray[Any]] = {}
-    if num_classes == 1:
-        constants = {"threshold": np.array(threshold, np.float32), "axis": np.array([1], np.int64)}
-        nodes += [
-            helper.make_node("Greater", ["up", "threshold"], ["above"]),
-            helper.make_node("Cast", ["above"], ["chosen4"], to=TensorProto.FLOAT),
-            helper.make_node("Squeeze", ["chosen4", "axis"], ["chosen"]),
-        ]
-    else:
-        nodes += [
-            helper.make_node("ArgMax", ["up"], ["index"], axis=1, keepdims=0),
-            helper.make_node("Cast", ["index"], ["chosen"], to=TensorProto.FLOAT),
-        ]
-    nodes.append(helper.make_node("Cast", ["chosen"], ["labels"], to=TensorProto.UINT8))
     return nodes, constants
 
 
@@ -182,7 +147,6 @@ def make_tiny_bundle(
     path.mkdir(parents=True)
     spec = spec or InputSpec()
     wanted = tuple(targets)
-    gpu = any(engine(target).ends_in_labels for target in wanted)
     count = max(2, num_classes)
     manifest = bundles.Manifest(
         name=name,
@@ -198,22 +162,9 @@ def make_tiny_bundle(
         postprocess=PostprocessSpec(align_corners, threshold),
         targets=wanted,
         dynamic=dynamic,
-        label_size=size if gpu else None,
     )
     graph = tiny_graph(size=size, num_classes=num_classes, dynamic=dynamic, spec=spec, seed=seed)
     _save(graph, path / bundles.MODEL, manifest)
-    full = tiny_graph(
-        size=size,
-        num_classes=num_classes,
-        labels=True,
-        dynamic=dynamic,
-        align_corners=align_corners,
-        spec=spec,
-        threshold=threshold,
-        seed=seed,
-    )
-    if gpu:
-        _save(full, path / bundles.MODEL_LABELS, manifest)
     for target in wanted:
         if target == "torch":
             _write_torch(path, num_classes, seed)
@@ -255,9 +206,8 @@ def _hashes(path: Path) -> dict[str, str]:
 def _build(target: str, path: Path, manifest: bundles.Manifest) -> None:
     record = engine(target)
     if record.build is not None:
-        graph = path / (bundles.MODEL_LABELS if record.ends_in_labels else bundles.MODEL)
         nothing: Any = None  # the torch target alone reads the network
-        record.build(BuildRequest(folder=path, graph=graph, manifest=manifest, network=nothing))
+        record.build(BuildRequest(folder=path, graph=path / bundles.MODEL, manifest=manifest, network=nothing))
 
 
 def _write_torch(path: Path, num_classes: int, seed: int) -> None:

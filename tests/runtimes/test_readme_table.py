@@ -17,7 +17,7 @@ def test_the_readmes_targets_are_the_records() -> None:
             f"`{record.name}`",
             ", ".join(f"`{alias}`" for alias in record.aliases),
             record.needs,
-            f"exact postprocessing on the {'GPU' if record.ends_in_labels else 'host'}",
+            f"exact postprocessing on the {'GPU' if record.needs_gpu else 'host'}",
         ]
         for record in BUILT_IN
     ]

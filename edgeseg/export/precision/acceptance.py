@@ -125,11 +125,11 @@ def next_precisions(
 
 
 def _next(target: str, precisions: Mapping[str, str]) -> dict[str, str]:
-    """The next slower precision for a target; targets whose graph ends in labels share one."""
+    """The next slower precision for a target, and for those that share its graph."""
     record = engine(target)
     slower = "bf16" if "bf16" in record.lowers_to and precisions[target] == "int8" else "fp32"
-    sharing = [other for other in precisions if engine(other).ends_in_labels] if record.ends_in_labels else [target]
-    return dict.fromkeys(sharing, slower)
+    sharing = [other for other in precisions if record.graph and engine(other).graph == record.graph]
+    return dict.fromkeys([target, *sharing], slower)
 
 
 def _refusal(reasons: Sequence[EdgesegError]) -> EdgesegError:

@@ -20,7 +20,7 @@ _BAND = 32  # rows of labels that the form for CPUs makes at once
 
 
 class AppendLabels(GraphPass):
-    """Add an output ``labels`` (N, H, W): bilinear resize of ``logits``, argmax, cast.
+    """Let a graph end in ``labels`` (N, H, W) instead of ``logits``: bilinear resize of these, argmax, cast.
 
     Up to 255 classes they are uint8; the cast to it is the last node and comes from float where the form is that for
     GPUs: the only one every TensorRT takes. Above, they are int32, since no engine returns uint16.
@@ -33,27 +33,21 @@ class AppendLabels(GraphPass):
         size: Height x width of the labels.
         postprocess: align_corners of the resize, and the threshold of a single logit.
         form: ``resize`` for GPUs, ``bands`` for CPUs.
-        keep_logits: The logits stay an output, so that labels of another size can be had exactly from the same run.
     """
 
     kind = "exact"
 
     def __init__(
-        self,
-        size: Size,
-        postprocess: PostprocessSpec,
-        *,
-        form: Literal["resize", "bands"] = "resize",
-        keep_logits: bool = True,
+        self, size: Size, postprocess: PostprocessSpec, *, form: Literal["resize", "bands"] = "resize"
     ) -> None:
-        self.size, self.postprocess, self.form, self.keep_logits = size, postprocess, form, keep_logits
+        self.size, self.postprocess, self.form = size, postprocess, form
 
     def requires(self, model: onnx.ModelProto) -> str:
         outputs = {value.name: value for value in ir.serde.deserialize_model(model).graph.outputs}
-        if "logits" not in outputs:
-            return "the graph has no output 'logits'"
         if "labels" in outputs:
             return "the graph already ends in labels"
+        if "logits" not in outputs:
+            return "the graph has no output 'logits'"
         shape = outputs["logits"].shape
         if shape is None or len(shape) != 4 or not all(isinstance(dim, int) and dim for dim in shape):
             return "the logits have no fixed size"
@@ -71,9 +65,7 @@ class AppendLabels(GraphPass):
         else:
             labels = self._in_bands(ending, logits, (height, width))
         labels.name, labels.shape, labels.dtype = "labels", ir.Shape((batch, *self.size)), ending.kind
-        if not self.keep_logits:
-            del editor.graph.outputs[editor.graph.outputs.index(logits)]
-        editor.graph.outputs.append(labels)
+        editor.graph.outputs[editor.graph.outputs.index(logits)] = labels
         editor.changes += 1
 
     def _resized(self, ending: _Ending, logits: ir.Value, target: tuple[int, int, int, int]) -> ir.Value:

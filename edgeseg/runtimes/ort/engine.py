@@ -52,6 +52,7 @@ ORT = Engine(
         "provider_options": "passed to the execution provider as they are",
     },
     files=("ort/model.onnx", "model.onnx"),
+    graph="ort/model.onnx",
     open=_open,
     probe=_probe,
     passes=_passes,

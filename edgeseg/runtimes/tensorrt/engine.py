@@ -8,7 +8,7 @@ from edgeseg._optional import is_installed, package_version
 from edgeseg.errors import TargetUnavailableError
 from edgeseg.runtimes._base import RuntimeOptions
 from edgeseg.runtimes.engine import BuildRequest, Engine, Probe
-from edgeseg.runtimes.tensorrt.packages import TRT_PACKAGES, check_version, rtx_module, trt_module
+from edgeseg.runtimes.tensorrt.packages import GRAPH, TRT_PACKAGES, check_version, rtx_module, trt_module
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -79,8 +79,9 @@ TRT = Engine(
     needs="TensorRT 10.0 to 11.x on the device; the engine is built at first use and cached",
     extra="tensorrt",
     options=_OPTIONS,
-    files=("model_labels.onnx",),
-    ends_in_labels=True,
+    files=(GRAPH, "model.onnx"),
+    graph=GRAPH,
+    needs_gpu=True,
     lowers_to=("int8", "fp16"),
     signed_int8=True,
     open=_open_trt,
@@ -94,9 +95,10 @@ TRT_RTX = Engine(
     needs="`edgeseg[tensorrt-rtx]`; engines are built at export, without a GPU",
     extra="tensorrt-rtx",
     options=_OPTIONS,
-    files=("tensorrt/",),
+    files=("tensorrt/*.engine",),
+    graph=GRAPH,
     packages=("tensorrt-rtx-cu13-bindings",),
-    ends_in_labels=True,
+    needs_gpu=True,
     lowers_to=("int8", "fp16"),
     signed_int8=True,
     open=_open_rtx,

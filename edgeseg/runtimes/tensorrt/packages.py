@@ -7,10 +7,13 @@ from types import ModuleType
 from edgeseg._optional import is_installed, require
 from edgeseg.errors import TargetUnavailableError
 
-__all__ = ["TARGETS", "TRT_PACKAGES", "check_version", "rtx_module", "trt_module"]
+__all__ = ["GRAPH", "TARGETS", "TRT_PACKAGES", "check_version", "rtx_module", "trt_module"]
 
 TARGETS = ("trt", "trt-rtx")
-"""Targets that share ``model_labels.onnx``."""
+"""Targets that share a graph."""
+
+GRAPH = "tensorrt/model.onnx"
+"""Where that graph lies in a bundle, where it is another than ``model.onnx``."""
 
 TRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
 """Distributions that bring ``tensorrt``."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from edgeseg.bundle import MODEL_LABELS, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.files import storage_errors, write_bytes
 from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
 from edgeseg.runtimes.engine import BuildRequest
@@ -54,7 +54,7 @@ def engine_name(version: str) -> str:
 
 
 def build(request: BuildRequest) -> None:
-    """Build the engine of a bundle's ``model_labels.onnx`` into its folder ``tensorrt/``.
+    """Build the engine of a bundle into its folder ``tensorrt/``.
 
     Raises:
         EdgesegError: As `build_engine`.
@@ -62,7 +62,8 @@ def build(request: BuildRequest) -> None:
     folder = request.folder / "tensorrt"
     with storage_errors(request.folder):
         folder.mkdir(exist_ok=True)
-    build_engine(request.folder / MODEL_LABELS, folder)
+    settings = settings_for(Bundle(request.folder, request.manifest), RuntimeOptions())
+    build_engine(request.graph, folder, profile=settings.profile)
 
 
 def build_engine(
@@ -76,7 +77,7 @@ def build_engine(
     """Build an engine; needs no GPU.
 
     Args:
-        onnx_path: The graph, uint8 only at its ends.
+        onnx_path: The graph, whose uint8 input goes into a cast.
         folder: The bundle's ``tensorrt`` folder; the file is named after the version.
         profile: For a graph with free height and width.
         tf32: Faster fp32 convolutions with a 10-bit mantissa; not exact.

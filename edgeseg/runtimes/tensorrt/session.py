@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.bundle import MODEL, MODEL_LABELS, Bundle
+from edgeseg.bundle import MODEL, Bundle
 from edgeseg.errors import BundleError, EdgesegError, InputError
 from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import errors_logged, logger_of, package_name, started
 from edgeseg.runtimes.tensorrt.environment import check_environment
 from edgeseg.runtimes.tensorrt.label_kernel import DeviceLogits, LabelKernel
-from edgeseg.runtimes.tensorrt.packages import TARGETS
+from edgeseg.runtimes.tensorrt.packages import GRAPH, TARGETS
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.runtimes.tensorrt.timing import measure
 from edgeseg.runtimes.times import EngineTimes, check_repeat
@@ -48,7 +48,7 @@ _DTYPES = {
 
 
 def graph_file(bundle: Bundle) -> str:
-    """The bundle's graph for a GPU: the one that ends in labels where it is there.
+    """The bundle's graph for a GPU.
 
     Raises:
         BundleError: The bundle was exported for no GPU target, so that nothing was proven for one.
@@ -58,7 +58,7 @@ def graph_file(bundle: Bundle) -> str:
             f"bundle '{one_line(bundle.path)}' was exported for {', '.join(bundle.manifest.targets)}; "
             "export it again with --target trt or trt-rtx"
         )
-    return MODEL_LABELS if bundle.has(MODEL_LABELS) else MODEL
+    return GRAPH if bundle.has(GRAPH) else MODEL
 
 
 def load_plan(module: ModuleType, plan: bytes) -> trt.CudaEngine:

@@ -24,7 +24,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     """Open a bundle with TensorRT; the first time an engine is built, which can take minutes.
 
     Args:
-        bundle: An opened bundle; its ``model_labels.onnx`` is used where it is there, else ``model.onnx``.
+        bundle: An opened bundle; the graph that it holds for TensorRT is used, ``model.onnx`` where it holds none.
         options: `device` (the GPU's number), `precision` (``f32`` or ``tf32``) and `cache_dir` are used.
 
     Raises:

@@ -59,10 +59,11 @@ def test_int8(calib: Path, tmp_path: Path) -> None:
     assert all(entry.agreement >= 0.9 for entry in manifest.parity)
     exact = next(entry for entry in manifest.parity if entry.target == "torch")
     assert exact.max_logit_error <= 1e-5 * exact.logit_range
-    for file in ("model.onnx", "model_labels.onnx"):
+    for file in ("model.onnx", "tensorrt/model.onnx"):
         check_symmetric(onnx.load(report.path / file))
-    labels = onnx.load(report.path / "model_labels.onnx")
-    assert onnx.TensorProto.UINT8 not in {tensor.data_type for tensor in labels.graph.initializer}
+    signed = onnx.load(report.path / "tensorrt" / "model.onnx")
+    assert onnx.TensorProto.UINT8 not in {tensor.data_type for tensor in signed.graph.initializer}
+    assert [output.name for output in signed.graph.output] == ["logits"]
 
 
 def test_int8_runs_and_says_so(calib: Path, tmp_path: Path) -> None:

@@ -65,6 +65,21 @@ def test_many_sizes_keep_little_on_the_device(tmp_path: Path, fake_gpu: ctypes.C
         assert fake_gpu.fake_live() == held
 
 
+def test_a_bundle_of_free_sizes_labels_every_size_on_the_device(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"), dynamic=True, resize=ResizeRule("none"))
+    with Predictor(bundle) as host, open_predictor(bundle, tmp_path) as device:
+        for seed, size in enumerate(((32, 48), (64, 96), (16, 24), (64, 96), (8, 8))):
+            image = picture(size, seed)
+            np.testing.assert_array_equal(host(image).labels, device(image).labels)
+        with pytest.raises(InputError, match="does not take a size of 128x128: it was built for 8x8 to 64x96"):
+            device(picture((128, 128)))
+        assert device(picture((32, 48))).size == (32, 48)
+    assert tensorrt.profiles == [("image", (1, 8, 8, 3), (1, 32, 48, 3), (1, 64, 96, 3))]
+    assert fake_gpu.fake_live() == 0
+
+
 def test_scores_are_made_on_the_host(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
     with Predictor(bundle, scores=True) as host, open_predictor(bundle, tmp_path, scores=True) as device:

@@ -40,8 +40,10 @@ def test_rtx_is_asked_for_its_version_without_its_module(monkeypatch: pytest.Mon
 
 def test_their_files_in_a_bundle(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path, targets=("trt", "trt-rtx"))
-    assert TRT.files_in(bundle) == ("model_labels.onnx",)
+    assert TRT.files_in(bundle) == ("model.onnx",)
     assert TRT_RTX.files_in(bundle) == ()  # of a bundle written by hand
-    files = {**bundle.manifest.files, "tensorrt/rtx-1.7.1.engine": "0" * 64, "tensorrt-notes.txt": "0" * 64}
+    more = ("tensorrt/rtx-1.7.1.engine", "tensorrt/model.onnx", "tensorrt-notes.txt")
+    files = {**bundle.manifest.files, **dict.fromkeys(more, "0" * 64)}
     built = Bundle(bundle.path, replace(bundle.manifest, files=files))
     assert TRT_RTX.files_in(built) == ("tensorrt/rtx-1.7.1.engine",)
+    assert TRT.files_in(built) == ("tensorrt/model.onnx",)

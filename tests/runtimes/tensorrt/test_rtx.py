@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import edgeseg
-from edgeseg.bundle import MODEL_LABELS, Bundle, open_bundle, write_manifest
+from edgeseg.bundle import MODEL, Bundle, open_bundle, write_manifest
 from edgeseg.errors import BundleError, ExportError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.files import sha256_of
 from edgeseg.runtimes import RuntimeOptions, open_session
@@ -47,7 +47,7 @@ def test_the_exported_graph_builds_without_a_gpu(
     bundle = make_tiny_bundle(
         tmp_path, targets=("trt-rtx",), num_classes=num_classes, align_corners=align_corners, threshold=0.5
     )
-    report = trt_rtx.build_engine(bundle.file(MODEL_LABELS), bundle.path / "tensorrt")
+    report = trt_rtx.build_engine(bundle.file(MODEL), bundle.path / "tensorrt")
     assert report.version == rtx.__version__
     assert report.path == bundle.path / trt_rtx.engine_name(rtx.__version__)
     assert report.size == report.path.stat().st_size > 10_000
@@ -56,14 +56,14 @@ def test_the_exported_graph_builds_without_a_gpu(
 def test_a_dynamic_graph_builds_with_a_profile(tmp_path: Path, rtx: Any) -> None:
     bundle = make_tiny_bundle(tmp_path, targets=("trt-rtx",), dynamic=True)
     profile = Profile((1, 8, 8, 3), (1, 32, 48, 3), (1, 64, 96, 3))
-    assert trt_rtx.build_engine(bundle.file(MODEL_LABELS), tmp_path, profile=profile).size > 10_000
-    with pytest.raises(ExportError, match=r"cannot build an engine of 'model_labels\.onnx': .*optimization profile"):
-        trt_rtx.build_engine(bundle.file(MODEL_LABELS), tmp_path)
+    assert trt_rtx.build_engine(bundle.file(MODEL), tmp_path, profile=profile).size > 10_000
+    with pytest.raises(ExportError, match=r"cannot build an engine of 'model\.onnx': .*optimization profile"):
+        trt_rtx.build_engine(bundle.file(MODEL), tmp_path)
 
 
 @pytest.mark.usefixtures("rtx")
 def test_turing_must_be_asked_for(tmp_path: Path) -> None:
-    graph = make_tiny_bundle(tmp_path, targets=("trt-rtx",)).file(MODEL_LABELS)
+    graph = make_tiny_bundle(tmp_path, targets=("trt-rtx",)).file(MODEL)
     plain = trt_rtx.build_engine(graph, tmp_path / "plain").path.read_bytes()
     turing = trt_rtx.build_engine(graph, tmp_path / "turing", compute_capabilities=("7.5", "8.6"))
     assert turing.compute_capabilities == ("7.5", "8.6")
@@ -131,7 +131,7 @@ def fake_engine(bundle: Bundle, version: str) -> Bundle:
     """The bundle with a fake engine of `version`."""
     engine = bundle.path / trt_rtx.engine_name(version)
     engine.parent.mkdir(exist_ok=True)
-    engine.write_bytes(PLAN + bundle.file(MODEL_LABELS).read_bytes())
+    engine.write_bytes(PLAN + bundle.file(MODEL).read_bytes())
     return with_engine(bundle, engine)
 
 
@@ -140,7 +140,7 @@ def test_the_bundles_engine_is_used_where_it_fits(tmp_path: Path, fake_rtx: Fake
     session = open_session(bundle, "trt-rtx", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
     assert "build" not in fake_rtx.calls
     assert (session.info.engine, session.info.notes) == ("tensorrt-rtx 1.7.1", ())
-    assert session.run(picture()[None])["labels"].shape == (1, 32, 48)
+    assert session.run(picture()[None])["logits"].shape == (1, 4, 4, 6)
     assert not (tmp_path / "plans").exists()
     session.close()
 
@@ -248,7 +248,7 @@ def test_a_real_gpu_gives_onnx_runtimes_labels(tmp_path: Path, real_gpu: cuda.Gp
     assert isinstance(session, EngineSession)
     got = session.run(image)
     np.testing.assert_allclose(got["logits"], wanted, rtol=0, atol=1e-3 * float(np.ptp(wanted)))
-    assert got["labels"].shape == (1, 32, 48)
+    assert session.device_labels(image, [((32, 48), None)])[0].shape == (32, 48)
     assert min(session.engine_times(image, 5).single) > 0.0
     assert real_gpu.name in session.info.device
     session.close()

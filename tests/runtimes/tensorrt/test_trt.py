@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from edgeseg.bench import benchmark
 from edgeseg.bench.report import BenchmarkReport
+from edgeseg.bundle import Bundle
 from edgeseg.errors import (
     BundleError,
     EdgesegError,
@@ -44,8 +46,7 @@ def test_outputs_are_those_of_onnx_runtime(tmp_path: Path, tensorrt: FakeTensorR
     session = open_trt(tmp_path)
     got = session.run(image)
     np.testing.assert_array_equal(got["logits"], wanted)
-    assert got["labels"].dtype == np.uint8
-    assert got["labels"].shape == (1, 32, 48)
+    assert [tensor.name for tensor in session.outputs] == ["logits"]
     session.close()
     session.close()
     assert fake_gpu.fake_live() == 0
@@ -55,7 +56,7 @@ def test_calls_come_in_order(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
     session = open_trt(tmp_path)
     session.run(picture()[None])
     session.run(picture(seed=1)[None])
-    addresses = [f"set_tensor_address {name}" for name in ("image", "logits", "labels")]
+    addresses = [f"set_tensor_address {name}" for name in ("image", "logits")]
     build = ["parse", "build", "deserialize", "create_execution_context"]
     assert tensorrt.calls == [*build, "set_input_shape", *addresses, "execute", "execute"]
     session.close()
@@ -63,12 +64,12 @@ def test_calls_come_in_order(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
 
 def test_only_wanted_outputs_come_back_and_belong_to_the_caller(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
     session = open_trt(tmp_path)
-    first = session.run(picture()[None], ("labels",))
-    kept = first["labels"].copy()
-    second = session.run(picture(seed=5)[None], ("labels",))
-    assert list(first) == ["labels"]
-    assert not np.array_equal(first["labels"], second["labels"])
-    np.testing.assert_array_equal(first["labels"], kept)
+    first = session.run(picture()[None], ("logits",))
+    kept = first["logits"].copy()
+    second = session.run(picture(seed=5)[None], ("logits",))
+    assert not np.array_equal(first["logits"], second["logits"])
+    np.testing.assert_array_equal(first["logits"], kept)
+    assert session.run(picture()[None], ()) == {}
     session.close()
 
 
@@ -106,7 +107,7 @@ def test_networks_are_strongly_typed_in_every_version(
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     session = open_trt(tmp_path)
     assert (record.network_flags, record.flags) == (flags, set())
-    assert session.run(picture()[None])["labels"].shape == (1, 32, 48)
+    assert session.run(picture()[None])["logits"].shape == (1, 4, 4, 6)
     session.close()
 
 
@@ -153,7 +154,7 @@ def test_a_failed_allocation_leaves_the_session_as_it_was(
     fake_gpu.fake_setup(1, ctypes.c_size_t(1 << 30))
     for name, value in wanted.items():
         np.testing.assert_array_equal(again[name], value)
-    assert session.run(large)["labels"].shape == (1, 64, 96)
+    assert session.run(large)["logits"].shape == (1, 4, 8, 12)
     session.close()
 
 
@@ -163,7 +164,7 @@ def test_memory_that_the_engine_does_not_take_is_told(tmp_path: Path, tensorrt: 
     with pytest.raises(EdgesegError, match="does not take memory for 'image': fake refusal"):
         session.run(picture()[None])
     tensorrt.refuse = set()
-    assert session.run(picture()[None])["labels"].shape == (1, 32, 48)
+    assert session.run(picture()[None])["logits"].shape == (1, 4, 4, 6)
     session.close()
 
 
@@ -171,10 +172,10 @@ def test_what_is_not_fetched_has_no_memory_on_the_host(
     tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
 ) -> None:
     session = open_trt(tmp_path)
-    session.run(picture()[None], ("labels",))
-    labels_only = fake_gpu.fake_live()
+    session.run(picture()[None], ())
+    nothing = fake_gpu.fake_live()
     session.run(picture()[None])
-    assert fake_gpu.fake_live() == labels_only + 1
+    assert fake_gpu.fake_live() == nothing + 1
     session.close()
 
 
@@ -213,9 +214,9 @@ def test_a_session_runs_and_closes_in_other_threads(
     tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
 ) -> None:
     session = open_trt(tmp_path)
-    wanted = session.run(picture()[None])["labels"]
+    wanted = session.run(picture()[None])["logits"]
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: session.run(picture()[None])["labels"], range(8)):
+        for found in pool.map(lambda _: session.run(picture()[None])["logits"], range(8)):
             np.testing.assert_array_equal(found, wanted)
         pool.submit(session.close).result()
     assert fake_gpu.fake_live() == 0
@@ -257,10 +258,10 @@ def test_a_dynamic_graph_gets_a_profile_and_grows(
     session = open_trt(tmp_path, dynamic=True)
     assert tensorrt.profiles == [("image", (1, 8, 8, 3), (1, 32, 48, 3), (1, 64, 96, 3))]
     for size in ((32, 48), (64, 96), (16, 24)):
-        assert session.run(picture(size)[None])["labels"].shape == (1, *size)
+        assert session.run(picture(size)[None])["logits"].shape == (1, 4, size[0] // 8, size[1] // 8)
     with pytest.raises(InputError, match="does not take a size of 128x128: it was built for 8x8 to 64x96"):
         session.run(picture((128, 128))[None])
-    assert session.run(picture((32, 48))[None])["labels"].shape == (1, 32, 48)
+    assert session.run(picture((32, 48))[None])["logits"].shape == (1, 4, 4, 6)
     session.close()
     assert fake_gpu.fake_live() == 0
 
@@ -298,14 +299,14 @@ def test_a_graph_that_does_not_parse_quotes_the_node(
     tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
 ) -> None:
     tensorrt.refuse = {"parse"}
-    with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 cannot parse 'model_labels\.onnx': Conv conv_3: As"):
+    with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 cannot parse 'model\.onnx': Conv conv_3: As"):
         open_trt(tmp_path)
     assert fake_gpu.fake_live() == 0
 
 
 def test_a_build_that_fails_quotes_the_log(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
     tensorrt.refuse = {"build"}
-    with pytest.raises(ExportError, match=r"cannot build an engine of 'model_labels\.onnx': fake refusal in build"):
+    with pytest.raises(ExportError, match=r"cannot build an engine of 'model\.onnx': fake refusal in build"):
         open_trt(tmp_path)
 
 
@@ -350,3 +351,10 @@ def test_a_bundle_that_was_never_exported_for_a_gpu_is_refused(tmp_path: Path) -
         bundle = make_tiny_bundle(tmp_path, name=f"for_{target}")
         with pytest.raises(BundleError, match="was exported for ort; export it again with --target trt or trt-rtx"):
             graph_file(bundle)
+
+
+def test_the_graph_in_their_own_form_is_taken_where_the_bundle_holds_it(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("trt", "trt-rtx"))
+    assert graph_file(bundle) == "model.onnx"
+    files = {**bundle.manifest.files, "tensorrt/model.onnx": "0" * 64}
+    assert graph_file(Bundle(bundle.path, replace(bundle.manifest, files=files))) == "tensorrt/model.onnx"

@@ -11,7 +11,7 @@ from edgeseg.runtimes.torch.engine import TORCH
 
 def test_it_is_the_reference_and_never_lowered() -> None:
     assert TORCH.lowers_to == ()
-    assert not TORCH.ends_in_labels
+    assert not TORCH.needs_gpu
 
 
 def test_what_is_missing_is_for_export_only(monkeypatch: pytest.MonkeyPatch) -> None:
