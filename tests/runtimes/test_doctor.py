@@ -41,6 +41,17 @@ def test_a_jetson(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize(
+    ("release", "revision", "jetpack"),
+    [("34", "1.1", "JetPack 5"), ("35", "6.0", "JetPack 5"), ("38", "2.0", "JetPack 7"), ("39", "2.0", "JetPack 7")],
+)
+def test_jetpacks_by_their_l4t(tmp_path: Path, release: str, revision: str, jetpack: str) -> None:
+    file = jetson(tmp_path) / "etc" / "nv_tegra_release"
+    file.write_text(f"# R{release} (release), REVISION: {revision}, GCID: 1, BOARD: generic, EABI: aarch64\n")
+    assert probe_machine(tmp_path).jetpack == f"{jetpack} (L4T {release}.{revision})"
+
+
+@pytest.mark.usefixtures("no_gpu")
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     machine = probe_machine(tmp_path)
     assert (machine.memory_total, machine.memory_available, machine.cpu_flags) == (None, None, ())

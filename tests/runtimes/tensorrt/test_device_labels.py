@@ -13,8 +13,12 @@ import pytest
 from edgeseg import Predictor
 from edgeseg.bundle import Bundle
 from edgeseg.errors import EdgesegError, InputError, UsageError
+from edgeseg.export.reference import ParitySet
+from edgeseg.export.verify import verify_target
+from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import RuntimeOptions, device_labelling, open_session
 from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt.label_kernel import DeviceLogits, LabelKernel
 from edgeseg.runtimes.tensorrt.session import EngineSession
 from edgeseg.specs import ResizeRule
 from tests.runtimes.bundles import make_tiny_bundle, picture
@@ -78,6 +82,24 @@ def test_a_bundle_of_free_sizes_labels_every_size_on_the_device(
         assert device(picture((32, 48))).size == (32, 48)
     assert tensorrt.profiles == [("image", (1, 8, 8, 3), (1, 32, 48, 3), (1, 64, 96, 3))]
     assert fake_gpu.fake_live() == 0
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_an_export_on_a_machine_with_a_gpu_proves_the_labels_of_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: bool
+) -> None:
+    bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
+    image = picture()
+    with open_session(bundle, "ort") as host:  # type: ignore[attr-defined]
+        logits = host.run(image[None])["logits"][0]
+    labels = labels_from_logits(logits, (32, 48), postprocess=bundle.manifest.postprocess)
+    if not right:
+        monkeypatch.setattr(LabelKernel, "labels", lambda *given: np.full((32, 48), 3, np.uint8))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = verify_target("trt", bundle, ParitySet((image,), (logits,), (labels,)))
+    assert (found.ran, found.pixels, found.max_logit_error) == (True, 32 * 48, 0.0)
+    assert found.differing == (0 if right else int((labels != 3).sum()))
+    assert right is (found.differing == 0)
 
 
 def test_scores_are_made_on_the_host(tmp_path: Path) -> None:
@@ -169,8 +191,6 @@ def said_by(work: Callable[[], None]) -> str:
 @pytest.mark.gpu
 def test_a_real_gpu_labels_as_the_host_does(real_gpu: cuda.GpuInfo) -> None:
     """The kernel alone, on logits that the host puts there; it needs no TensorRT."""
-    from edgeseg.postprocess import labels_from_logits
-    from edgeseg.runtimes.tensorrt.label_kernel import DeviceLogits, LabelKernel
     from edgeseg.specs import PostprocessSpec
 
     generator = np.random.default_rng(0)
