@@ -6,7 +6,6 @@ import shlex
 from typing import TYPE_CHECKING
 
 from edgeseg.cli._shared import console, percent, print_json, size_text, table
-from edgeseg.runtimes import engine
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _print_precision(found: PrecisionReport) -> None:
 
 
 def _print_next(report: ExportReport) -> None:
-    targets = [parity.target for parity in report.parity if parity.ran and engine(parity.target).lowers_to]
+    targets = [parity.target for parity in report.parity if parity.ran and parity.target != "torch"]
     path = shlex.quote(str(report.path))
     console().print(
         f"Next:\n  edgeseg predict {path} IMAGE --target {targets[-1]}\n  edgeseg verify {path}\n"

@@ -77,7 +77,7 @@ def write_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, manifest: M
             save_onnx(graph, folder / record.graph)
         if record.build is not None:
             with step(f"compiling for {record.name}"):
-                write_target(record.name, folder, graph, manifest, job.source.module)
+                write_target(record.name, folder, graph, manifest, job.source.module, graphs.folded)
 
 
 def _write_label_graphs(folder: Path, job: ExportJob, graphs: TargetGraphs, manifest: Manifest) -> None:

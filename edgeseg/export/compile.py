@@ -74,7 +74,9 @@ def require_packages(targets: Sequence[str]) -> None:
             record.requires()
 
 
-def write_target(target: str, folder: Path, graph: onnx.ModelProto, manifest: Manifest, network: nn.Module) -> None:
+def write_target(
+    target: str, folder: Path, graph: onnx.ModelProto, manifest: Manifest, network: nn.Module, folded: nn.Module
+) -> None:
     """Write one target's files beside ``model.onnx``; a target without files of its own needs nothing.
 
     Args:
@@ -83,6 +85,7 @@ def write_target(target: str, folder: Path, graph: onnx.ModelProto, manifest: Ma
         graph: The network as the target is given it.
         manifest: Of the bundle.
         network: The fp32 module.
+        folded: The same as the graph was made of it, as `BuildRequest` says.
 
     Raises:
         TargetUnavailableError: The package that compiles for the target is not installed.
@@ -94,4 +97,4 @@ def write_target(target: str, folder: Path, graph: onnx.ModelProto, manifest: Ma
     with scratch_folder("edgeseg-build") as scratch:
         file = scratch / "model.onnx"
         save_onnx(graph, file)
-        record.build(BuildRequest(folder=folder, graph=file, manifest=manifest, network=network))
+        record.build(BuildRequest(folder=folder, graph=file, manifest=manifest, network=network, folded=folded))

@@ -118,6 +118,12 @@ class ExportConfig:
         return self.precision != "fp32"
 
     @property
+    def kept_fp32(self) -> tuple[str, ...]:
+        """Sentences on targets that keep fp32 whatever precision is asked for."""
+        reasons = {target: engine(target).fp32_reason for target in self.targets if self.lowers}
+        return tuple(f"{target} has fp32 in this bundle: {reason}" for target, reason in reasons.items() if reason)
+
+    @property
     def fp32_budget(self) -> float:
         """Smallest share of equal labels that is accepted of a graph or engine in fp32."""
         return PRECISIONS["fp32"] if self.lowers or self.min_agreement is None else self.min_agreement
@@ -180,6 +186,12 @@ class ExportConfig:
     def _check_targets(self) -> None:
         if self.precision == "bf16" and not any("bf16" in engine(target).lowers_to for target in self.targets):
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
+        fp32_alone = {target: engine(target).fp32_reason for target in self.targets}
+        if self.lowers and all(fp32_alone.values()):
+            raise UsageError(
+                f"{self.precision} was asked for with {', '.join(fp32_alone)} alone, which has fp32 in every bundle "
+                f"({'; '.join(fp32_alone.values())}); export fp32, or add another target"
+            )
         if self.output not in ("logits", "labels"):
             raise UsageError(f"output '{self.output}' is neither logits nor labels")
         if self.output == "labels" and self.dynamic:

@@ -53,6 +53,7 @@ class NetworkGraph:
     Attributes:
         model: uint8 (N, H, W, channels) in, float logits (N, C, h, w) out.
         job: The job; its postprocessing is other than it was where the network's last resize was peeled off.
+        folded: The module that the graph was made of, which returns the logits alone.
         fusion: What was folded on the module; None where nothing was to be.
         passes: One report per pass.
         notes: Sentences the user must see.
@@ -60,6 +61,7 @@ class NetworkGraph:
 
     model: onnx.ModelProto
     job: ExportJob
+    folded: nn.Module
     fusion: FusionReport | None = None
     passes: tuple[PassReport, ...] = ()
     notes: tuple[str, ...] = ()
@@ -93,7 +95,7 @@ def network_graph(job: ExportJob) -> NetworkGraph:
                 _check_another_size(model, job, size, decisions)
     unfolded = job.config.fuse and fusion is None and not is_program(job.source.module)
     notes = (_PEELED,) * (peeled is not None) + (_NOT_FOLDED,) * unfolded + told
-    return NetworkGraph(model, job, fusion, tuple(reports), notes)
+    return NetworkGraph(model, job, module, fusion, tuple(reports), notes)
 
 
 def exact_logits(job: ExportJob) -> Exact:

@@ -90,7 +90,7 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
         _require_parity(_graph_parity(graph.model, expected, job), job)
         lowered = lower(graph.model, job)
     low, score = (lowered.model, lowered.scorer.agreement) if lowered else (graph.model, None)
-    graphs = TargetGraphs(job, graph.model, low, score)
+    graphs = TargetGraphs(job, graph.model, low, score, folded=graph.folded)
     proof = _proven(folder, job, graphs, expected, lowered)
     with storage_errors(folder):
         write_manifest(folder, proof.manifest)
@@ -103,7 +103,15 @@ def _export_into(folder: Path, job: ExportJob) -> ExportReport:
         macs=job.macs,
         parameters=job.parameters,
         precision=proof.precision,
-        notes=job.source.notes + job.notes + settled.notes + range_notes(job, expected) + graph.notes + proof.notes,
+        notes=(
+            job.source.notes
+            + job.notes
+            + job.config.kept_fp32
+            + settled.notes
+            + range_notes(job, expected)
+            + graph.notes
+            + proof.notes
+        ),
     )
 
 

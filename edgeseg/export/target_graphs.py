@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import onnx
+from torch import nn
 
 from edgeseg.export.job import ExportJob
 from edgeseg.export.network_graph import exact_logits
@@ -38,6 +39,7 @@ class TargetGraphs:
         fp32: The network's graph in fp32.
         lowered: The same in the precision that was asked for; `fp32` itself where that is fp32 or bf16.
         score: Share of labels, 0..1, of a lowered graph that equal fp32 PyTorch's; what passes that round are held to.
+        folded: The fp32 module that the graph was made of.
     """
 
     def __init__(
@@ -46,7 +48,10 @@ class TargetGraphs:
         fp32: onnx.ModelProto,
         lowered: onnx.ModelProto,
         score: Callable[[onnx.ModelProto], float] | None = None,
+        *,
+        folded: nn.Module,
     ) -> None:
+        self.folded = folded
         self._job, self._fp32, self._lowered, self._score = job, fp32, lowered, score
         self._forms: dict[tuple[str, str], onnx.ModelProto] = {}
         self._reports: dict[tuple[str, str], tuple[PassReport, ...]] = {}

@@ -69,12 +69,15 @@ class BuildRequest:
             may lie outside of `folder`, and goes after the build.
         manifest: Of the bundle; its list of files is made later.
         network: The fp32 module as PyTorch runs it.
+        folded: The fp32 module that the graph was made of: batch norms folded, normalised float (N, C, H, W) in, logits
+            alone out. It still ends in the resize that the export peels off a graph.
     """
 
     folder: Path
     graph: Path
     manifest: Manifest
     network: nn.Module
+    folded: nn.Module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +117,7 @@ class Engine:
         needs_gpu: Whether it runs on a GPU alone, which the machine that exports may lack. Without one, the proof is
             that its graph gives the network's masks in ONNX Runtime.
         lowers_to: Precisions that it gains from: of ``int8``, ``fp16``, ``bf16``. Empty for one that always runs fp32.
+        fp32_reason: Why an engine that is no reference always has fp32 in a bundle, in words.
         requires: Raises `TargetUnavailableError` before an export starts where what it builds with is not installed.
         build: Writes its files of a bundle; None where the graphs that every bundle holds are enough.
         standalone: Its form of graphs that end in labels alone; None where it reads the ONNX file.
@@ -135,6 +139,7 @@ class Engine:
     packages: tuple[str, ...] = ()
     needs_gpu: bool = False
     lowers_to: tuple[str, ...] = ("int8",)
+    fp32_reason: str = ""
     requires: Callable[[], None] | None = None
     build: Callable[[BuildRequest], None] | None = None
     standalone: Standalone | None = None

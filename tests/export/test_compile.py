@@ -37,10 +37,10 @@ def test_each_target_writes_into_a_folder_of_its_own(tmp_path: Path, toy_engine:
     graph = onnx.load(bundle.path / "model.onnx")
     before = set(bundle.path.rglob("*"))
     for target in ("ort", "trt"):
-        write_target(target, bundle.path, graph, bundle.manifest, tiny_network())
+        write_target(target, bundle.path, graph, bundle.manifest, tiny_network(), tiny_network())
     assert set(bundle.path.rglob("*")) == before
     for target, file in (("torch", "torch/weights.safetensors"), (toy_engine.name, "toy/graph.onnx")):
-        write_target(target, bundle.path, graph, bundle.manifest, tiny_network())
+        write_target(target, bundle.path, graph, bundle.manifest, tiny_network(), tiny_network())
         made = [path for path in bundle.path.rglob("*") if path.is_file() and path not in before]
         assert made == [bundle.path / file]
         before |= set(bundle.path.rglob("*"))

@@ -169,7 +169,7 @@ def make_tiny_bundle(
         if target == "torch":
             _write_torch(path, num_classes, seed)
         elif target != "trt-rtx":  # which takes seconds, and whose tests build it
-            _build(target, path, manifest)
+            _build(target, path, manifest, seed)
     _write_sample(path, graph, manifest)
     bundles.write_manifest(path, replace(manifest, files=_hashes(path)))
     return bundles.open_bundle(path)
@@ -203,11 +203,21 @@ def _hashes(path: Path) -> dict[str, str]:
     return {file.relative_to(path).as_posix(): sha256_of(file) for file in files}
 
 
-def _build(target: str, path: Path, manifest: bundles.Manifest) -> None:
+def _build(target: str, path: Path, manifest: bundles.Manifest, seed: int = 0) -> None:
     record = engine(target)
     if record.build is not None:
-        nothing: Any = None  # the torch target alone reads the network
-        record.build(BuildRequest(folder=path, graph=path / bundles.MODEL, manifest=manifest, network=nothing))
+        nothing: Any = None  # what no engine reads here
+        folded = _filled_network(manifest.num_classes, seed) if target == "ncnn" else nothing
+        graph = path / bundles.MODEL
+        record.build(BuildRequest(folder=path, graph=graph, manifest=manifest, network=nothing, folded=folded))
+
+
+def _filled_network(num_classes: int, seed: int) -> nn.Module:
+    import torch
+
+    network = tiny_network(num_classes=num_classes)
+    network.load_state_dict({key: torch.from_numpy(value) for key, value in tiny_weights(num_classes, seed).items()})
+    return network.eval()
 
 
 def _write_torch(path: Path, num_classes: int, seed: int) -> None:
