@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-EXTRAS = export,openvino,numba,bench,pillow
+EXTRAS = export,openvino,ncnn-export,numba,bench,pillow
 STAMP = $(VENV)/.installed
 SBOM = build/sbom
 PIP = $(BIN)/python -m pip

@@ -6,6 +6,7 @@
         ort/                  model.onnx: the same network in the form that ONNX Runtime's CPU kernels run best (int8,
                               PReLU); where that differs
         openvino/             model.xml, model.bin
+        ncnn/                 model.param, model.bin: normalised float planes to logits
         tensorrt/             model.onnx: the same network in the form that NVIDIA's engines run best, where that
                               differs; engines of TensorRT for RTX, named after its version (others are built on the
                               device)
@@ -40,7 +41,7 @@ from pathlib import Path
 from edgeseg.errors import BundleError
 from edgeseg.fields import FieldError, parse_object
 from edgeseg.files import sha256_of, storage_errors, write_text
-from edgeseg.graph_metadata import METADATA_KEY, read_metadata
+from edgeseg.graph_metadata import METADATA_KEY, belongs_to
 from edgeseg.manifest import SCHEMA_VERSION, Manifest, Parity
 from edgeseg.signing import verify_signature
 from edgeseg.text import first_line, one_line, os_reason
@@ -133,7 +134,7 @@ class Bundle:
                 self._check_size(file, relative)
                 if sha256_of(file) != expected:
                     raise _changed(self.path, relative)
-                if file.suffix in (".onnx", ".xml") and read_metadata(file) != contract:
+                if not belongs_to(file, contract):
                     raise BundleError(
                         f"{relative} in bundle '{one_line(self.path)}' was exported with another manifest than the one "
                         "beside it (its metadata differs); copy or export the bundle again"

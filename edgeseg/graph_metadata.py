@@ -1,18 +1,20 @@
 """The text that the export left in a graph's metadata, read without the engine's own packages.
 
 An ONNX file is a protobuf message. Its outermost fields are walked over; the weights are skipped, not read. OpenVINO
-copies the metadata of the ONNX graph it converts into the ``rt_info`` at the end of its XML.
+copies the metadata of the ONNX graph it converts into the ``rt_info`` at the end of its XML. ncnn's graphs have no
+metadata: the name of their input layer, which is free, is a hash of the text.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
 from typing import BinaryIO
 from xml.sax.saxutils import unescape
 
-__all__ = ["METADATA_KEY", "read_metadata"]
+__all__ = ["METADATA_KEY", "belongs_to", "layer_name", "read_metadata"]
 
 METADATA_KEY = "edgeseg"
 """Key of the manifest's contract among a graph's metadata."""
@@ -20,8 +22,31 @@ METADATA_KEY = "edgeseg"
 _METADATA_PROPS = 14  # field of ModelProto (onnx.proto)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protobuf
 _LONGEST = 16 << 20
+_LONGEST_LAYER = 4096
 _MOST_FIELDS = 100_000
 _XML_ENTITIES = {"&quot;": '"', "&apos;": "'", "&#xA;": "\n", "&#10;": "\n", "&#x9;": "\t", "&#9;": "\t"}
+
+
+def belongs_to(file: Path, contract: str) -> bool:
+    """Tell whether a graph was exported with a manifest's contract; any other file belongs to all.
+
+    Raises:
+        OSError: The file cannot be read.
+
+    Example:
+        >>> belongs_to(bundle.file("model.onnx"), bundle.manifest.contract())
+        True
+    """
+    if file.suffix == ".param":
+        with file.open("rb") as stream:
+            words = stream.read(_LONGEST_LAYER).split(b"\n")[2:3]
+        return layer_name(contract).encode() in b"".join(words).split()[1:2]
+    return file.suffix not in (".onnx", ".xml") or read_metadata(file) == contract
+
+
+def layer_name(contract: str) -> str:
+    """Name the input layer of an ncnn graph after a manifest's contract."""
+    return f"{METADATA_KEY}-{hashlib.sha256(contract.encode()).hexdigest()}"
 
 
 def read_metadata(file: Path) -> str | None:

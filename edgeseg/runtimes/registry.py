@@ -19,6 +19,7 @@ from importlib import metadata
 
 from edgeseg.errors import TargetUnavailableError, UnknownNameError
 from edgeseg.runtimes.engine import Engine
+from edgeseg.runtimes.ncnn.engine import NCNN
 from edgeseg.runtimes.openvino.engine import OPENVINO
 from edgeseg.runtimes.ort.engine import ORT
 from edgeseg.runtimes.tensorrt.engine import TRT, TRT_RTX
@@ -30,7 +31,7 @@ __all__ = ["BUILT_IN", "GROUP", "engine", "engines", "forget_engines", "refused_
 GROUP = "edgeseg.runtimes"
 """Entry point group of engines."""
 
-BUILT_IN: tuple[Engine, ...] = (ORT, OPENVINO, TRT, TRT_RTX, TORCH)
+BUILT_IN: tuple[Engine, ...] = (ORT, OPENVINO, NCNN, TRT, TRT_RTX, TORCH)
 """edgeseg's own engines, in the order they are listed."""
 
 

@@ -94,3 +94,12 @@ def test_the_command_line_has_every_option_with_that_text() -> None:
     negated = {"fuse", "rewrites"}  # --no-fuse and --no-rewrites say what leaving them out does
     for entry in fields(ExportConfig):
         assert entry.name in negated or any(text.startswith(option_help(entry.name)) for text in texts), entry.name
+
+
+def test_a_target_that_keeps_fp32_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"fp16 was asked for with ncnn alone, .*ncnn's tools for int8 .*add another"):
+        ExportConfig(targets=("ncnn",), precision="fp16", calib=tmp_path)
+    both = ExportConfig(targets=("ort", "ncnn"), precision="fp16", calib=tmp_path)
+    assert [note.partition(":")[0] for note in both.kept_fp32] == ["ncnn has fp32 in this bundle"]
+    assert not ExportConfig(targets=("ort", "ncnn")).kept_fp32
+    assert not ExportConfig(targets=("ort", "torch"), precision="fp16", calib=tmp_path).kept_fp32

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forking is POSI
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
-ENGINES = ("ort", "openvino", "torch")
+ENGINES = ("ort", "openvino", "ncnn", "torch")
 
 PARENT = """
 import gc, os, signal, sys
@@ -98,6 +98,7 @@ STARTED = (
     [
         ("ort", "equal"),
         ("openvino", STARTED.format("OpenVINO", "OpenVINO")),
+        ("ncnn", STARTED.format("ncnn", "ncnn")),
         ("torch", STARTED.format("PyTorch", "PyTorch")),
     ],
 )

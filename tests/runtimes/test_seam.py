@@ -27,7 +27,7 @@ from tests.runtimes.bundles import make_tiny_bundle, picture
 NAMES = [*(record.name for record in BUILT_IN), "Toy"]
 """edgeseg's own targets, and one of a package of its own: every contract holds for all of them."""
 
-HERE = {"ort": "onnxruntime", "openvino": "openvino", "torch": "torch", "Toy": "onnx"}
+HERE = {"ort": "onnxruntime", "openvino": "openvino", "ncnn": "pnnx", "torch": "torch", "Toy": "onnx"}
 """Those that run without a GPU -> the module they need."""
 
 
