@@ -2,7 +2,7 @@
 
 pnnx reads the module and not the ONNX graph: its ONNX reader got PIDNet silently wrong. The module goes through
 torch.export first, which leaves no submodule that is used twice: pnnx makes the weights of such convolutions inputs,
-and ncnn cannot load them.
+and ncnn cannot load them. What of its operators pnnx or ncnn lacks is written with others (`passes`).
 """
 
 from __future__ import annotations
@@ -77,11 +77,14 @@ def _converted(network: nn.Module, manifest: Manifest, scratch: Path) -> tuple[s
 def _save_traced(network: nn.Module, shape: tuple[int, ...], file: Path) -> None:
     import torch
 
+    from edgeseg.runtimes.ncnn.passes import write_for_ncnn
+
     example = torch.zeros(shape)
     with _quiet(), storage_errors(file):
         try:
             with torch.no_grad():
                 program = torch.export.export(network, (example,)).module()
+                write_for_ncnn(program)
                 traced = torch.jit.trace(program, example, check_trace=False)  # type: ignore[no-untyped-call]
         except EdgesegError:
             raise
