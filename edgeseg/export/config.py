@@ -186,6 +186,12 @@ class ExportConfig:
     def _check_targets(self) -> None:
         if self.precision == "bf16" and not any("bf16" in engine(target).lowers_to for target in self.targets):
             raise UsageError("bf16 is arithmetic of OpenVINO on CPUs that have it; add the target openvino")
+        one_size = {target: engine(target).one_size for target in self.targets if engine(target).one_size}
+        if self.dynamic and one_size:
+            raise UsageError(
+                f"--dynamic leaves height and width free, which {', '.join(one_size)} cannot "
+                f"({'; '.join(one_size.values())}); export a fixed --size for it, or leave it out"
+            )
         fp32_alone = {target: engine(target).fp32_reason for target in self.targets}
         if self.lowers and all(fp32_alone.values()):
             raise UsageError(

@@ -117,6 +117,7 @@ class Engine:
         needs_gpu: Whether it runs on a GPU alone, which the machine that exports may lack. Without one, the proof is
             that its graph gives the network's masks in ONNX Runtime.
         lowers_to: Precisions that it gains from: of ``int8``, ``fp16``, ``bf16``. Empty for one that always runs fp32.
+        one_size: Why its graph cannot leave height and width free, in words; empty where it can.
         fp32_reason: Why an engine that is no reference always has fp32 in a bundle, in words.
         requires: Raises `TargetUnavailableError` before an export starts where what it builds with is not installed.
         build: Writes its files of a bundle; None where the graphs that every bundle holds are enough.
@@ -139,6 +140,7 @@ class Engine:
     packages: tuple[str, ...] = ()
     needs_gpu: bool = False
     lowers_to: tuple[str, ...] = ("int8",)
+    one_size: str = ""
     fp32_reason: str = ""
     requires: Callable[[], None] | None = None
     build: Callable[[BuildRequest], None] | None = None

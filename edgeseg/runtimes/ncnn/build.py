@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeseg._optional import require
-from edgeseg.errors import EdgesegError, ExportError, UsageError
+from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.files import scratch_folder, storage_errors
 from edgeseg.manifest import Manifest
 from edgeseg.runtimes.engine import BuildRequest
@@ -38,16 +38,10 @@ def build(request: BuildRequest) -> None:
 
     Raises:
         TargetUnavailableError: ncnn or pnnx is not installed.
-        UsageError: Height and width are to be free.
         ExportError: The network cannot be converted; names the operator where one is the reason.
         StorageError: Writing failed.
     """
     manifest = request.manifest
-    if manifest.dynamic:
-        raise UsageError(
-            "the ncnn target has one size, since pnnx computes sizes into its graph, and --dynamic leaves height and "
-            "width free; export a fixed --size for it, or leave it out"
-        )
     with scratch_folder("edgeseg-ncnn") as scratch:
         text, weights = _converted(request.folded, manifest, scratch)
         layers = _fitting(_read(text), weights, manifest, scratch)

@@ -49,6 +49,7 @@ NCNN = Engine(
     files=("ncnn/",),
     packages=("ncnn", "pnnx"),
     lowers_to=(),
+    one_size="pnnx computes sizes into its graph",
     fp32_reason="ncnn's tools for int8 are in none of its packages, and its half precision is chosen on the device "
     "(precision f16-storage or f16, on Arm)",
     open=_open,
