@@ -28,6 +28,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from edgeseg.bundle import Parity  # noqa: E402
 from edgeseg.errors import EdgesegError  # noqa: E402
 from edgeseg.export import export_model  # noqa: E402
 from edgeseg.export.deploy import DeployNetwork  # noqa: E402
@@ -136,21 +137,24 @@ def _cells(network: nn.Module, name: str, size: Size, targets: Sequence[str]) ->
             min_agreement=0.0,
             max_logit_error=1e9,
         )
-    cells = {}
-    for parity in report.parity:
-        relative = parity.max_logit_error / parity.logit_range if parity.logit_range else 0.0
-        ok = parity.agreement >= AGREEMENT and relative <= LOGITS
-        words = "" if ok else f"{parity.agreement:.4%} of the labels agree, logits to {relative:.1e} of their range"
-        cells[parity.target] = {
-            "ok": ok,
-            "ran": parity.ran,
-            "differing": parity.differing,
-            "pixels": parity.pixels,
-            "agreement": parity.agreement,
-            "logit_error": relative,
-            "words": words,
-        }
+    cells = {parity.target: cell_of(parity) for parity in report.parity}
     return {target: cells[target] for target in targets}
+
+
+def cell_of(parity: Parity) -> Row:
+    """One cell of a row: what was measured, and whether it holds the bounds."""
+    relative = parity.max_logit_error / parity.logit_range if parity.logit_range else 0.0
+    ok = parity.agreement >= AGREEMENT and relative <= LOGITS
+    words = "" if ok else f"{parity.agreement:.4%} of the labels agree, logits to {relative:.1e} of their range"
+    return {
+        "ok": ok,
+        "ran": parity.ran,
+        "differing": parity.differing,
+        "pixels": parity.pixels,
+        "agreement": parity.agreement,
+        "logit_error": relative,
+        "words": words,
+    }
 
 
 def write_table(rows: Sequence[Row]) -> str:

@@ -7,11 +7,9 @@ and ncnn cannot load them. What of its operators pnnx or ncnn lacks is written w
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import subprocess
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +72,8 @@ def _save_traced(network: nn.Module, shape: tuple[int, ...], file: Path) -> None
     from edgeseg.runtimes.ncnn.passes import write_for_ncnn
 
     example = torch.zeros(shape)
-    with _quiet(), storage_errors(file):
+    with storage_errors(file), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing; what matters is an error
         try:
             with torch.no_grad():
                 program = torch.export.export(network, (example,)).module()
@@ -87,20 +86,6 @@ def _save_traced(network: nn.Module, shape: tuple[int, ...], file: Path) -> None
                 f"the network cannot be traced for ncnn ({first_line(error)}); leave the target ncnn out"
             ) from error
         torch.jit.save(traced, str(file))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch says of tracing to itself: what matters of it is an error."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _read(text: str) -> tuple[Layer, ...]:

@@ -43,6 +43,6 @@ class Planes:
             return np.asarray(grey * self._factor + self._offset, np.float32)[None]
         planes = np.empty((len(self._tables), *picture.shape[:2]), np.float32)
         split = cv2.split(picture)
-        for plane, table, scaled in zip(reversed(split) if self._swap else split, self._tables, planes, strict=True):
-            cv2.LUT(plane, table, dst=scaled)
+        for channel, plane in enumerate(reversed(split) if self._swap else split):
+            cv2.LUT(plane, self._tables[channel], dst=planes[channel])
         return planes

@@ -57,7 +57,6 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> NcnnSession:
     ncnn = require("ncnn", extra="ncnn", why="the ncnn target")
     word = _precision(ncnn, options.precision)
     model, weights = bundle.file(NCNN_MODEL), bundle.file(NCNN_WEIGHTS)
-    start_engine("ncnn")  # its OpenMP threads hang a forked child that runs it too
     net = load_net(ncnn, model, weights, on=_PRECISIONS[word][1], threads=options.threads)
     return NcnnSession(net, bundle.manifest, word)
 
@@ -89,8 +88,10 @@ def load_net(ncnn: Any, model: Path, weights: Path, *, on: tuple[str, ...] = (),
         threads: Of the engine; None is ncnn's default.
 
     Raises:
+        TargetUnavailableError: ncnn was started before this process was forked.
         BundleError: ncnn does not read the files.
     """
+    start_engine("ncnn")  # its OpenMP threads hang a forked child that runs it too
     net = ncnn.Net()
     net.opt.use_vulkan_compute = False
     for option in _ROUNDING:
