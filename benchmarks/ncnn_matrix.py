@@ -11,7 +11,6 @@ be converted keeps the words that refused it, which name the operator.
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import sys
 import tempfile
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     size = parse_size(options.size)
-    names = [name for name in list_models() if any(fnmatch.fnmatch(name, each) for each in options.names)]
+    names = list(dict.fromkeys(name for each in options.names for name in list_models(each)))
     rows = {(row["name"], *row["size"]): row for row in _load(options.json)}
     wanted = [(name, *fitting_size(name, size)) for name in names or matrix.smallest_of_each_system()]
     for key in wanted:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeseg._optional import require
+from edgeseg._signals import report_process
 from edgeseg.errors import EdgesegError, ExportError
 from edgeseg.files import scratch_folder, storage_errors
 from edgeseg.manifest import Manifest
@@ -56,14 +57,31 @@ def _converted(network: nn.Module, manifest: Manifest, scratch: Path) -> tuple[s
     _save_traced(network, shape, scratch / "m.pt")
     pnnx = require("pnnx", extra="ncnn-export", why="exporting for the ncnn target")
     command = [pnnx.EXEC_PATH, "m.pt", f"inputshape=[{','.join(map(str, shape))}]", "fp16=0"]
-    done = subprocess.run(command, cwd=scratch, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    code, said = _run(command, scratch)
     param, values = scratch / "m.ncnn.param", scratch / "m.ncnn.bin"
-    if done.returncode or not param.is_file() or not values.is_file():  # it mostly ends with 0 whatever happened
-        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-        why = f"it ended with {done.returncode}" + (f" after '{one_line(said[-1])}'" if said else "")
+    if code or not param.is_file() or not values.is_file():  # it mostly ends with 0 whatever happened
+        why = f"it ended with {code}" + (f" after '{one_line(said[-1])}'" if said else "")
         raise ExportError(f"pnnx made no ncnn graph ({why}); leave the target ncnn out")
     with storage_errors(scratch):
         return param.read_text(encoding="utf-8"), values.read_bytes()
+
+
+def _run(command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
+    """Run a program in a folder; returns its exit code and the lines it wrote."""
+    with storage_errors(Path(command[0])):
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    with process:
+        report_process("+", process.pid)
+        try:
+            said = process.communicate()[0]
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            report_process("-", process.pid)
+    return process.returncode, said.decode("utf-8", "replace").strip().splitlines()
 
 
 def _save_traced(network: nn.Module, shape: tuple[int, ...], file: Path) -> None:
