@@ -111,6 +111,16 @@ def _expand(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return _call(graph, _aten.repeat.default, node.args[0], counts)
 
 
+def _matmul(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+    """Multiply maps by a matrix of one row from the right, transposed: pnnx takes the one row for a batch of one."""
+    left, right = node.args
+    if len(_shape(left)) != 2 or _shape(left)[0] != 1 or len(_shape(right)) != 4:
+        return None
+    turned = _call(graph, _aten.transpose.int, right, 2, 3)
+    product = _call(graph, _aten.matmul.default, turned, _call(graph, _aten.t.default, left))
+    return _call(graph, _aten.transpose.int, product, 2, 3)
+
+
 _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     _aten.slice.Tensor: _slice,
     _aten.to.dtype: _cast,
@@ -118,5 +128,6 @@ _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     _aten.alias.default: _alias,
     _aten.neg.default: _neg,
     _aten.expand_as.default: _expand,
+    _aten.matmul.default: _matmul,
 }
 """Operator -> what replaces a node of it; None leaves it as it is."""
