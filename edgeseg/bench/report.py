@@ -308,7 +308,7 @@ def _report_from(data: Mapping[str, Any]) -> BenchmarkReport:
     return BenchmarkReport(
         bundle=BundleIdentity.from_json(data["bundle"]),
         target=str(data["target"]),
-        session=_build(SessionInfo, {**data["session"], "notes": tuple(data["session"]["notes"])}),
+        session=_session(data["session"]),
         settings=_build(Settings, data["settings"]),
         images=int(data["images"]),
         source_sizes=tuple(_size(size) for size in data["source_sizes"]),
@@ -333,6 +333,10 @@ def _report_from(data: Mapping[str, Any]) -> BenchmarkReport:
 def _build(kind: type[_T], data: Mapping[str, Any]) -> _T:
     known = {name: value for name, value in data.items() if name in kind.__dataclass_fields__}
     return kind(**known)
+
+
+def _session(data: Mapping[str, Any]) -> SessionInfo:
+    return _build(SessionInfo, {**data, "notes": tuple(data["notes"]), "mode": tuple(data.get("mode", ()))})
 
 
 def _samples(data: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from edgeseg.errors import EdgesegError
 from edgeseg.postprocess import Region
 from edgeseg.specs import Size
+from edgeseg.timing import ms_since
 
-__all__ = ["Failure", "Job", "group_jobs"]
+__all__ = ["Failure", "Job", "Started", "group_jobs", "take_results"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,30 @@ class Job:
     damaged: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     raw: NDArray[Any] = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True)
+class Started:
+    """Jobs that the engine has begun.
+
+    Attributes:
+        jobs: Of one batch.
+        start: When, on `time.perf_counter`.
+        result: Waits for what the engine gives each picture of the batch.
+    """
+
+    jobs: list[Job]
+    start: float
+    result: Callable[[], Sequence[NDArray[Any]]]
+
+
+def take_results(jobs: list[Job], given: Sequence[NDArray[Any]], start: float) -> list[Job]:
+    """Give each job what the engine made for it, and its share of the time since `start`."""
+    spent = ms_since(start) / len(jobs)
+    for job, raw in zip(jobs, given[: len(jobs)], strict=True):  # a batch may have been filled up
+        job.raw = raw
+        job.timings["infer"] = spent
+    return jobs
 
 
 def group_jobs(items: Iterator[Job | Failure], most: int) -> Iterator[list[Job] | Failure]:

@@ -20,18 +20,18 @@ from edgeseg.postprocess import warm_up
 from edgeseg.predictor.checks import check_graph, read_sample_labels
 from edgeseg.predictor.config import Output, PredictorConfig, PredictorKeywords, check_output
 from edgeseg.predictor.finish import finish
-from edgeseg.predictor.jobs import Failure, Job, group_jobs
+from edgeseg.predictor.jobs import Failure, Job, Started, group_jobs, take_results
 from edgeseg.predictor.prepare import Color, Preparer
 from edgeseg.predictor.recipe import Recipe
 from edgeseg.results import Result
 from edgeseg.runtimes import SessionInfo, device_labelling, open_session, resolve_target
+from edgeseg.runtimes.pending import Pipelined, pipelined
 from edgeseg.runtimes.times import EngineTimes, EngineTiming
 from edgeseg.signing import verify_signature
 from edgeseg.sources import Frame, Source, open_iterable, open_source
 from edgeseg.stacks import PictureFile, load_picture
 from edgeseg.stream import Stage, Stream
 from edgeseg.text import shown_name
-from edgeseg.timing import ms_since
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # in `typing` since Python 3.11
@@ -82,6 +82,7 @@ class Predictor:
         self._session = open_session(bundle, self._target, config.runtime_options())
         check_graph(bundle, self._session)
         self._labelling = None if config.scores else device_labelling(self._session)  # scores are made on the host
+        self._pipelined = pipelined(self._session)
         self._preparer = Preparer(bundle.manifest, config)
         if self._labelling is None:
             warm_up()
@@ -194,8 +195,8 @@ class Predictor:
         opened, close = self._open_source(source, color)
         latest = opened.live if live is None else live
         prepare = functools.partial(self._prepare, on_error == "report")
-        infer = functools.partial(self._infer, 1 if latest else self.manifest.batch)
-        stages: list[Stage] = [prepare, infer, functools.partial(self._finish, on_error == "report")]
+        finish = functools.partial(self._finish, on_error == "report")
+        stages: list[Stage] = [prepare, *self._engine_stages(latest), finish]
         frames = _frames(opened, close)
         return Stream(frames, stages, capacity=queue, latest=latest, stop=stop, patience=opened.patience)
 
@@ -275,6 +276,27 @@ class Predictor:
                 item = Failure(frame.name, error)
             yield item
 
+    def _engine_stages(self, latest: bool) -> list[Stage]:
+        """One stage, or two where the engine takes a picture while another is under way.
+
+        A source that drops late pictures has one: what was begun is not dropped.
+        """
+        if self._pipelined is None or latest:
+            return [functools.partial(self._infer, 1 if latest else self.manifest.batch)]
+        return [functools.partial(self._begin, self._pipelined, self.manifest.batch), _collect]
+
+    def _begin(self, engine: Pipelined, most: int, items: Iterator[Job | Failure]) -> Iterator[Started | Failure]:
+        for group in group_jobs(items, most):
+            yield group if isinstance(group, Failure) else self._start(engine, group)
+
+    def _start(self, engine: Pipelined, jobs: list[Job]) -> Started:
+        start, images = time.perf_counter(), self._batched(jobs)
+        if self._labelling is not None:
+            labels = engine.start_labels(images, [(job.size, job.region) for job in jobs])
+            return Started(jobs, start, labels.result)
+        outputs = engine.start(images, ("logits",))
+        return Started(jobs, start, lambda: list(outputs.result()["logits"]))
+
     def _infer(self, most: int, items: Iterator[Job | Failure]) -> Iterator[Job | Failure]:
         for group in group_jobs(items, most):
             if isinstance(group, Failure):
@@ -296,12 +318,7 @@ class Predictor:
     def _run(self, jobs: list[Job]) -> list[Job]:
         """Run the engine once for up to `batch` jobs; the last picture fills what is left of the batch."""
         start = time.perf_counter()
-        for job, raw in zip(jobs, self._outputs(self._batched(jobs), jobs), strict=True):
-            job.raw = raw
-        spent = ms_since(start) / len(jobs)
-        for job in jobs:
-            job.timings["infer"] = spent
-        return jobs
+        return take_results(jobs, self._outputs(self._batched(jobs), jobs), start)
 
     def _batched(self, jobs: list[Job]) -> NDArray[np.uint8]:
         """The engine's input of up to `batch` jobs."""
@@ -310,12 +327,11 @@ class Predictor:
             return jobs[0].input[None]
         return np.stack([jobs[min(index, len(jobs) - 1)].input for index in range(batch)])
 
-    def _outputs(self, images: NDArray[np.uint8], jobs: list[Job]) -> list[NDArray[Any]]:
+    def _outputs(self, images: NDArray[np.uint8], jobs: list[Job]) -> Sequence[NDArray[Any]]:
         """What each job takes of the engine: labels where it makes them itself, else logits."""
         if self._labelling is not None:
-            return [*self._labelling.device_labels(images, [(job.size, job.region) for job in jobs])]
-        logits = self._session.run(images, ("logits",))["logits"]
-        return [logits[index] for index in range(len(jobs))]
+            return self._labelling.device_labels(images, [(job.size, job.region) for job in jobs])
+        return list(self._session.run(images, ("logits",))["logits"])
 
     def _result(self, job: Job) -> Result:
         try:
@@ -347,6 +363,15 @@ def _open(path: str | Path | Bundle, config: PredictorConfig) -> Bundle:
     if config.trusted_keys:
         verify_signature(path.path, config.trusted_keys)
     return path
+
+
+def _collect(items: Iterator[Started | Failure]) -> Iterator[Job | Failure]:
+    """Wait for the pictures that were begun."""
+    for item in items:
+        if isinstance(item, Failure):
+            yield item
+        else:
+            yield from take_results(item.jobs, item.result(), item.start)
 
 
 def _frames(source: Source, close: bool) -> Iterator[Frame]:

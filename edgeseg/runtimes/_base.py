@@ -63,6 +63,11 @@ class RuntimeOptions:
         network: ``package.module:factory`` (or registry name) that the ``torch`` target builds. A network of the user's
             own is code, which is run because the user names it and never because a bundle does.
         provider_options: Passed to an execution provider as they are.
+        cuda_graph: Start each frame on a GPU by one call (a CUDA graph); True where it is not set.
+        zero_copy: Let a GPU use image and labels where the host has them, instead of copying; where it is not set, GPUs
+            that share the host's memory do.
+        wait: How a thread waits for the GPU: ``auto``, ``spin``, ``yield`` or ``block``; set for the whole process.
+        builder_level: How hard TensorRT looks for fast kernels while it builds, 0 to 5.
 
     Example:
         >>> RuntimeOptions(threads=2).threads
@@ -77,6 +82,10 @@ class RuntimeOptions:
     weights: str | None = None
     network: str | None = None
     provider_options: Mapping[str, str] = field(default_factory=dict)
+    cuda_graph: bool | None = None
+    zero_copy: bool | None = None
+    wait: str | None = None
+    builder_level: int | None = None
 
 
 def refuse_unused(options: RuntimeOptions, target: str, *used: str) -> None:
@@ -119,6 +128,7 @@ class SessionInfo:
         precision: Of the arithmetic, such as ``"fp32"``.
         threads: Threads in use, None where the engine decides and does not tell.
         notes: Sentences the user must see (a plan was rebuilt, a cache was not usable).
+        mode: What else was chosen of how frames run, in words, such as ``"CUDA graph"`` and ``"zero copy"``.
     """
 
     target: str
@@ -127,6 +137,7 @@ class SessionInfo:
     precision: str
     threads: int | None = None
     notes: tuple[str, ...] = ()
+    mode: tuple[str, ...] = ()
 
 
 class Session(Protocol):
@@ -220,13 +231,18 @@ class SessionBase:
         Raises:
             InputError: Another dtype or shape than the graph takes, a closed session, or one of another process.
         """
+        chosen = self._chosen(image, names)
+        with self._entered():
+            return self._run(np.ascontiguousarray(image), chosen)
+
+    def _chosen(self, image: NDArray[np.uint8], names: tuple[str, ...] | None) -> tuple[str, ...]:
+        """Check the input, and the names of the outputs wanted; None is all."""
         self._check_input(image)
         known = {tensor.name for tensor in self.outputs}
         chosen = tuple(tensor.name for tensor in self.outputs) if names is None else names
         if not set(chosen) <= known:
             raise InputError(f"the graph has outputs {', '.join(sorted(known))}, asked for {', '.join(chosen)}")
-        with self._entered():
-            return self._run(np.ascontiguousarray(image), chosen)
+        return chosen
 
     def device_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
         """Run the engine, and label on its device; only where `labels_on_device` says so.
@@ -288,6 +304,9 @@ class SessionBase:
 
     def _run_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
         """Run the engine on a checked image, and label on its device."""
+        self._refuse_labels()
+
+    def _refuse_labels(self) -> NoReturn:
         raise UsageError(f"the {self.info.target} target does not label on its device; use run")
 
     def _free(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgeseg.errors import EdgesegError
-from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt import cuda, driver
 from edgeseg.runtimes.tensorrt.build import logger_of
 from edgeseg.runtimes.tensorrt.label_kernel import PTX
 from tests.runtimes.fakes import FakeTensorRT, fake_tensorrt
@@ -41,21 +41,21 @@ def fake_gpu(fake_driver_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     """One fake GPU; yields the library, whose ``fake_live`` counts what is not freed."""
     library = ctypes.CDLL(str(fake_driver_library))
     library.fake_reset()
-    monkeypatch.setattr(cuda, "_library_names", lambda: (str(fake_driver_library),))
-    cuda._driver.cache_clear()
+    monkeypatch.setattr(driver, "_library_names", lambda: (str(fake_driver_library),))
+    driver.driver.cache_clear()
     yield library
     assert library.fake_current() == 0, "a context was left current"
     assert library.fake_live() == 0, "something was not freed"
-    cuda._driver.cache_clear()
+    driver.driver.cache_clear()
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without an NVIDIA driver, whatever this one has."""
-    monkeypatch.setattr(cuda, "_library_names", lambda: ("libno-such-driver.so",))
-    cuda._driver.cache_clear()
+    monkeypatch.setattr(driver, "_library_names", lambda: ("libno-such-driver.so",))
+    driver.driver.cache_clear()
     yield
-    cuda._driver.cache_clear()
+    driver.driver.cache_clear()
 
 
 @pytest.fixture

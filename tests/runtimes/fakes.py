@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -90,6 +92,10 @@ class FakeTensorRT:
         driver: The fake driver, which knows contexts and memory.
         poison: Put into the first logit of every run.
         logger: The logger of the last builder or runtime.
+        waits: Whether engines wait for their stream, so that they cannot be captured.
+        stale: Captured runs that were started although their context had other shapes or memory by then.
+        runs: What each started run does when its turn comes.
+        numbers: Of runs.
     """
 
     calls: list[str] = field(default_factory=list)
@@ -103,6 +109,15 @@ class FakeTensorRT:
     driver: Any = None
     poison: float | None = None
     logger: Any = None
+    waits: bool = False
+    stale: int = 0
+    runs: dict[int, Callable[[], None]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __post_init__(self) -> None:
+        self.callback = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: self.runs[number]())
+        if self.driver is not None:
+            self.driver.fake_host.restype = ctypes.c_uint64
 
     def note(self, call: str) -> bool:
         self.calls.append(call)
@@ -325,17 +340,44 @@ class _Context:
             return False
         if not self._has_memory():
             return False
-        if self.record.driver is not None:
-            self.record.driver.fake_flush(ctypes.c_void_p(stream))
-            self.record.driver.fake_tick(ctypes.c_float(RUN_MS))
-        size = int(np.prod(self.shape))
-        raw = ctypes.string_at(self.addresses["image"], size)
-        image = np.frombuffer(raw, np.uint8).reshape(self.shape)
+        driver = self.record.driver
+        if driver is None:
+            self._run()
+            return True
+        handle = ctypes.c_void_p(stream)
+        if self.record.waits and driver.fake_waits(handle):  # an engine that cannot be captured ends the capture
+            self.record.logger.log(Severity.ERROR, "operation not permitted when stream is capturing")
+            return False
+        number = next(self.record.numbers)
+        bound = (self.shape, dict(self.addresses))
+        self.record.runs[number] = lambda: self._run_as(bound)
+        status = driver.fake_engine(handle, self.record.callback, number)
+        if status:
+            self.record.logger.log(Severity.ERROR, f"Cuda Runtime failure {status}")
+        return not status
+
+    def _run_as(self, bound: tuple[tuple[int, ...], dict[str, int]]) -> None:
+        """Run in turn; a captured run of shapes or addresses that are no more is a failure of the GPU."""
+        if bound != (self.shape, self.addresses) or not self._has_memory():
+            self.record.stale += 1
+            self.record.driver.fake_failed(719)
+            return
+        self.record.driver.fake_tick(ctypes.c_float(RUN_MS))
+        self.record.calls.append("ran")
+        self._run()
+
+    def _run(self) -> None:
+        image = np.frombuffer(ctypes.string_at(self._host("image"), int(np.prod(self.shape))), np.uint8)
         names = [node.name for node in self.engine.session.get_outputs()]
-        for name, value in zip(names, self.engine.session.run(names, {"image": image}), strict=True):
+        outputs = self.engine.session.run(names, {"image": image.reshape(self.shape)})
+        for name, value in zip(names, outputs, strict=True):
             array = np.array(value)
             if name == "logits" and self.record.poison is not None:
                 array.flat[0] = self.record.poison
             data = array.tobytes()
-            ctypes.memmove(self.addresses[name], data, len(data))
-        return True
+            ctypes.memmove(self._host(name), data, len(data))
+
+    def _host(self, name: str) -> int:
+        """Where the fake has the memory of a tensor."""
+        driver = self.record.driver
+        return self.addresses[name] if driver is None else int(driver.fake_host(ctypes.c_uint64(self.addresses[name])))

@@ -15,77 +15,44 @@ import ctypes
 import functools
 import math
 import os
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeseg.errors import EdgesegError, TargetUnavailableError, UsageError
+from edgeseg.errors import EdgesegError, TargetUnavailableError, UnknownNameError, UsageError
+from edgeseg.runtimes.tensorrt.driver import HIDDEN, driver
 
 __all__ = [
+    "WAITS",
     "Buffer",
     "Device",
     "Event",
     "GpuInfo",
+    "Graph",
     "Module",
     "PinnedArray",
     "Stream",
+    "clear_word",
     "driver_version",
     "list_gpus",
     "open_device",
 ]
 
-_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS = 75, 76, 18, 16  # CUdevice_attribute
+_MAJOR, _MINOR, _INTEGRATED, _CAN_MAP, _MULTIPROCESSORS = 75, 76, 18, 19, 16  # CUdevice_attribute
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
-_OUT_OF_MEMORY, _NO_DEVICE, _MISMATCH, _UNKNOWN = 2, 100, 803, 999  # CUresult
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+_DEVICE_MAP = 2  # CU_MEMHOSTALLOC_DEVICEMAP
+_OUT_OF_MEMORY = 2  # CUresult
 _BLOCK = (8, 32)  # rows x columns of threads
-_TEGRA = Path("/etc/nv_tegra_release")
 
-_PTR, _SIZE, _INT, _UINT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_uint
-_U64 = ctypes.c_uint64  # CUdeviceptr
-_OUT = ctypes.c_void_p  # a pointer the call writes through
-_Number: TypeAlias = type[ctypes.c_int] | type[ctypes.c_size_t] | type[ctypes.c_void_p]
+WAITS = {"auto": 0, "spin": 1, "yield": 2, "block": 4}
+"""How a thread waits for the GPU -> CUctx_flags; ``spin`` answers first and takes a core meanwhile."""
 
-#: Function of the driver -> types of its arguments; every one returns a CUresult.
-_SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "cuInit": (_UINT,),
-    "cuDriverGetVersion": (_OUT,),
-    "cuDeviceGetCount": (_OUT,),
-    "cuDeviceGet": (_OUT, _INT),
-    "cuDeviceGetName": (ctypes.c_char_p, _INT, _INT),
-    "cuDeviceTotalMem_v2": (_OUT, _INT),
-    "cuDeviceGetAttribute": (_OUT, _INT, _INT),
-    "cuDevicePrimaryCtxRetain": (_OUT, _INT),
-    "cuCtxPushCurrent_v2": (_PTR,),
-    "cuCtxPopCurrent_v2": (_OUT,),
-    "cuMemGetInfo_v2": (_OUT, _OUT),
-    "cuMemAlloc_v2": (_OUT, _SIZE),
-    "cuMemFree_v2": (_U64,),
-    "cuMemAllocHost_v2": (_OUT, _SIZE),
-    "cuMemFreeHost": (_PTR,),
-    "cuMemcpyHtoDAsync_v2": (_U64, _PTR, _SIZE, _PTR),
-    "cuMemcpyDtoHAsync_v2": (_PTR, _U64, _SIZE, _PTR),
-    "cuStreamCreate": (_OUT, _UINT),
-    "cuStreamSynchronize": (_PTR,),
-    "cuStreamDestroy_v2": (_PTR,),
-    "cuEventCreate": (_OUT, _UINT),
-    "cuEventRecord": (_PTR, _PTR),
-    "cuEventSynchronize": (_PTR,),
-    "cuEventElapsedTime": (_OUT, _PTR, _PTR),
-    "cuEventDestroy_v2": (_PTR,),
-    "cuModuleLoadData": (_OUT, ctypes.c_char_p),
-    "cuModuleUnload": (_PTR,),
-    "cuModuleGetFunction": (_OUT, _PTR, ctypes.c_char_p),
-    "cuLaunchKernel": (_PTR, *(_UINT,) * 7, _PTR, _PTR, _PTR),
-    "cuGetErrorName": (_INT, _OUT),
-    "cuGetErrorString": (_INT, _OUT),
-}
+_PTR, _SIZE, _U64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint64
 
 
 @dataclass(frozen=True)
@@ -98,6 +65,7 @@ class GpuInfo:
         compute_capability: Such as ``"8.7"``.
         memory: Total bytes; on a Jetson it is the machine's own memory.
         integrated: Whether it shares the machine's memory (Jetson).
+        maps_memory: Whether it can use page-locked memory of the host where it lies.
         multiprocessors: Streaming multiprocessors in use; on a Jetson they change with the power mode.
     """
 
@@ -106,113 +74,11 @@ class GpuInfo:
     compute_capability: str
     memory: int
     integrated: bool
+    maps_memory: bool
     multiprocessors: int
 
     def __str__(self) -> str:
         return f"{self.name}, sm_{self.compute_capability.replace('.', '')}"
-
-
-def _library_names() -> tuple[str, ...]:
-    if sys.platform == "win32":
-        return ("nvcuda.dll",)
-    return ("libcuda.so.1", "libcuda.so", "/usr/lib/wsl/lib/libcuda.so.1")
-
-
-class _Driver:
-    """The driver's library with its functions typed; a call that fails raises one sentence."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._functions: dict[str, Any] = {}
-        self._contexts: dict[int, int] = {}
-        self._lock = threading.Lock()
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(library, name, None)
-            if function is None:
-                raise TargetUnavailableError(
-                    f"the NVIDIA driver here is too old: it has no {name}; install a newer one"
-                )
-            function.argtypes, function.restype = list(arguments), _INT
-            self._functions[name] = function
-
-    def context(self, ordinal: int) -> int:
-        """The primary context of a GPU, retained at the first call and never released."""
-        with self._lock:
-            if ordinal not in self._contexts:
-                handle = self.integer("cuDeviceGet", ordinal)
-                self._contexts[ordinal] = self.integer("cuDevicePrimaryCtxRetain", handle, kind=_PTR)
-            return self._contexts[ordinal]
-
-    def status(self, name: str, *arguments: object) -> int:
-        """Call a function and return its CUresult."""
-        return int(self._functions[name](*arguments))
-
-    def call(self, name: str, *arguments: object) -> None:
-        """Call a function.
-
-        Raises:
-            EdgesegError: It failed; names the function and the driver's own words.
-        """
-        status = self.status(name, *arguments)
-        if status != 0:
-            raise EdgesegError(f"the CUDA driver failed in {name}: {self.words(status)}")
-
-    def words(self, status: int) -> str:
-        """The driver's words for a CUresult, such as ``"out of memory (CUDA_ERROR_OUT_OF_MEMORY)"``."""
-        name, text = ctypes.c_char_p(), ctypes.c_char_p()
-        self.status("cuGetErrorName", status, ctypes.byref(name))
-        self.status("cuGetErrorString", status, ctypes.byref(text))
-        return f"{(text.value or b'unknown error').decode()} ({(name.value or str(status).encode()).decode()})"
-
-    def integer(self, name: str, *arguments: object, kind: _Number = ctypes.c_int) -> int:
-        """Call a function that writes one number through its first argument."""
-        value = kind()
-        self.call(name, ctypes.byref(value), *arguments)
-        return int(value.value or 0)
-
-
-@functools.lru_cache(maxsize=1)
-def _driver() -> _Driver:
-    """The initialised driver.
-
-    Raises:
-        TargetUnavailableError: No NVIDIA driver, or it does not start.
-    """
-    for name in _library_names():
-        try:
-            library = ctypes.CDLL(name)
-        except OSError:
-            continue
-        driver = _Driver(library)
-        status = driver.status("cuInit", 0)
-        if status != 0:
-            raise TargetUnavailableError(_start_failure(status, driver.words(status)))
-        return driver
-    raise TargetUnavailableError(
-        "this machine has no NVIDIA driver (libcuda was not found), so no GPU can be used; "
-        "install the driver, or choose the target ort or openvino"
-    )
-
-
-def _start_failure(status: int, words: str) -> str:
-    """Why the driver does not start, and what to do."""
-    if status == _NO_DEVICE and "CUDA_VISIBLE_DEVICES" in os.environ:
-        return _HIDDEN
-    if status in (_NO_DEVICE, _UNKNOWN) and _TEGRA.exists():
-        advice = (
-            "the user must be in the groups video and render (sudo usermod -aG video,render $USER, then log in again), "
-            "and a container is started with --runtime nvidia"
-        )
-    elif status == _MISMATCH:
-        advice = "the driver was updated while its kernel module ran on; restart the machine"
-    else:
-        advice = "check it with nvidia-smi"
-    return f"the NVIDIA driver does not start: {words}; {advice}"
-
-
-_HIDDEN = (
-    "the NVIDIA driver finds no GPU that CUDA_VISIBLE_DEVICES leaves visible; set it to the number of a GPU, unset it, "
-    "or choose the target ort or openvino"
-)
 
 
 def driver_version() -> str:
@@ -221,7 +87,7 @@ def driver_version() -> str:
     Raises:
         TargetUnavailableError: No NVIDIA driver.
     """
-    number = _driver().integer("cuDriverGetVersion")
+    number = driver().integer("cuDriverGetVersion")
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -231,46 +97,51 @@ def list_gpus() -> tuple[GpuInfo, ...]:
     Raises:
         TargetUnavailableError: No NVIDIA driver.
     """
-    return tuple(_describe(ordinal) for ordinal in range(_driver().integer("cuDeviceGetCount")))
+    return tuple(_describe(ordinal) for ordinal in range(driver().integer("cuDeviceGetCount")))
 
 
 def _describe(ordinal: int) -> GpuInfo:
-    driver = _driver()
-    handle = driver.integer("cuDeviceGet", ordinal)
+    opened = driver()
+    handle = opened.integer("cuDeviceGet", ordinal)
     name = ctypes.create_string_buffer(256)
-    driver.call("cuDeviceGetName", name, len(name), handle)
-    attribute = functools.partial(driver.integer, "cuDeviceGetAttribute")
+    opened.call("cuDeviceGetName", name, len(name), handle)
+    attribute = functools.partial(opened.integer, "cuDeviceGetAttribute")
     return GpuInfo(
         ordinal=ordinal,
         name=name.value.decode(errors="replace"),
         compute_capability=f"{attribute(_MAJOR, handle)}.{attribute(_MINOR, handle)}",
-        memory=driver.integer("cuDeviceTotalMem_v2", handle, kind=_SIZE),
+        memory=opened.integer("cuDeviceTotalMem_v2", handle, kind=_SIZE),
         integrated=bool(attribute(_INTEGRATED, handle)),
+        maps_memory=bool(attribute(_CAN_MAP, handle)),
         multiprocessors=attribute(_MULTIPROCESSORS, handle),
     )
 
 
-def open_device(word: str | None = None) -> Device:
+def open_device(word: str | None = None, wait: str | None = None) -> Device:
     """Open a GPU.
 
     Args:
         word: Its ordinal, such as ``"0"`` or ``"cuda:0"``; None is the first.
+        wait: How threads of this process wait for the GPU, a key of `WAITS`; None leaves that as it is.
 
     Raises:
         UsageError: Not an ordinal.
+        UnknownNameError: No such way to wait.
         TargetUnavailableError: No NVIDIA driver, no GPU, or no such GPU.
     """
+    if wait is not None and wait not in WAITS:
+        raise UnknownNameError("way to wait for the GPU", wait, WAITS)
     text = (word or "0").lower().removeprefix("cuda:").removeprefix("gpu:")
     if not text.isdigit():
         raise UsageError(f"device '{word}' is not the number of a GPU; use 0 for the first")
     gpus = list_gpus()
     if not gpus:
         none = "the NVIDIA driver finds no GPU; choose the target ort or openvino"
-        raise TargetUnavailableError(_HIDDEN if "CUDA_VISIBLE_DEVICES" in os.environ else none)
+        raise TargetUnavailableError(HIDDEN if "CUDA_VISIBLE_DEVICES" in os.environ else none)
     if int(text) >= len(gpus):
         has = ", ".join(f"{gpu.ordinal} ({gpu.name})" for gpu in gpus)
         raise TargetUnavailableError(f"there is no GPU {text}; this machine has {has}")
-    return Device(gpus[int(text)])
+    return Device(gpus[int(text)], wait)
 
 
 class Device:
@@ -278,26 +149,29 @@ class Device:
 
     Args:
         gpu: Which.
+        wait: As `open_device` takes it.
     """
 
-    def __init__(self, gpu: GpuInfo) -> None:
+    def __init__(self, gpu: GpuInfo, wait: str | None = None) -> None:
         self.gpu = gpu
-        self._context = _driver().context(gpu.ordinal)
+        if wait is not None:
+            driver().call("cuDevicePrimaryCtxSetFlags_v2", driver().integer("cuDeviceGet", gpu.ordinal), WAITS[wait])
+        self._context = driver().context(gpu.ordinal)
 
     @contextmanager
     def current(self) -> Iterator[None]:
         """Make the GPU the calling thread's for the block, and what was current before it after it."""
-        _driver().call("cuCtxPushCurrent_v2", self._context)
+        driver().call("cuCtxPushCurrent_v2", self._context)
         try:
             yield
         finally:
-            _driver().call("cuCtxPopCurrent_v2", ctypes.byref(_PTR()))
+            driver().call("cuCtxPopCurrent_v2", ctypes.byref(_PTR()))
 
     def free_memory(self) -> int:
         """Bytes free on the GPU now."""
         free, total = _SIZE(), _SIZE()
         with self.current():
-            _driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+            driver().call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value
 
 
@@ -314,72 +188,123 @@ class Buffer:
     def __init__(self, size: int) -> None:
         self.size = size
         address = _U64()
-        status = _driver().status("cuMemAlloc_v2", ctypes.byref(address), max(1, size))
+        status = driver().status("cuMemAlloc_v2", ctypes.byref(address), max(1, size))
         if status == _OUT_OF_MEMORY:
             free, total = _SIZE(), _SIZE()
-            _driver().status("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+            driver().status("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
             raise EdgesegError(
                 f"the GPU has no memory for {size / 2**20:.0f} MiB ({free.value / 2**20:.0f} MiB are free); "
                 "close other programs or use a smaller size"
             )
         if status != 0:
-            raise EdgesegError(f"the CUDA driver failed in cuMemAlloc: {_driver().words(status)}")
+            raise EdgesegError(f"the CUDA driver failed in cuMemAlloc: {driver().words(status)}")
         self.address = int(address.value)
 
     def write(self, source: NDArray[Any], stream: Stream) -> None:
         """Start copying a C-contiguous array onto the GPU."""
-        _driver().call("cuMemcpyHtoDAsync_v2", self.address, source.ctypes.data, source.nbytes, stream.handle)
+        driver().call("cuMemcpyHtoDAsync_v2", self.address, source.ctypes.data, source.nbytes, stream.handle)
 
     def read(self, into: NDArray[Any], stream: Stream) -> None:
         """Start copying from the GPU into a C-contiguous array."""
-        _driver().call("cuMemcpyDtoHAsync_v2", into.ctypes.data, self.address, into.nbytes, stream.handle)
+        driver().call("cuMemcpyDtoHAsync_v2", into.ctypes.data, self.address, into.nbytes, stream.handle)
 
     def close(self) -> None:
         """Free the memory; closing twice is harmless."""
         if self.address:
             address, self.address = self.address, 0
-            _driver().call("cuMemFree_v2", address)
+            driver().call("cuMemFree_v2", address)
 
 
 class Stream:
     """A queue of work on the GPU of the current context."""
 
     def __init__(self) -> None:
-        self.handle = _driver().integer("cuStreamCreate", _NON_BLOCKING, kind=_PTR)
+        self.handle = driver().integer("cuStreamCreate", _NON_BLOCKING, kind=_PTR)
 
     def wait(self) -> None:
         """Wait until everything queued is done."""
-        _driver().call("cuStreamSynchronize", self.handle)
+        driver().call("cuStreamSynchronize", self.handle)
 
     def close(self) -> None:
         """Free the stream; closing twice is harmless."""
         if self.handle:
             handle, self.handle = self.handle, 0
-            _driver().call("cuStreamDestroy_v2", handle)
+            driver().call("cuStreamDestroy_v2", handle)
+
+
+class Graph:
+    """Work of a stream, captured to be started again by one call; what it uses must outlive it.
+
+    Args:
+        stream: Of the current context, with nothing under way.
+        enqueue: Puts the work into the stream. It may neither allocate nor wait.
+
+    Raises:
+        EdgesegError: The work cannot be captured; the stream is as it was.
+    """
+
+    def __init__(self, stream: Stream, enqueue: Callable[[], object]) -> None:
+        driver().call("cuStreamBeginCapture_v2", stream.handle, _THREAD_LOCAL)
+        try:
+            enqueue()
+        except BaseException:
+            with suppress(EdgesegError):  # the first error is the cause
+                _end_capture(stream, keep=False)
+            raise
+        graph, self._handle = _end_capture(stream, keep=True), 0
+        try:
+            try:
+                self._handle = driver().integer("cuGraphInstantiateWithFlags", graph, 0, kind=_PTR)
+            finally:
+                driver().call("cuGraphDestroy", graph)
+        except EdgesegError:
+            self.close()
+            raise
+
+    def launch(self, stream: Stream) -> None:
+        """Start the work in a stream."""
+        driver().call("cuGraphLaunch", self._handle, stream.handle)
+
+    def close(self) -> None:
+        """Free the graph; closing twice is harmless."""
+        if self._handle:
+            handle, self._handle = self._handle, 0
+            driver().call("cuGraphExecDestroy", handle)
+
+
+def _end_capture(stream: Stream, *, keep: bool) -> int:
+    """End a capture; returns the graph, or frees it. One that was made invalid gives an error and no graph."""
+    graph = _PTR()
+    status = driver().status("cuStreamEndCapture", stream.handle, ctypes.byref(graph))
+    if graph.value and (status != 0 or not keep):
+        driver().call("cuGraphDestroy", graph)
+    if status != 0 or not graph.value:
+        raise EdgesegError(f"the CUDA driver failed in cuStreamEndCapture: {driver().words(status)}")
+    return graph.value
 
 
 class Event:
     """A mark in a stream, for timing."""
 
     def __init__(self) -> None:
-        self.handle = _driver().integer("cuEventCreate", 0, kind=_PTR)
+        self.handle = driver().integer("cuEventCreate", 0, kind=_PTR)
 
     def record(self, stream: Stream) -> None:
         """Put the mark at the stream's end."""
-        _driver().call("cuEventRecord", self.handle, stream.handle)
+        driver().call("cuEventRecord", self.handle, stream.handle)
 
     def milliseconds_since(self, earlier: Event) -> float:
         """Wait for this mark; milliseconds on the GPU between `earlier` and it."""
         value = ctypes.c_float()
-        _driver().call("cuEventSynchronize", self.handle)
-        _driver().call("cuEventElapsedTime", ctypes.byref(value), earlier.handle, self.handle)
+        driver().call("cuEventSynchronize", self.handle)
+        driver().call("cuEventElapsedTime", ctypes.byref(value), earlier.handle, self.handle)
         return value.value
 
     def close(self) -> None:
         """Free the event; closing twice is harmless."""
         if self.handle:
             handle, self.handle = self.handle, 0
-            _driver().call("cuEventDestroy_v2", handle)
+            driver().call("cuEventDestroy_v2", handle)
 
 
 class Module:
@@ -393,7 +318,8 @@ class Module:
     """
 
     def __init__(self, ptx: bytes) -> None:
-        self._handle = _driver().integer("cuModuleLoadData", ptx, kind=_PTR)
+        self._handle = driver().integer("cuModuleLoadData", ptx, kind=_PTR)
+        self._kernels: dict[str, int] = {}
 
     def launch(self, name: str, size: tuple[int, int], arguments: Sequence[Any], stream: Stream) -> None:
         """Start a kernel with one thread per element.
@@ -404,16 +330,19 @@ class Module:
             arguments: ctypes values, in order.
             stream: Where it waits for its turn.
         """
-        function = _driver().integer("cuModuleGetFunction", self._handle, name.encode(), kind=_PTR)
+        function = self._kernels.get(name)
+        if function is None:
+            function = driver().integer("cuModuleGetFunction", self._handle, name.encode(), kind=_PTR)
+            self._kernels[name] = function
         pointers = (_PTR * len(arguments))(*(ctypes.addressof(argument) for argument in arguments))
         grid = -(-size[1] // _BLOCK[1]), -(-size[0] // _BLOCK[0]), 1
-        _driver().call("cuLaunchKernel", function, *grid, *_BLOCK[::-1], 1, 0, stream.handle, pointers, None)
+        driver().call("cuLaunchKernel", function, *grid, *_BLOCK[::-1], 1, 0, stream.handle, pointers, None)
 
     def close(self) -> None:
         """Free the code; closing twice is harmless."""
         if self._handle:
             handle, self._handle = self._handle, 0
-            _driver().call("cuModuleUnload", handle)
+            driver().call("cuModuleUnload", handle)
 
 
 class PinnedArray:
@@ -422,17 +351,42 @@ class PinnedArray:
     Args:
         shape: Of the array.
         dtype: numpy's name of its type.
+        mapped: The GPU also uses it where it lies, at `address`.
+
+    Raises:
+        EdgesegError: Not enough memory.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: str, *, mapped: bool = False) -> None:
         size = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
-        self._address = _driver().integer("cuMemAllocHost_v2", size, kind=_PTR)
-        raw = memoryview((ctypes.c_byte * size).from_address(self._address)).cast("B")
+        self.address, host = 0, _PTR()
+        status = driver().status("cuMemHostAlloc", ctypes.byref(host), size, _DEVICE_MAP if mapped else 0)
+        if status == _OUT_OF_MEMORY:
+            raise EdgesegError(
+                f"the machine has no memory for {size / 2**20:.0f} MiB that the GPU reaches; close other programs or "
+                "use a smaller size"
+            )
+        if status != 0:
+            raise EdgesegError(f"the CUDA driver failed in cuMemHostAlloc: {driver().words(status)}")
+        self._host = host.value or 0
+        raw = memoryview((ctypes.c_byte * size).from_address(self._host)).cast("B")
         self.array: NDArray[Any] = np.frombuffer(raw, dtype, count=math.prod(shape)).reshape(shape)
+        if mapped:
+            try:
+                self.address = driver().integer("cuMemHostGetDevicePointer_v2", self._host, 0, kind=_U64)
+            except EdgesegError:
+                self.close()
+                raise
 
     def close(self) -> None:
         """Free the memory, after which `array` must not be touched; closing twice is harmless."""
-        if self._address:
-            address, self._address = self._address, 0
+        if self._host:
+            address, self._host = self._host, 0
             self.array = np.empty(0, self.array.dtype)
-            _driver().call("cuMemFreeHost", address)
+            self.address = 0
+            driver().call("cuMemFreeHost", address)
+
+
+def clear_word(address: int, stream: Stream) -> None:
+    """Start writing zeros over the four bytes at an address of the GPU."""
+    driver().call("cuMemsetD32Async", address, 0, 1, stream.handle)

@@ -22,6 +22,9 @@ _OPTIONS = {
     "device": "the GPU's number; by default the first",
     "precision": "arithmetic of the fp32 parts: f32 (default, exact) or tf32",
     "cache_dir": "folder of the engines built here; by default ~/.cache/edgeseg/plans",
+    "cuda_graph": "start a frame by one call (default) or each part by itself",
+    "zero_copy": "use image and labels where the host has them; by default on a Jetson",
+    "wait": "how a thread waits for the GPU: auto, spin, yield or block; by default as the process has it",
 }
 
 

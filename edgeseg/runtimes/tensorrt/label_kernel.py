@@ -7,10 +7,11 @@ lies among the logits is computed on the host, in float64, once per size and reg
 from __future__ import annotations
 
 import ctypes
-from collections import OrderedDict
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,16 @@ from edgeseg.postprocess.axes import NOT_FINITE, Axis, places
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.specs import PostprocessSpec, Size
 
-__all__ = ["PTX", "DeviceLogits", "LabelKernel", "as_places"]
+if TYPE_CHECKING:
+    from edgeseg.runtimes._base import LabelRequest
+
+__all__ = ["PTX", "DeviceLogits", "LabelKernel", "Labelling", "as_places"]
 
 PTX = Path(__file__).with_name("kernels") / "labels.ptx"
 """The kernel, for every GPU of compute capability 7.5 and newer; the driver compiles it at the first use."""
 
 PLACE = np.dtype([("low", np.int32), ("high", np.int32), ("t", np.float32)])
 """``EdgesegPlace``."""
-
-_KEPT = 8
-"""Sizes and regions whose places are kept on the GPU."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class DeviceLogits:
 
 
 class LabelKernel:
-    """The kernel on the GPU of the current context, with the memory that it works in.
+    """The kernel on the GPU of the current context.
 
     Args:
         postprocess: The recorded postprocessing of the network.
@@ -65,11 +66,8 @@ class LabelKernel:
     """
 
     def __init__(self, postprocess: PostprocessSpec) -> None:
-        self._postprocess = postprocess
+        self.postprocess = postprocess
         self._module = cuda.Module(PTX.read_bytes())
-        self._places: OrderedDict[tuple[Size, Size, Region | None], _Places] = OrderedDict()
-        self._labels: cuda.Buffer | None = None
-        self._host: cuda.PinnedArray | None = None
 
     def labels(
         self, logits: DeviceLogits, picture: int, size: Size, region: Region | None, stream: cuda.Stream
@@ -90,63 +88,134 @@ class LabelKernel:
             UsageError: As there.
             EdgesegError: The driver fails.
         """
-        _, classes, height, width = logits.shape
-        dtype = np.dtype(label_dtype(classes))
-        at = self._placed((height, width), size, region, stream)
-        memory, host = self._memory(size[0] * size[1] * dtype.itemsize)
-        host[:_FLAG] = 0
-        memory.write(host[:_FLAG], stream)
-        arguments = (
-            *(ctypes.c_void_p(logits.address(picture)), *map(ctypes.c_int, (classes, height, width))),
-            ctypes.c_float(self._postprocess.threshold),
-            *(ctypes.c_void_p(at.rows.address), ctypes.c_void_p(at.columns.address), *map(ctypes.c_int, size)),
-            *(ctypes.c_void_p(memory.address + _FLAG), ctypes.c_void_p(memory.address)),
-        )
-        name = f"edgeseg_labels_f{8 * np.dtype(logits.dtype).itemsize}_u{8 * dtype.itemsize}"
+        with closing(Labelling(self, logits, [(size, region)], stream, first=picture)) as work:
+            work.enqueue(stream)
+            stream.wait()
+            return work.take()[0]
+
+    def launch(self, name: str, size: Size, arguments: Sequence[Any], stream: cuda.Stream) -> None:
+        """Start the kernel of this name on one picture."""
         self._module.launch(name, size, arguments, stream)
-        memory.read(host, stream)
-        stream.wait()
-        if host[:_FLAG].any():
-            raise UsageError(NOT_FINITE)
-        labels: LabelMap = host[_FLAG:].view(dtype).reshape(size).copy()
-        return labels
-
-    def _placed(self, shape: Size, size: Size, region: Region | None, stream: cuda.Stream) -> _Places:
-        """Where the pixels lie, on the GPU; the least lately used of many goes."""
-        key = shape, size, region
-        found = self._places.get(key)
-        if found is None:
-            while len(self._places) >= _KEPT:
-                self._places.popitem(last=False)[1].close()
-            found = _Places(*places(shape, size, self._postprocess, region), stream)
-            self._places[key] = found
-        self._places.move_to_end(key)
-        return found
-
-    def _memory(self, size: int) -> tuple[cuda.Buffer, NDArray[np.uint8]]:
-        """Memory for a flag and `size` bytes of labels, on the GPU and on the host."""
-        total = _FLAG + size
-        if self._labels is None or self._labels.size < total:
-            _close(self._labels)
-            self._labels = None
-            self._labels = cuda.Buffer(total)
-        if self._host is None or self._host.array.size != total:
-            _close(self._host)
-            self._host = None
-            self._host = cuda.PinnedArray((total,), "uint8")
-        return self._labels, self._host.array
 
     def close(self) -> None:
-        """Free all; closing twice is harmless."""
+        """Free the code; closing twice is harmless."""
+        self._module.close()
+
+
+class Labelling:
+    """Labels of the pictures of a batch, with the memory that making them takes. The memory stays where it is.
+
+    Args:
+        kernel: Makes them.
+        logits: Of the batch.
+        wanted: Height x width and region of each picture's labels, as `LabelKernel.labels`.
+        stream: Where the places of the pixels are copied.
+        first: Index in the batch of the first picture.
+        mapped: The labels lie in the host's memory, where the GPU writes them.
+
+    Raises:
+        UsageError: As `LabelKernel.labels`.
+        EdgesegError: Not enough memory.
+    """
+
+    def __init__(
+        self,
+        kernel: LabelKernel,
+        logits: DeviceLogits,
+        wanted: Sequence[LabelRequest],
+        stream: cuda.Stream,
+        *,
+        first: int = 0,
+        mapped: bool = False,
+    ) -> None:
+        self._kernel, self._logits, self._first = kernel, logits, first
+        _, classes, height, width = logits.shape
+        self._dtype = np.dtype(label_dtype(classes))
+        self._sizes = [size for size, _ in wanted]
+        self._offsets, total = _offsets([size[0] * size[1] * self._dtype.itemsize for size in self._sizes])
+        placed = [places((height, width), size, kernel.postprocess, region) for size, region in wanted]
+        self._places: list[_Places] = []
+        self._device: cuda.Buffer | None = None
+        self._host: cuda.PinnedArray | None = None
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            for rows, columns in placed:
+                self._places.append(_Places(rows, columns, stream))
+            self._host = cuda.PinnedArray((total,), "uint8", mapped=mapped)
+            if not mapped:
+                self._device = cuda.Buffer(total)
+            undo.pop_all()
+
+    def enqueue(self, stream: cuda.Stream) -> None:
+        """Start making the labels of what lies in the logits then; nothing is allocated.
+
+        Raises:
+            EdgesegError: The driver fails.
+        """
+        base = self._address()
+        for index, (at, offset) in enumerate(zip(self._places, self._offsets, strict=True)):
+            cuda.clear_word(base + offset, stream)
+            self._launch(self._first + index, self._sizes[index], at, base + offset, stream)
+        if self._device is not None:
+            self._device.read(self._array(), stream)
+
+    def take(self) -> list[LabelMap]:
+        """Copy the labels, for which the stream was waited.
+
+        Raises:
+            UsageError: The logits of a picture hold NaN or infinity.
+        """
+        array, found = self._array(), []
+        for size, offset in zip(self._sizes, self._offsets, strict=True):
+            if array[offset : offset + 4].any():
+                raise UsageError(NOT_FINITE)
+            count = size[0] * size[1] * self._dtype.itemsize
+            labels: LabelMap = array[offset + _FLAG : offset + _FLAG + count].view(self._dtype).reshape(size).copy()
+            found.append(labels)
+        return found
+
+    def _launch(self, picture: int, size: Size, at: _Places, memory: int, stream: cuda.Stream) -> None:
+        shape = self._logits.shape[1:]
+        arguments = (
+            *(ctypes.c_void_p(self._logits.address(picture)), *map(ctypes.c_int, shape)),
+            ctypes.c_float(self._kernel.postprocess.threshold),
+            *(ctypes.c_void_p(at.rows.address), ctypes.c_void_p(at.columns.address), *map(ctypes.c_int, size)),
+            *(ctypes.c_void_p(memory + _FLAG), ctypes.c_void_p(memory)),
+        )
+        name = f"edgeseg_labels_f{8 * np.dtype(self._logits.dtype).itemsize}_u{8 * self._dtype.itemsize}"
+        self._kernel.launch(name, size, arguments, stream)
+
+    def _address(self) -> int:
+        if self._device is not None:
+            return self._device.address
+        return 0 if self._host is None else self._host.address
+
+    def _array(self) -> NDArray[np.uint8]:
+        array: NDArray[np.uint8] = np.empty(0, np.uint8) if self._host is None else self._host.array
+        return array
+
+    def close(self) -> None:
+        """Free the memory; closing twice is harmless."""
         with ExitStack() as frees:
-            frees.callback(self._module.close)
-            for part in (self._labels, self._host, *self._places.values()):
-                frees.callback(_close, part)
-            self._places.clear()
+            for part in (self._device, self._host, *self._places):
+                if part is not None:
+                    frees.callback(part.close)
+            self._device = self._host = None
+            self._places = []
 
 
 _FLAG = 256
-"""Bytes before the labels: the first four tell of NaN or infinity, and the labels begin at an aligned address."""
+"""Bytes before each picture's labels: the first four tell of NaN or infinity, and the labels begin at an aligned
+address."""
+
+
+def _offsets(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Where each picture's flag and labels begin, and the bytes of all."""
+    offsets, end = [], 0
+    for size in sizes:
+        offsets.append(end)
+        end += _FLAG + -(-size // _FLAG) * _FLAG
+    return offsets, end
 
 
 class _Places:
@@ -171,11 +240,6 @@ class _Places:
             self.rows.close()
         finally:
             self.columns.close()
-
-
-def _close(part: cuda.Buffer | cuda.PinnedArray | _Places | None) -> None:
-    if part is not None:
-        part.close()
 
 
 def as_places(axis: Axis) -> NDArray[np.void]:

@@ -22,7 +22,7 @@ from edgeseg.runtimes.tensorrt.environment import check_capability
 from edgeseg.runtimes.tensorrt.packages import rtx_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.runtimes.tensorrt.session import EngineSession, load_plan
-from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words
+from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words, waiting_mode
 
 __all__ = ["EngineReport", "build", "build_engine", "engine_name", "open_session"]
 
@@ -108,7 +108,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
 
     Args:
         bundle: A bundle exported for ``trt-rtx`` or ``trt``.
-        options: `device` (the GPU's number), `precision` (``f32`` or ``tf32``) and `cache_dir` are used.
+        options: Those of `edgeseg.runtimes.engine("trt-rtx").options` are used.
 
     Raises:
         TargetUnavailableError: TensorRT-RTX is not installed, there is no such GPU, it does not know the GPU, or CUDA
@@ -118,14 +118,14 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     """
     settings = settings_for(bundle, options)
     module = rtx_module()
-    device = cuda.open_device(options.device)
+    device = cuda.open_device(options.device, options.wait)
     check_capability(module, device.gpu)
     with device.current():
-        return _open(module, bundle, settings, device, options.cache_dir)
+        return _open(module, bundle, settings, device, options)
 
 
 def _open(
-    module: ModuleType, bundle: Bundle, settings: BuildSettings, device: cuda.Device, cache_dir: str | None
+    module: ModuleType, bundle: Bundle, settings: BuildSettings, device: cuda.Device, options: RuntimeOptions
 ) -> EngineSession:
     version = str(module.__version__)
     engine, note = None, _foreign(bundle, version)
@@ -136,14 +136,15 @@ def _open(
             note = f"the bundle's engine does not run on {device.gpu} ({error}), so one was built on this machine"
     if engine is None:
         notes = (note,) if note else ()
-        return open_cached(module, "trt-rtx", f"tensorrt-rtx {version}", bundle, settings, device, cache_dir, notes)
+        return open_cached(module, "trt-rtx", f"tensorrt-rtx {version}", bundle, settings, device, options, notes)
     info = SessionInfo(
         target="trt-rtx",
         engine=f"tensorrt-rtx {version}",
         device=str(device.gpu),
         precision=precision_in_words(settings),
+        mode=waiting_mode(options),
     )
-    return EngineSession(module, device, engine, info, bundle.manifest.postprocess)
+    return EngineSession(module, device, engine, info, bundle.manifest.postprocess, options)
 
 
 def _foreign(bundle: Bundle, version: str) -> str:

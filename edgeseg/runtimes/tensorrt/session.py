@@ -5,10 +5,11 @@ Tensors are addressed by name. Every call of an engine or of the driver is made 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeseg.bundle import MODEL, Bundle
-from edgeseg.errors import BundleError, EdgesegError, InputError
-from edgeseg.runtimes._base import CLOSED, SessionBase, SessionInfo, TensorInfo
+from edgeseg.errors import BundleError, EdgesegError, InputError, UsageError
+from edgeseg.runtimes._base import CLOSED, INHERITED, RuntimeOptions, SessionBase, SessionInfo, TensorInfo
+from edgeseg.runtimes.pending import Pending
 from edgeseg.runtimes.tensorrt import cuda
 from edgeseg.runtimes.tensorrt.build import errors_logged, logger_of, package_name, started
+from edgeseg.runtimes.tensorrt.contexts import Contexts
 from edgeseg.runtimes.tensorrt.environment import check_environment
-from edgeseg.runtimes.tensorrt.label_kernel import DeviceLogits, LabelKernel
+from edgeseg.runtimes.tensorrt.label_kernel import LabelKernel
 from edgeseg.runtimes.tensorrt.packages import GRAPH, TARGETS
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
-from edgeseg.runtimes.tensorrt.timing import measure
+from edgeseg.runtimes.tensorrt.slots import Labels, Outputs, Slot, SlotPool, SlotRecipe
 from edgeseg.runtimes.times import EngineTimes, check_repeat
 from edgeseg.text import one_line
 
@@ -79,77 +82,8 @@ def load_plan(module: ModuleType, plan: bytes) -> trt.CudaEngine:
     return engine
 
 
-@dataclass
-class _Tensor:
-    """One input or output of an engine with its memory, which grows when a larger shape comes.
-
-    Attributes:
-        info: The tensor.
-        shape: That the memory is for now.
-        device: Memory on the GPU.
-        host: Page-locked memory; made when it is first copied from or to.
-    """
-
-    info: TensorInfo
-    shape: tuple[int, ...] = ()
-    device: cuda.Buffer | None = None
-    host: cuda.PinnedArray | None = None
-
-    def fit(self, shape: tuple[int, ...]) -> cuda.Buffer:
-        """Give memory on the GPU for at least `shape`. Where that fails there is none, and the next call tries again.
-
-        Raises:
-            EdgesegError: Not enough memory.
-        """
-        size = math.prod(shape) * np.dtype(self.info.dtype).itemsize
-        if self.host is not None and self.host.array.shape != shape:
-            self._free_host()
-        if self.device is None or self.device.size < size:
-            self._free_device()
-            self.device = cuda.Buffer(size)
-        self.shape = shape
-        return self.device
-
-    def on_host(self) -> NDArray[Any]:
-        """The page-locked array of this shape.
-
-        Raises:
-            EdgesegError: Not enough memory.
-        """
-        if self.host is None:
-            self.host = cuda.PinnedArray(self.shape, self.info.dtype)
-        return self.host.array
-
-    def on_device(self) -> cuda.Buffer:
-        """The memory on the GPU.
-
-        Raises:
-            EdgesegError: There is none.
-        """
-        if self.device is None:
-            raise EdgesegError("the session has no memory on the GPU; open it again")
-        return self.device
-
-    def close(self) -> None:
-        """Free both; closing twice is harmless."""
-        try:
-            self._free_device()
-        finally:
-            self._free_host()
-
-    def _free_device(self) -> None:
-        device, self.device = self.device, None
-        if device is not None:
-            device.close()
-
-    def _free_host(self) -> None:
-        host, self.host = self.host, None
-        if host is not None:
-            host.close()
-
-
 class EngineSession(SessionBase):
-    """A TensorRT engine with one execution context; calls wait for one another.
+    """A TensorRT engine; as many frames as there are places are under way at once, other calls wait for one another.
 
     Args:
         module: The TensorRT package.
@@ -157,7 +91,16 @@ class EngineSession(SessionBase):
         engine: A deserialised ``ICudaEngine``.
         info: What runs.
         postprocess: The recorded postprocessing of the network.
+        options: `cuda_graph` and `zero_copy` are used.
+        contexts: Makes execution contexts; None makes the engine's plain ones.
+
+    Raises:
+        EdgesegError: Not enough memory.
+        UsageError: `zero_copy` is asked for, and the GPU cannot use the host's memory.
     """
+
+    overlaps = True
+    places = 2
 
     def __init__(
         self,
@@ -166,46 +109,98 @@ class EngineSession(SessionBase):
         engine: trt.CudaEngine,
         info: SessionInfo,
         postprocess: PostprocessSpec,
+        options: RuntimeOptions | None = None,
+        contexts: Contexts | None = None,
     ) -> None:
-        self.info = info
-        self._device, self._logger = device, logger_of(module)
-        self._engine: trt.CudaEngine | None = engine
-        self._context: trt.ExecutionContext | None = engine.create_execution_context()
-        if self._context is None:
-            said = errors_logged(self._logger) or "it gave no reason"
-            raise EdgesegError(f"{info.engine} cannot prepare the engine on {info.device}: {said}")
+        options, self._contexts = options or RuntimeOptions(), contexts or Contexts(engine)
+        self._device, self._telling = device, threading.Lock()
+        zero_copy, graphs = _zero_copy(device.gpu, options), options.cuda_graph is not False
+        mode: tuple[str, ...] = ("zero copy",) if zero_copy else ()
+        mode += (self._contexts.graphs or "CUDA graph",) if graphs else ()
+        self.info = replace(info, mode=(*info.mode, *mode))
         tensors = [_describe(engine, index) for index in range(engine.num_io_tensors)]
-        self.inputs = tuple(tensor for tensor, mode in tensors if mode == "INPUT")
-        self.outputs = tuple(tensor for tensor, mode in tensors if mode == "OUTPUT")
-        self._tensors = {tensor.name: _Tensor(tensor) for tensor, _ in tensors}
-        self._shape: tuple[int, ...] = ()
-        self._kernel: LabelKernel | None = None
-        self._stream = cuda.Stream()
-        try:
-            self._kernel = LabelKernel(postprocess)
-        except EdgesegError as error:
-            note = f"the labels are made on the host, since the GPU's driver does not take the label kernel ({error})"
-            self.info = replace(info, notes=(*info.notes, note))
+        self.inputs = tuple(tensor for tensor, kind in tensors if kind == "INPUT")
+        self.outputs = tuple(_handed_out(tensor) for tensor, kind in tensors if kind == "OUTPUT")
+        self._kernel = self._label_kernel(postprocess)
         self.labels_on_device = self._kernel is not None
+        tell = _weakly(self._tell)
+        recipe = SlotRecipe(
+            module=module,
+            engine=engine,
+            name=info.engine,
+            context=self._contexts.make,
+            tensors=tuple(tensor for tensor, _ in tensors),
+            image=self.inputs[0].name,
+            kernel=self._kernel,
+            zero_copy=zero_copy,
+            graphs=graphs and not self._contexts.graphs,
+            tell=tell,
+        )
+        try:
+            self._pool: SlotPool | None = SlotPool(lambda: Slot(recipe), self.places, tell)
+        except EdgesegError:
+            self._free_kernel()
+            raise
 
-    def _run_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
-        if self._kernel is None:
-            return super()._run_labels(image, wanted)
-        with self._device.current():
-            self._load(image)
-            self._execute()
-            tensor = self._tensors["logits"]
-            logits = DeviceLogits(tensor.on_device(), tensor.shape, tensor.info.dtype)
-            return [
-                self._kernel.labels(logits, index, size, region, self._stream)
-                for index, (size, region) in enumerate(wanted)
-            ]
+    def start(self, image: NDArray[np.uint8], names: tuple[str, ...] | None = None) -> Pending[dict[str, NDArray[Any]]]:
+        """Begin what `run` does: the image is copied when this returns, and the GPU at work.
+
+        Raises:
+            InputError: As `run`.
+            EdgesegError: The engine does not start.
+        """
+        chosen = self._chosen(image, names)
+        with self._entered():
+            return self._begin(np.ascontiguousarray(image), Outputs(chosen), grow=True)
+
+    def start_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> Pending[list[LabelMap]]:
+        """Begin what `device_labels` does, as `start`.
+
+        Raises:
+            InputError: As `run`.
+            UsageError: As `device_labels`.
+        """
+        self._check_input(image)
+        with self._entered():
+            return self._begin(np.ascontiguousarray(image), self._labels(wanted), grow=True)
 
     def _run(self, image: NDArray[np.uint8], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        with self._device.current():
-            self._load(image)
-            self._execute()
-            return self._fetch(names)
+        outputs: dict[str, NDArray[Any]] = self._begin(image, Outputs(names)).result()
+        return outputs
+
+    def _run_labels(self, image: NDArray[np.uint8], wanted: Sequence[LabelRequest]) -> list[LabelMap]:
+        labels: list[LabelMap] = self._begin(image, self._labels(wanted)).result()
+        return labels
+
+    def _labels(self, wanted: Sequence[LabelRequest]) -> Labels:
+        if self._kernel is None:
+            self._refuse_labels()
+        return Labels(tuple(wanted))
+
+    def _begin(self, image: NDArray[np.uint8], wanted: Outputs | Labels, *, grow: bool = False) -> Pending[Any]:
+        """Start a frame in a slot, which comes back when the frame is ended."""
+        pool = self._live()
+        slot: Slot | None = None
+        try:
+            with self._device.current():
+                slot = pool.take(grow=grow)
+                slot.begin(image, wanted)
+        except BaseException:
+            if slot is not None:
+                pool.give(slot)
+            raise
+        frame = Pending(lambda: self._end(pool, slot))
+        pool.begun(slot, frame)
+        return frame
+
+    def _end(self, pool: SlotPool, slot: Slot) -> Any:
+        if self._inherited():
+            raise InputError(INHERITED)
+        try:
+            with self._device.current():
+                return slot.end()
+        finally:
+            pool.give(slot)
 
     def engine_times(self, image: NDArray[np.uint8], repeat: int) -> EngineTimes:
         """Time the engine alone, between events on the GPU. The first run of all is not counted.
@@ -221,68 +216,69 @@ class EngineSession(SessionBase):
         check_repeat(repeat)
         self._check_input(image)
         with self._entered(), self._device.current():
-            self._load(np.ascontiguousarray(image))
-            return measure(self._execute, self._stream, repeat)
+            pool = self._live()
+            slot = pool.take()
+            try:
+                return slot.engine_times(np.ascontiguousarray(image), repeat)
+            finally:
+                pool.give(slot)
 
-    def _load(self, image: NDArray[np.uint8]) -> None:
-        """Bring the image onto the GPU, with memory for outputs of its size."""
-        if image.shape != self._shape:
-            self._bind(image.shape)
-        tensor = self._tensors[self.inputs[0].name]
-        pinned = tensor.on_host()
-        np.copyto(pinned, image)
-        tensor.on_device().write(pinned, self._stream)
+    def _label_kernel(self, postprocess: PostprocessSpec) -> LabelKernel | None:
+        try:
+            return LabelKernel(postprocess)
+        except EdgesegError as error:
+            self._tell(
+                f"the labels are made on the host, since the GPU's driver does not take the label kernel ({error})"
+            )
+            return None
 
-    def _bind(self, shape: tuple[int, ...]) -> None:
-        """Tell the context the input's shape and where every tensor lies."""
-        context, name = self._live(), self.inputs[0].name
-        if not context.set_input_shape(name, shape):
-            raise InputError(f"the engine does not take a size of {shape[1]}x{shape[2]}: {self._range(name)}")
-        self._shape = ()
-        for key, tensor in self._tensors.items():
-            memory = tensor.fit(tuple(int(size) for size in context.get_tensor_shape(key)))
-            if not context.set_tensor_address(key, memory.address):
-                raise EdgesegError(f"{self.info.engine} does not take memory for '{key}': {self._said()}")
-        self._shape = shape
+    def _tell(self, note: str) -> None:
+        """Add a sentence to what the user must see."""
+        with self._telling:
+            if note not in self.info.notes:
+                self.info = replace(self.info, notes=(*self.info.notes, note))
 
-    def _range(self, name: str) -> str:
-        """The sizes the engine was built for, in words."""
-        if self._engine is None:
-            return "it is closed"
-        errors_logged(self._logger)
-        low, _, high = self._engine.get_tensor_profile_shape(name, 0)
-        return f"it was built for {low[1]}x{low[2]} to {high[1]}x{high[2]}"
-
-    def _execute(self) -> None:
-        if not self._live().execute_async_v3(self._stream.handle):
-            raise EdgesegError(f"{self.info.engine} failed to run the engine: {self._said()}")
-
-    def _said(self) -> str:
-        return errors_logged(self._logger) or "it gave no reason"
-
-    def _fetch(self, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-        """Copy the wanted outputs back, wait, and give the caller arrays of its own."""
-        hosts: dict[str, NDArray[Any]] = {}
-        for name in names:
-            hosts[name] = self._tensors[name].on_host()
-            self._tensors[name].on_device().read(hosts[name], self._stream)
-        self._stream.wait()
-        return {name: host.copy() for name, host in hosts.items()}
-
-    def _live(self) -> trt.ExecutionContext:
-        if self._context is None:
+    def _live(self) -> SlotPool:
+        if self._pool is None:
             raise InputError(CLOSED)
-        return self._context
+        return self._pool
 
     def _free(self) -> None:
         with self._device.current(), ExitStack() as frees:  # all of them, whatever one says
-            frees.callback(self._stream.close)
-            if self._kernel is not None:
-                frees.callback(self._kernel.close)
-            for tensor in self._tensors.values():
-                frees.callback(tensor.close)
-            self._context = None  # before the engine
-            self._engine = None
+            pool, self._pool = self._pool, None
+            frees.callback(self._contexts.close)
+            frees.callback(self._free_kernel)
+            if pool is not None:
+                frees.callback(pool.close)
+
+    def _free_kernel(self) -> None:
+        kernel, self._kernel = self._kernel, None
+        if kernel is not None:
+            kernel.close()
+
+
+def _weakly(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """A session's method for its parts, which must not keep the session alive."""
+    method = weakref.WeakMethod(tell)
+
+    def told(note: str) -> None:
+        alive = method()
+        if alive is not None:
+            alive(note)
+
+    return told
+
+
+def _zero_copy(gpu: cuda.GpuInfo, options: RuntimeOptions) -> bool:
+    """Whether image and labels stay where the host has them: by default where the GPU shares the host's memory."""
+    if options.zero_copy and not gpu.maps_memory:
+        raise UsageError(f"{gpu} cannot use the host's memory where it lies; leave zero_copy out")
+    return gpu.maps_memory and (gpu.integrated if options.zero_copy is None else options.zero_copy)
+
+
+def _handed_out(tensor: TensorInfo) -> TensorInfo:
+    """An output as `EngineSession.run` gives it: float32 where the engine computes in half."""
+    return replace(tensor, dtype="float32") if tensor.dtype == "float16" else tensor
 
 
 def _describe(engine: trt.CudaEngine, index: int) -> tuple[TensorInfo, str]:

@@ -17,7 +17,7 @@ from edgeseg.runtimes.tensorrt.packages import trt_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanKey, default_folder, load_or_build
 from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file, load_plan
 
-__all__ = ["open_cached", "open_session", "precision_in_words"]
+__all__ = ["open_cached", "open_session", "plans_folder", "precision_in_words", "waiting_mode"]
 
 
 def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
@@ -25,7 +25,7 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
 
     Args:
         bundle: An opened bundle; the graph that it holds for TensorRT is used, ``model.onnx`` where it holds none.
-        options: `device` (the GPU's number), `precision` (``f32`` or ``tf32``) and `cache_dir` are used.
+        options: Those of `edgeseg.runtimes.engine("trt").options` are used.
 
     Raises:
         TargetUnavailableError: TensorRT is not installed or too old, there is no such GPU, or CUDA does not start.
@@ -34,10 +34,10 @@ def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     """
     settings = settings_for(bundle, options)
     module = trt_module()
-    device = cuda.open_device(options.device)
+    device = cuda.open_device(options.device, options.wait)
     engine = f"tensorrt {module.__version__}"
     with device.current():
-        return open_cached(module, "trt", engine, bundle, settings, device, options.cache_dir)
+        return open_cached(module, "trt", engine, bundle, settings, device, options)
 
 
 def open_cached(
@@ -47,7 +47,7 @@ def open_cached(
     bundle: Bundle,
     settings: BuildSettings,
     device: cuda.Device,
-    cache_dir: str | None,
+    options: RuntimeOptions,
     notes: tuple[str, ...] = (),
 ) -> EngineSession:
     """Open a bundle's graph with an engine from the plan cache, building it where the cache has none.
@@ -59,7 +59,7 @@ def open_cached(
         bundle: The bundle.
         settings: How to build.
         device: The GPU, current in the calling thread.
-        cache_dir: Folder of the plans, None for the default.
+        options: How to run; `cache_dir` is the folder of the plans.
         notes: Sentences to put before the cache's own.
     """
     graph = graph_file(bundle)
@@ -76,7 +76,7 @@ def open_cached(
     )
     cached = load_or_build(
         key,
-        default_folder() if cache_dir is None else Path(cache_dir),
+        plans_folder(options),
         build=lambda: build_plan(module, bundle.file(graph), settings),
         load=lambda plan: load_plan(module, plan),
     )
@@ -86,11 +86,22 @@ def open_cached(
         device=str(device.gpu),
         precision=precision_in_words(settings),
         notes=(*notes, *cached.notes),
+        mode=waiting_mode(options),
     )
-    return EngineSession(module, device, cached.engine, info, bundle.manifest.postprocess)
+    return EngineSession(module, device, cached.engine, info, bundle.manifest.postprocess, options)
 
 
 def precision_in_words(settings: BuildSettings) -> str:
     """Arithmetic of an engine: ``fp32``, ``tf32``, or the graph's own with what is left in fp32."""
     rest = "tf32" if settings.tf32 else "fp32"
     return rest if settings.precision == "fp32" else f"{settings.precision}, the rest {rest}"
+
+
+def plans_folder(options: RuntimeOptions) -> Path:
+    """Where what is made on this machine is kept."""
+    return default_folder() if options.cache_dir is None else Path(options.cache_dir)
+
+
+def waiting_mode(options: RuntimeOptions) -> tuple[str, ...]:
+    """How threads wait for the GPU, where that was asked for."""
+    return () if options.wait is None else (f"waits: {options.wait}",)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import EdgesegError, TargetUnavailableError, UsageError
-from edgeseg.runtimes.tensorrt import cuda
+from edgeseg.runtimes.tensorrt import cuda, driver
 
 
 @pytest.mark.usefixtures("fake_gpu")
@@ -145,7 +145,7 @@ def test_a_jetson_user_without_rights_is_told_the_groups(
     with pytest.raises(TargetUnavailableError, match="check it with nvidia-smi"):
         cuda.open_device()
     (tmp_path / "release").touch()
-    monkeypatch.setattr(cuda, "_TEGRA", tmp_path / "release")
+    monkeypatch.setattr(driver, "_TEGRA", tmp_path / "release")
     with pytest.raises(TargetUnavailableError, match=r"usermod -aG video,render .* --runtime nvidia"):
         cuda.open_device()
 
@@ -158,7 +158,7 @@ def test_a_driver_that_was_updated_wants_a_restart(fake_gpu: ctypes.CDLL) -> Non
 
 @pytest.mark.usefixtures("fake_gpu")
 def test_a_driver_that_lacks_a_function_is_too_old_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cuda._SIGNATURES, "cuNoSuchThing_v9", ())
+    monkeypatch.setitem(driver._SIGNATURES, "cuNoSuchThing_v9", ())
     with pytest.raises(TargetUnavailableError, match="too old: it has no cuNoSuchThing_v9; install a newer one"):
         cuda.list_gpus()
 

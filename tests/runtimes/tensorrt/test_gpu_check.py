@@ -25,7 +25,7 @@ def test_compares_and_times(
     assert (found["pixels"], found["differing"], found["max_logit_error"]) == (32 * 48, 0, 0.0)
     assert found["device_ms"] == pytest.approx([1.5, 1.5])
     assert (found["differing_from_own"], found["repeatable"]) == (0, True)
-    assert tensorrt.calls.count("execute") == 4 + 2 * (3 + 20) + 1 + 2 * (3 + 20)
+    assert tensorrt.calls.count("ran") == 4 + 2 * (3 + 20) + 1 + 2 * (3 + 20)
     assert "0 of 1536 labels differ" in capsys.readouterr().out
 
 
