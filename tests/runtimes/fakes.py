@@ -22,6 +22,8 @@ __all__ = ["FakeTensorRT", "fake_tensorrt"]
 
 PLAN = b"FAKEPLAN"
 
+TIMINGS, KERNELS = b"TIMINGS", b"KERNELS"
+
 RUN_MS = 1.5
 """What a run takes on the fake GPU's clock."""
 
@@ -92,6 +94,9 @@ class FakeTensorRT:
         driver: The fake driver, which knows contexts and memory.
         poison: Put into the first logit of every run.
         logger: The logger of the last builder or runtime.
+        levels: Of the builder, per build.
+        kernels: What each context of TensorRT-RTX had of its runtime cache; empty where it had to make its kernels.
+        strategies: For CUDA graphs, per context of TensorRT-RTX.
         waits: Whether engines wait for their stream, so that they cannot be captured.
         stale: Captured runs that were started although their context had other shapes or memory by then.
         runs: What each started run does when its turn comes.
@@ -109,6 +114,9 @@ class FakeTensorRT:
     driver: Any = None
     poison: float | None = None
     logger: Any = None
+    levels: list[int] = field(default_factory=list)
+    kernels: list[bytes] = field(default_factory=list)
+    strategies: list[Any] = field(default_factory=list)
     waits: bool = False
     stale: int = 0
     runs: dict[int, Callable[[], None]] = field(default_factory=dict)
@@ -158,6 +166,7 @@ def fake_tensorrt(
     if rtx:
         module.ComputeCapability = ComputeCapability
         module.EngineInvalidityDiagnostics = EngineInvalidityDiagnostics
+        module.CudaGraphStrategy = CudaGraphStrategy
     return module, record
 
 
@@ -173,6 +182,7 @@ class _Config:
     def __init__(self, record: FakeTensorRT) -> None:
         self.record = record
         record.flags = {"TF32"}
+        self.builder_optimization_level = 3
 
     def clear_flag(self, flag: enum.IntEnum) -> None:
         self.record.flags.discard(flag.name)
@@ -181,8 +191,27 @@ class _Config:
         assert pool is MemoryPoolType.WORKSPACE
         self.record.workspaces.append(size)
 
+    def create_timing_cache(self, data: bytes) -> _TimingCache | None:
+        good = self.record.note("create_timing_cache") and (not data or data.startswith(TIMINGS))
+        return _TimingCache(self.record, data) if good else None
+
+    def set_timing_cache(self, cache: _TimingCache, ignore_mismatch: bool) -> bool:
+        assert not ignore_mismatch
+        return self.record.note("set_timing_cache") or not cache.data  # timings of another GPU are refused
+
     def add_optimization_profile(self, profile: object) -> None:
         self.record.note("add_optimization_profile")
+
+
+class _TimingCache:
+    """Knows how many builds used it."""
+
+    def __init__(self, record: FakeTensorRT, data: bytes) -> None:
+        self.record, self.data = record, data
+
+    def serialize(self) -> bytes | None:
+        count = int(self.data.removeprefix(TIMINGS) or b"0") + 1
+        return TIMINGS + str(count).encode() if self.record.note("serialize") else None
 
 
 class _Profile:
@@ -209,6 +238,7 @@ class _Builder:
         return _Profile(self.record)
 
     def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
+        self.record.levels.append(config.builder_optimization_level)
         return PLAN + network.model if self.record.note("build") else None
 
 
@@ -250,7 +280,44 @@ class _Runtime:
         return _Engine(self.record, plan[len(PLAN) :]) if good and plan.startswith(PLAN) else None
 
 
+class CudaGraphStrategy(enum.IntEnum):
+    DISABLED, WHOLE_GRAPH_CAPTURE = 0, 1
+
+
+class _RuntimeCache:
+    """Knows whether it holds the kernels of an engine."""
+
+    def __init__(self, record: FakeTensorRT) -> None:
+        self.record, self.data = record, b""
+
+    def deserialize(self, data: bytes) -> bool:
+        good = self.record.note("deserialize_cache") and self.record.needs_context("deserialize_cache")
+        self.data = data if good and data.startswith(KERNELS) else b""
+        return bool(self.data)
+
+    def serialize(self) -> bytes | None:
+        return self.data if self.record.note("serialize_cache") else None
+
+
+class _RuntimeConfig:
+    def __init__(self, record: FakeTensorRT) -> None:
+        self.record = record
+        self.cuda_graph_strategy = CudaGraphStrategy.DISABLED
+        self.cache: _RuntimeCache | None = None
+
+    def create_runtime_cache(self) -> _RuntimeCache:
+        return _RuntimeCache(self.record)
+
+    def set_runtime_cache(self, cache: _RuntimeCache) -> bool:
+        self.cache = cache
+        return self.record.note("set_runtime_cache")
+
+
 class _RtxRuntime(_Runtime):
+    def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
+        good = super().deserialize_cuda_engine(plan)
+        return _RtxEngine(self.record, plan[len(PLAN) :]) if good else None
+
     def get_engine_validity(self, plan: bytes) -> tuple[int, int]:
         return 2, self.record.diagnostics or 0
 
@@ -294,6 +361,19 @@ class _Engine:
     def create_execution_context(self) -> _Context | None:
         good = self.record.note("create_execution_context") and self.record.needs_context("create_execution_context")
         return _Context(self.record, self) if good else None
+
+
+class _RtxEngine(_Engine):
+    def create_runtime_config(self) -> _RuntimeConfig:
+        return _RuntimeConfig(self.record)
+
+    def create_execution_context(self, config: _RuntimeConfig | None = None) -> _Context | None:
+        if config is not None and config.cache is not None:
+            self.record.kernels.append(config.cache.data)
+            config.cache.data = config.cache.data or KERNELS
+        if config is not None:
+            self.record.strategies.append(config.cuda_graph_strategy)
+        return super().create_execution_context()
 
 
 class _Context:

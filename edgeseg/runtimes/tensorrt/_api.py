@@ -5,7 +5,10 @@ TensorRT and TensorRT for RTX have one API under two names, and neither needs to
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # in `collections.abc` since Python 3.12
 
 __all__ = [
     "Builder",
@@ -16,7 +19,10 @@ __all__ = [
     "OnnxParser",
     "ParserError",
     "Runtime",
+    "RuntimeCache",
+    "RuntimeConfig",
     "Severity",
+    "TimingCache",
 ]
 
 Shape = tuple[int, ...]
@@ -49,10 +55,20 @@ class Network(Protocol):
     def get_input(self, index: int, /) -> Any: ...
 
 
+class TimingCache(Protocol):
+    """``ITimingCache``."""
+
+    def serialize(self) -> Buffer | None: ...
+
+
 class BuilderConfig(Protocol):
     """``IBuilderConfig``."""
 
+    builder_optimization_level: int
     num_compute_capabilities: int
+
+    def create_timing_cache(self, data: bytes, /) -> TimingCache | None: ...
+    def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool, /) -> bool: ...
 
     def clear_flag(self, flag: Any, /) -> None: ...
     def set_memory_pool_limit(self, pool: Any, size: int, /) -> None: ...
@@ -76,12 +92,27 @@ class ExecutionContext(Protocol):
     def execute_async_v3(self, stream: int, /) -> bool: ...
 
 
+class RuntimeCache(Protocol):
+    """``IRuntimeCache`` of TensorRT for RTX."""
+
+    def serialize(self) -> Buffer | None: ...
+    def deserialize(self, data: bytes, /) -> bool: ...
+
+
+class RuntimeConfig(Protocol):
+    """``IRuntimeConfig`` of TensorRT for RTX."""
+
+    cuda_graph_strategy: Any
+
+    def set_runtime_cache(self, cache: RuntimeCache, /) -> bool: ...
+
+
 class CudaEngine(Protocol):
     """``ICudaEngine``."""
 
     num_io_tensors: int
 
-    def create_execution_context(self) -> ExecutionContext | None: ...
+    def create_execution_context(self, config: Any = ..., /) -> ExecutionContext | None: ...
     def get_tensor_name(self, index: int, /) -> str: ...
     def get_tensor_shape(self, name: str, /) -> Shape: ...
     def get_tensor_dtype(self, name: str, /) -> Any: ...

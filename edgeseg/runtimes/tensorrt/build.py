@@ -17,8 +17,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from edgeseg.bundle import Bundle
-from edgeseg.errors import ExportError, TargetUnavailableError, UnknownNameError
+from edgeseg.errors import ExportError, StorageError, TargetUnavailableError, UnknownNameError, UsageError
 from edgeseg.runtimes._base import RuntimeOptions
+from edgeseg.runtimes.tensorrt.kept_file import KeptFile, UnusableError
 from edgeseg.runtimes.tensorrt.packages import TARGETS
 from edgeseg.specs import Size
 from edgeseg.text import first_line
@@ -33,6 +34,7 @@ __all__ = [
     "Profile",
     "build_plan",
     "errors_logged",
+    "is_rtx",
     "logger_of",
     "package_name",
     "profile_for",
@@ -46,6 +48,9 @@ _log = logging.getLogger("edgeseg.tensorrt")
 
 _MOST_SCRATCH = 1 << 30
 """Bytes of scratch memory that a build takes at most of memory that the GPU shares with the machine."""
+
+_MOST_LEVEL = 5
+"""Of ``IBuilderConfig.builder_optimization_level``."""
 
 _ERRORS = ("INTERNAL_ERROR", "ERROR")
 
@@ -72,6 +77,7 @@ class BuildSettings:
         tf32: Let fp32 convolutions run on tensor cores with a 10-bit mantissa. Faster, not exact.
         precision: Of the graph's numbers, for people: the graph is strongly typed.
         workspace: Most scratch memory in bytes; None is the builder's own limit (all of the GPU's).
+        level: How hard the builder looks for fast kernels, 0 to 5; None is its default.
         compute_capabilities: TensorRT for RTX only, such as ``("7.5", "8.6")``; empty is the builder's default.
     """
 
@@ -79,10 +85,12 @@ class BuildSettings:
     tf32: bool = False
     precision: str = "fp32"
     workspace: int | None = None
+    level: int | None = None
     compute_capabilities: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = ["tf32" if self.tf32 else "f32", self.precision, f"profile {self.profile}", f"scratch {self.workspace}"]
+        parts += [] if self.level is None else [f"level {self.level}"]
         return ", ".join([*parts, *self.compute_capabilities])
 
     def on(self, gpu: cuda.GpuInfo) -> BuildSettings:
@@ -100,16 +108,20 @@ def settings_for(bundle: Bundle, options: RuntimeOptions) -> BuildSettings:
 
     Raises:
         UnknownNameError: `options.precision` is neither ``f32`` nor ``tf32``.
+        UsageError: `options.builder_level` is not 0 to 5.
     """
     word = (options.precision or "f32").lower()
     if word not in ("f32", "tf32"):
         raise UnknownNameError("TensorRT precision", word, ("f32", "tf32"))
+    level = options.builder_level
+    if level is not None and not 0 <= level <= _MOST_LEVEL:
+        raise UsageError(f"builder_level is {level}; it must be 0 (builds fastest) to {_MOST_LEVEL} (runs fastest)")
     manifest = bundle.manifest
     size, divisor, channels = manifest.input_size, manifest.divisor, manifest.input.image_channels
     profile = profile_for(size, divisor, manifest.batch, channels) if manifest.dynamic else None
     asked = next((manifest.precision_of(t) for t in manifest.targets if t in TARGETS), "fp32")
     precision = "fp32" if asked == "bf16" else asked  # bf16 is OpenVINO's
-    return BuildSettings(profile=profile, tf32=word == "tf32", precision=precision)
+    return BuildSettings(profile=profile, tf32=word == "tf32", precision=precision, level=level)
 
 
 def profile_for(size: Size, divisor: int, batch: int = 1, channels: int = 3) -> Profile:
@@ -149,13 +161,15 @@ def errors_logged(logger: Logger) -> str:
     return "; ".join(line[:400] for line in lines[-3:])
 
 
-def build_plan(module: ModuleType, onnx_path: Path, settings: BuildSettings) -> bytes:
+def build_plan(module: ModuleType, onnx_path: Path, settings: BuildSettings, timings: KeptFile | None = None) -> bytes:
     """Build a serialised engine of an ONNX file.
 
     Args:
         module: ``tensorrt``, or TensorRT for RTX's package.
         onnx_path: The graph.
         settings: See `BuildSettings`.
+        timings: Where the times of kernels on this GPU are kept between builds. None keeps none: for TensorRT for RTX,
+            which would ask for a GPU.
 
     Raises:
         ExportError: The parser or the builder refused the graph; quotes all it said.
@@ -168,11 +182,40 @@ def build_plan(module: ModuleType, onnx_path: Path, settings: BuildSettings) -> 
     if not parser.parse(onnx_path.read_bytes(), str(onnx_path)):
         raise ExportError(f"{package_name(module)} cannot parse '{onnx_path.name}': {_parser_errors(parser)}")
     config = _configure(module, builder, network, settings)
+    cache = None if timings is None else _timing_cache(config, timings)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         said = errors_logged(logger) or "it gave no reason"
         raise ExportError(f"{package_name(module)} cannot build an engine of '{onnx_path.name}': {said}")
+    if timings is not None and cache is not None:
+        _keep_timings(cache, timings)
     return bytes(plan)
+
+
+def _timing_cache(config: trt.BuilderConfig, timings: KeptFile) -> trt.TimingCache | None:
+    """Let a build use the times of earlier ones; what cannot be used is measured again, and logged."""
+    data, why = b"", timings.refusal()
+    try:
+        data = b"" if why else timings.read() or b""
+    except UnusableError as error:
+        why = f"the kept times of kernels: {timings.path.name[:12]} {error}{error.advice}"
+    cache = config.create_timing_cache(data)
+    if data and (cache is None or not config.set_timing_cache(cache, False)):
+        data, why = b"", "the kept times of kernels do not fit this machine any more"
+        cache = config.create_timing_cache(data)
+    if why:
+        _log.warning("%s; they are timed again", why)
+    taken = bool(data) or (cache is not None and config.set_timing_cache(cache, False))
+    return cache if taken else None
+
+
+def _keep_timings(cache: trt.TimingCache, timings: KeptFile) -> None:
+    data = cache.serialize()
+    try:
+        if data is not None and not timings.refusal():
+            timings.write(bytes(data))
+    except StorageError as error:
+        _log.warning("the times of kernels are not kept for later builds: %s", error)
 
 
 def started(module: ModuleType, make: Callable[[], _T]) -> _T:
@@ -191,9 +234,14 @@ def started(module: ModuleType, make: Callable[[], _T]) -> _T:
         ) from error
 
 
+def is_rtx(module: ModuleType) -> bool:
+    """Tell TensorRT for RTX from TensorRT."""
+    return "rtx" in module.__name__
+
+
 def package_name(module: ModuleType) -> str:
     """Name a TensorRT package with its version, for messages."""
-    return f"{'TensorRT-RTX' if 'rtx' in module.__name__ else 'TensorRT'} {module.__version__}"
+    return f"{'TensorRT-RTX' if is_rtx(module) else 'TensorRT'} {module.__version__}"
 
 
 def _network_flags(module: ModuleType) -> int:
@@ -224,6 +272,8 @@ def _configure(
         config.clear_flag(flags.TF32)
     if settings.workspace is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace)
+    if settings.level is not None:
+        config.builder_optimization_level = settings.level
     if settings.profile is not None:
         profile = builder.create_optimization_profile()
         wanted = settings.profile

@@ -28,6 +28,12 @@ _OPTIONS = {
 }
 
 
+_TRT_OPTIONS = {
+    **_OPTIONS,
+    "builder_level": "how hard TensorRT looks for fast kernels while it builds, 0 to 5; by default TensorRT's own, 3",
+}
+
+
 def _open_trt(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     from edgeseg.runtimes.tensorrt.trt import open_session
 
@@ -81,7 +87,7 @@ TRT = Engine(
     description="TensorRT (Jetson and data-centre GPUs; engine built on the device)",
     needs="TensorRT 10.0 to 11.x on the device; the engine is built at first use and cached",
     extra="tensorrt",
-    options=_OPTIONS,
+    options=_TRT_OPTIONS,
     files=(GRAPH, "model.onnx"),
     graph=GRAPH,
     needs_gpu=True,

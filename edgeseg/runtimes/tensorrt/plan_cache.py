@@ -1,15 +1,12 @@
 """Engines built on this device, kept between runs.
 
-An engine fits one model, GPU, TensorRT and driver: all of them are in its key, so a change of any builds anew. Beside
-every plan lies a small JSON file that says what it was built for and what its bytes hash to. A plan that is damaged or
-belongs to something else is rebuilt, and that is said; so is one that others could have written
-(`edgeseg.runtimes.cache_folder`). Two processes never build the same plan at once. Above `MOST_BYTES` the plans that
-were not used for longest go.
+An engine fits one model, GPU, TensorRT and driver: all of them are in its key, so a change of any builds anew. A plan
+that cannot be used (`edgeseg.runtimes.tensorrt.kept_file`) is rebuilt, and that is said. Two processes never build the
+same plan at once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -20,17 +17,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from edgeseg.errors import EdgesegError, StorageError
-from edgeseg.runtimes.cache_folder import DistrustedError, keep_private, locked, make_private, read_private, refusal
-from edgeseg.text import first_line, one_line
+from edgeseg.runtimes.cache_folder import locked
+from edgeseg.runtimes.tensorrt.kept_file import KeptFile, UnusableError
 
-__all__ = ["MOST_BYTES", "CachedPlan", "PlanKey", "PlanRefusedError", "default_folder", "load_or_build"]
+__all__ = ["CachedPlan", "PlanKey", "PlanRefusedError", "default_folder", "load_or_build"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-
-
-MOST_BYTES = 8 << 30
-"""Bytes that all plans of a folder may take together; the one just built stays whatever its size."""
 
 
 class PlanRefusedError(EdgesegError):
@@ -106,24 +99,22 @@ def load_or_build(
     Raises:
         PlanRefusedError: Even the plan just built was refused.
     """
-    plan = folder / f"{key.digest()}.plan"
-    with contextlib.suppress(OSError):  # writing says why it cannot be made
-        make_private(folder)
-    refused = refusal(folder)
+    kept = KeptFile(folder / f"{key.digest()}.plan", asdict(key))
+    refused = kept.refusal()
     if refused:
         return _build(key, None, refused, build, load)
-    engine, _ = _read(plan, key, load)
+    engine, _ = _read(kept, load)
     if engine is not None:
         return CachedPlan(engine, built=False)
-    with locked(plan.with_suffix(".lock")):
-        engine, reason = _read(plan, key, load)  # another process may have built it meanwhile
+    with locked(kept.path.with_suffix(".lock")):
+        engine, reason = _read(kept, load)  # another process may have built it meanwhile
         if engine is not None:
             return CachedPlan(engine, built=False)
-        return _build(key, plan, reason, build, load)
+        return _build(key, kept, reason, build, load)
 
 
 def _build(
-    key: PlanKey, plan: Path | None, reason: str, build: Callable[[], bytes], load: Callable[[bytes], _T]
+    key: PlanKey, kept: KeptFile | None, reason: str, build: Callable[[], bytes], load: Callable[[bytes], _T]
 ) -> CachedPlan[_T]:
     notes = [reason] if reason else []
     if reason:
@@ -131,66 +122,28 @@ def _build(
     _log.info("building an engine for %s with %s; this can take minutes and is done once", key.gpu, key.engine)
     data = build()
     engine = load(data)
-    if plan is None:
+    if kept is None:
         return CachedPlan(engine, built=True, notes=tuple(notes))
     try:
-        keep_private(plan, data)
-        facts = {"built_for": asdict(key), "sha256": hashlib.sha256(data).hexdigest()}
-        keep_private(plan.with_suffix(".json"), (json.dumps(facts, indent=2) + "\n").encode())
-        _evict(plan)
+        kept.write(data)
     except StorageError as error:
         notes.append(f"the engine was built for this run only and will be built again: {error}")
         _log.warning("%s", notes[-1])
     return CachedPlan(engine, built=True, notes=tuple(notes))
 
 
-def _read(plan: Path, key: PlanKey, load: Callable[[bytes], _T]) -> tuple[_T | None, str]:
+def _read(kept: KeptFile, load: Callable[[bytes], _T]) -> tuple[_T | None, str]:
     """The engine of a plan file, or None and the sentence why it is rebuilt (empty where there was none)."""
+    which = f"the cached engine {kept.path.name[:12]}"
     try:
-        data, facts = read_private(plan), json.loads(read_private(plan.with_suffix(".json")))
-    except (FileNotFoundError, NotADirectoryError):
-        return None, f"{_which(plan)} lost its description and was rebuilt" if _exists(plan) else ""
-    except DistrustedError as error:
-        return None, f"{_which(plan)} {error} and was rebuilt; keep others from writing into '{one_line(plan.parent)}'"
-    except (OSError, ValueError) as error:
-        return None, f"{_which(plan)} could not be read ({first_line(error)}) and was rebuilt"
-    if not isinstance(facts, dict) or facts.get("built_for") != asdict(key):
-        return None, f"{_which(plan)} was built for something else and was rebuilt"
-    if facts.get("sha256") != hashlib.sha256(data).hexdigest():
-        return None, f"{_which(plan)} was damaged (its SHA-256 differs) and was rebuilt"
+        data = kept.read()
+    except UnusableError as error:
+        return None, f"{which} {error} and was rebuilt{error.advice}"
+    if data is None:
+        return None, ""
     try:
         engine = load(data)
     except PlanRefusedError as error:
-        return None, f"{_which(plan)} was refused ({error}) and was rebuilt"
-    with contextlib.suppress(OSError):
-        os.utime(plan)  # used now: among the last to be evicted
+        return None, f"{which} was refused ({error}) and was rebuilt"
+    kept.used()
     return engine, ""
-
-
-def _evict(kept: Path) -> None:
-    """Remove the plans that were not used for longest, until the others take no more than `MOST_BYTES`."""
-    found = []
-    for plan in kept.parent.glob("*.plan"):
-        with contextlib.suppress(OSError):
-            status = plan.lstat()
-            found.append((plan != kept, status.st_mtime_ns, status.st_size, plan))
-    total = sum(size for _, _, size, _ in found)
-    for other, _, size, plan in sorted(found, key=lambda entry: entry[1]):
-        if total <= MOST_BYTES:
-            return
-        if other:
-            _log.info("removing the engine %s, which was not used for longest", plan.name[:12])
-            for file in (plan, plan.with_suffix(".json")):
-                with contextlib.suppress(OSError):
-                    file.unlink()
-            total -= size
-
-
-def _which(plan: Path) -> str:
-    return f"the cached engine {plan.name[:12]}"
-
-
-def _exists(plan: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return plan.exists()
-    return False

@@ -22,7 +22,7 @@ from edgeseg.runtimes.tensorrt.environment import check_capability
 from edgeseg.runtimes.tensorrt.packages import rtx_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanRefusedError
 from edgeseg.runtimes.tensorrt.session import EngineSession, load_plan
-from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words, waiting_mode
+from edgeseg.runtimes.tensorrt.trt import open_cached, precision_in_words, session_of
 
 __all__ = ["EngineReport", "build", "build_engine", "engine_name", "open_session"]
 
@@ -142,9 +142,9 @@ def _open(
         engine=f"tensorrt-rtx {version}",
         device=str(device.gpu),
         precision=precision_in_words(settings),
-        mode=waiting_mode(options),
     )
-    return EngineSession(module, device, engine, info, bundle.manifest.postprocess, options)
+    known = engine, bundle.manifest.files[engine_name(version)]
+    return session_of(module, device, known, info, bundle.manifest.postprocess, options)
 
 
 def _foreign(bundle: Bundle, version: str) -> str:

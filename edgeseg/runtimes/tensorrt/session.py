@@ -112,12 +112,14 @@ class EngineSession(SessionBase):
         options: RuntimeOptions | None = None,
         contexts: Contexts | None = None,
     ) -> None:
-        options, self._contexts = options or RuntimeOptions(), contexts or Contexts(engine)
+        options, contexts = options or RuntimeOptions(), contexts or Contexts(engine)
+        self._contexts = contexts
         self._device, self._telling = device, threading.Lock()
         zero_copy, graphs = _zero_copy(device.gpu, options), options.cuda_graph is not False
-        mode: tuple[str, ...] = ("zero copy",) if zero_copy else ()
-        mode += (self._contexts.graphs or "CUDA graph",) if graphs else ()
-        self.info = replace(info, mode=(*info.mode, *mode))
+        graphs = graphs and contexts.captured
+        words = {"zero copy": zero_copy, "CUDA graph": graphs}
+        mode = (*info.mode, *(word for word, chosen in words.items() if chosen), *contexts.mode)
+        self.info = replace(info, mode=mode, notes=(*info.notes, *contexts.notes))
         tensors = [_describe(engine, index) for index in range(engine.num_io_tensors)]
         self.inputs = tuple(tensor for tensor, kind in tensors if kind == "INPUT")
         self.outputs = tuple(_handed_out(tensor) for tensor, kind in tensors if kind == "OUTPUT")
@@ -128,12 +130,12 @@ class EngineSession(SessionBase):
             module=module,
             engine=engine,
             name=info.engine,
-            context=self._contexts.make,
+            context=contexts.make,
             tensors=tuple(tensor for tensor, _ in tensors),
             image=self.inputs[0].name,
             kernel=self._kernel,
             zero_copy=zero_copy,
-            graphs=graphs and not self._contexts.graphs,
+            graphs=graphs,
             tell=tell,
         )
         try:

@@ -6,18 +6,27 @@ kept in a cache (`edgeseg.runtimes.tensorrt.plan_cache`).
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edgeseg.bundle import Bundle
 from edgeseg.runtimes._base import RuntimeOptions, SessionInfo
 from edgeseg.runtimes.tensorrt import cuda
-from edgeseg.runtimes.tensorrt.build import BuildSettings, build_plan, settings_for
+from edgeseg.runtimes.tensorrt.build import BuildSettings, build_plan, is_rtx, settings_for
+from edgeseg.runtimes.tensorrt.contexts import Contexts, RtxContexts
+from edgeseg.runtimes.tensorrt.kept_file import KeptFile
 from edgeseg.runtimes.tensorrt.packages import trt_module
 from edgeseg.runtimes.tensorrt.plan_cache import PlanKey, default_folder, load_or_build
 from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file, load_plan
 
-__all__ = ["open_cached", "open_session", "plans_folder", "precision_in_words", "waiting_mode"]
+if TYPE_CHECKING:
+    from edgeseg.runtimes.tensorrt import _api as trt
+    from edgeseg.specs import PostprocessSpec
+
+__all__ = ["open_cached", "open_session", "precision_in_words", "session_of"]
 
 
 def open_session(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
@@ -64,21 +73,13 @@ def open_cached(
     """
     graph = graph_file(bundle)
     settings = settings.on(device.gpu)
-    key = PlanKey(
-        model=bundle.manifest.files[graph],
-        gpu=device.gpu.name,
-        compute_capability=device.gpu.compute_capability,
-        multiprocessors=device.gpu.multiprocessors,
-        memory=device.gpu.memory,
-        engine=engine_name,
-        driver=cuda.driver_version(),
-        flags=str(settings),
-    )
+    key = key_of(device.gpu, engine_name, bundle.manifest.files[graph], str(settings))
+    timings = None if is_rtx(module) else _kept(replace(key, model="", flags="timings"), ".timings", options)
     cached = load_or_build(
         key,
         plans_folder(options),
-        build=lambda: build_plan(module, bundle.file(graph), settings),
-        load=lambda plan: load_plan(module, plan),
+        build=lambda: build_plan(module, bundle.file(graph), settings, timings),
+        load=lambda plan: (load_plan(module, plan), hashlib.sha256(plan).hexdigest()),
     )
     info = SessionInfo(
         target=target,
@@ -86,9 +87,53 @@ def open_cached(
         device=str(device.gpu),
         precision=precision_in_words(settings),
         notes=(*notes, *cached.notes),
-        mode=waiting_mode(options),
     )
-    return EngineSession(module, device, cached.engine, info, bundle.manifest.postprocess, options)
+    return session_of(module, device, cached.engine, info, bundle.manifest.postprocess, options)
+
+
+def session_of(
+    module: ModuleType,
+    device: cuda.Device,
+    engine: tuple[trt.CudaEngine, str],
+    info: SessionInfo,
+    postprocess: PostprocessSpec,
+    options: RuntimeOptions,
+) -> EngineSession:
+    """Make a session of an engine.
+
+    Args:
+        module: TensorRT's package.
+        device: The GPU, current in the calling thread.
+        engine: The engine, and the SHA-256 of its bytes.
+        info: What runs.
+        postprocess: The recorded postprocessing of the network.
+        options: How to run.
+    """
+    if options.wait is not None:
+        info = replace(info, mode=(*info.mode, f"waits: {options.wait}"))
+    contexts = Contexts(engine[0])
+    if is_rtx(module):
+        kept = _kept(key_of(device.gpu, info.engine, engine[1], "kernels"), ".kernels", options)
+        contexts = RtxContexts(module, engine[0], kept, graphs=options.cuda_graph is not False)
+    return EngineSession(module, device, engine[0], info, postprocess, options, contexts)
+
+
+def key_of(gpu: cuda.GpuInfo, engine_name: str, model: str, flags: str) -> PlanKey:
+    """The key of what is made on this machine of a file with the hash `model`."""
+    return PlanKey(
+        model=model,
+        gpu=gpu.name,
+        compute_capability=gpu.compute_capability,
+        multiprocessors=gpu.multiprocessors,
+        memory=gpu.memory,
+        engine=engine_name,
+        driver=cuda.driver_version(),
+        flags=flags,
+    )
+
+
+def _kept(key: PlanKey, suffix: str, options: RuntimeOptions) -> KeptFile:
+    return KeptFile(plans_folder(options) / f"{key.digest()}{suffix}", asdict(key))
 
 
 def precision_in_words(settings: BuildSettings) -> str:
@@ -100,8 +145,3 @@ def precision_in_words(settings: BuildSettings) -> str:
 def plans_folder(options: RuntimeOptions) -> Path:
     """Where what is made on this machine is kept."""
     return default_folder() if options.cache_dir is None else Path(options.cache_dir)
-
-
-def waiting_mode(options: RuntimeOptions) -> tuple[str, ...]:
-    """How threads wait for the GPU, where that was asked for."""
-    return () if options.wait is None else (f"waits: {options.wait}",)

@@ -31,6 +31,7 @@ CLASSES = {
     "Config": "IBuilderConfig",
     "Parser": "OnnxParser",
     "RtxRuntime": "Runtime",
+    "RtxEngine": "ICudaEngine",
 }
 """Protocol of `_api`, or class of the fake, -> class of the package, where that is neither NAME nor INAME."""
 
@@ -40,6 +41,7 @@ OF_RTX = {
     "": {"ComputeCapability", "EngineInvalidityDiagnostics"},
     "IBuilderConfig": {"num_compute_capabilities", "set_compute_capability"},
     "Runtime": {"get_engine_validity"},
+    "IRuntimeConfig": {"create_runtime_cache", "cuda_graph_strategy", "set_runtime_cache"},
 }
 """Class (``""`` is the module) -> names that TensorRT-RTX alone has; edgeseg asks for them on its paths alone."""
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from edgeseg.errors import StorageError
-from edgeseg.runtimes.tensorrt import plan_cache
+from edgeseg.runtimes.tensorrt import kept_file
 from edgeseg.runtimes.tensorrt.plan_cache import CachedPlan, PlanKey, PlanRefusedError, default_folder, load_or_build
 from tests.runtimes.processes import works_in
 
@@ -132,7 +132,7 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(path: Path, data: bytes) -> None:
         raise StorageError(f"cannot write '{path}': the disk is full; free space or choose another folder")
 
-    monkeypatch.setattr(plan_cache, "keep_private", full)
+    monkeypatch.setattr(kept_file, "keep_private", full)
     opened = Builder().open(tmp_path)
     assert opened.engine == "plan"
     assert "built for this run only" in opened.notes[0]
@@ -230,7 +230,7 @@ def test_default_folder_honours_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_plans_that_were_not_used_for_longest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_cache, "MOST_BYTES", 250)
+    monkeypatch.setattr(kept_file, "MOST_BYTES", 250)
     builder = Builder(b"p" * 100)
     keys = [replace(KEY, gpu=f"GPU {number}") for number in range(4)]
     for age, key in enumerate(keys[:2]):

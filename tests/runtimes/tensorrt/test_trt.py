@@ -58,7 +58,8 @@ def test_calls_come_in_order(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
     session.run(picture()[None])
     session.run(picture(seed=1)[None])
     addresses = [f"set_tensor_address {name}" for name in ("image", "logits")]
-    build = ["parse", "build", "deserialize", "create_execution_context"]
+    timings = ["create_timing_cache", "set_timing_cache"]
+    build = ["parse", *timings, "build", "serialize", "deserialize", "create_execution_context"]
     assert tensorrt.calls == [*build, "set_input_shape", *addresses, *["execute", "ran"] * 2]
     session.close()
 
