@@ -16,7 +16,8 @@ import typer
 from typer.core import TyperGroup
 
 from edgeseg.cli._shared import console, errors, print_json, split_targets, table
-from edgeseg.cli.options import BundleFolder, Device, Network, Quiet, Threads
+from edgeseg.cli.engine_options import runtime_options
+from edgeseg.cli.options import BundleFolder, Device, EngineOption, Network, Quiet, Threads
 from edgeseg.errors import EdgesegError, PartialFailureError
 from edgeseg.text import one_line
 
@@ -76,6 +77,7 @@ def benchmark(
     device: Device = None,
     precision: _Precision = None,
     network: Network = None,
+    engine_option: EngineOption = None,
     min_samples: _MinSamples = None,
     max_samples: _MaxSamples = None,
     seconds: _Seconds = 10.0,
@@ -92,7 +94,8 @@ def benchmark(
     from edgeseg.bench.report import save_reports, to_json
     from edgeseg.sources import pictures_at
 
-    options: dict[str, Any] = {"threads": threads, "device": device, "precision": precision, "network": network}
+    named = {"threads": threads, "device": device, "precision": precision, "network": network}
+    options: dict[str, Any] = dict(vars(runtime_options(engine_option, **named)))
     options |= {"in_process": in_process, "seconds": seconds, **_sample_limits(min_samples, max_samples)}
     options["images"] = None if images is None else pictures_at(images)
     reports: list[BenchmarkReport] = []

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeseg.cli._shared import console, errors, print_json, table
+from edgeseg.cli.engine_options import runtime_options
 from edgeseg.cli.label_options import label_option, labelled_pictures
-from edgeseg.cli.options import BundleFolder, Device, Json, MaxPixels, Network, Strict, Threads
+from edgeseg.cli.options import BundleFolder, Device, EngineOption, Json, MaxPixels, Network, Strict, Threads
 from edgeseg.decoding import MAX_PIXELS
 from edgeseg.text import one_line
 
@@ -51,6 +52,7 @@ def evaluate(
     threads: Threads = None,
     device: Device = None,
     network: Network = None,
+    engine_option: EngineOption = None,
     limit: _Limit = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     strict: Strict = False,
@@ -74,10 +76,10 @@ def evaluate(
 def _evaluated(options: Mapping[str, Any]) -> Evaluation:
     """Evaluate, telling the number of pictures on the terminal."""
     from edgeseg.evaluation import evaluate_bundle
-    from edgeseg.runtimes import RuntimeOptions
 
     data = _labelled(options)
-    runtime = RuntimeOptions(threads=options["threads"], device=options["device"], network=options["network"])
+    named = {name: options[name] for name in ("threads", "device", "network")}
+    runtime = runtime_options(options["engine_option"], **named)
     with errors().status("opening") as status:
 
         def show_progress(done: int, total: int) -> None:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BundleFolder", "Device", "Json", "Limit", "MaxPixels", "Network", "Quiet", "Strict", "Threads"]
+__all__ = [
+    "BundleFolder",
+    "Device",
+    "EngineOption",
+    "Json",
+    "Limit",
+    "MaxPixels",
+    "Network",
+    "Quiet",
+    "Strict",
+    "Threads",
+]
 
 BundleFolder = Annotated[Path, typer.Argument(help="The NAME.edgeseg folder.", show_default=False)]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads of the engine.")]
@@ -17,6 +28,14 @@ Device = Annotated[
 Network = Annotated[
     str | None,
     typer.Option("--network", help="package.module:factory of your own network, for the torch target."),
+]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-option",
+        metavar="NAME=VALUE",
+        help="Option of the engine, such as cuda_graph=no; may be given again. An engine says which it takes.",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many pictures.")]
 MaxPixels = Annotated[

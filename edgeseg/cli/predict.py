@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgeseg.cli._shared import errors, print_json, target_names
-from edgeseg.cli.options import BundleFolder, Device, Limit, MaxPixels, Network, Strict, Threads
+from edgeseg.cli.engine_options import runtime_options
+from edgeseg.cli.options import BundleFolder, Device, EngineOption, Limit, MaxPixels, Network, Strict, Threads
 from edgeseg.decoding import MAX_PIXELS
 from edgeseg.errors import InputError, PartialFailureError, UsageError
 from edgeseg.runtimes.registry import BUILT_IN
@@ -177,6 +178,7 @@ def predict(
     threads: Threads = None,
     device: Device = None,
     network: Network = None,
+    engine_option: EngineOption = None,
     recursive: _Recursive = False,
     limit: Limit = None,
     opacity: _Opacity = 0.5,
@@ -188,7 +190,6 @@ def predict(
     """Predict an image, a folder, a video or a camera with a bundle, and write the results as pictures."""
     from edgeseg.bundle import open_bundle
     from edgeseg.predictor import Predictor
-    from edgeseg.runtimes import RuntimeOptions
     from edgeseg.writer import ResultWriter, class_index
 
     _refuse_targets(source)
@@ -197,7 +198,8 @@ def predict(
     kinds = [kind for kind, wanted in flags.items() if wanted] or ["overlay"]
     keep = "overlay" in kinds or "cutout" in kinds
     size, tally = _parse_output(output), _Tally()
-    options, opened = RuntimeOptions(threads=threads, device=device, network=network), open_bundle(bundle)
+    options = runtime_options(engine_option, threads=threads, device=device, network=network)
+    opened = open_bundle(bundle)
     with (
         _frames(source, opened, recursive=recursive, max_pixels=max_pixels, strict=strict) as frames,
         Predictor(opened, target, output=size, scores=scores, keep_image=keep, options=options) as predictor,

@@ -130,8 +130,9 @@ def test_a_driver_without_graphs_is_told(
 def test_nan_in_the_logits_is_told_in_a_graph_too(tmp_path: Path, tensorrt: FakeTensorRT) -> None:
     bundle = make_tiny_bundle(tmp_path, targets=("ort", "trt"))
     with predictor_of(bundle, tmp_path) as device:
-        for _ in range(3):
-            wanted = device(picture((50, 70))).labels
+        wanted = device(picture((50, 70))).labels
+        for _ in range(2):
+            np.testing.assert_array_equal(device(picture((50, 70))).labels, wanted)
         tensorrt.poison = float("nan")
         with pytest.raises(UsageError, match="the logits hold NaN or infinity"):
             device(picture((50, 70)))
