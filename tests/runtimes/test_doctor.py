@@ -88,7 +88,7 @@ def test_every_target_is_looked_at() -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_without_packages_each_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "torch"):
+    for module in ("onnxruntime", "openvino", "ncnn", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings", "torch"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(tensorrt_engine, "package_version", lambda *names: "")
     for name, result in probe_targets().items():
