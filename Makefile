@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-EXTRAS = export,openvino,ncnn-export,numba,bench,pillow
+EXTRAS = export,openvino,ncnn-export,bench,pillow
+NATIVE = cpp/build_library.py cpp/library/labels.cpp cpp/include/edgeseg/postprocess.hpp
 STAMP = $(VENV)/.installed
 SBOM = build/sbom
 PIP = $(BIN)/python -m pip
@@ -31,14 +32,14 @@ help:
 venv: $(STAMP)
 
 ifeq ($(LOCKED),)
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) pip
 	$(INSTALL) torch
 	$(INSTALL) --build-constraint constraints.txt --editable '.[$(EXTRAS)]' --group test --group lint
 	@touch $(STAMP)
 else
-$(STAMP): pyproject.toml constraints-hashes.txt
+$(STAMP): pyproject.toml constraints-hashes.txt $(NATIVE)
 	rm -rf "$(WHEELS)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) download --quiet --require-hashes --no-deps --only-binary :all: --requirement constraints-hashes.txt --dest "$(WHEELS)"

@@ -7,7 +7,7 @@ differ only where the two best classes are closer than float32 tells apart. Cont
 gap before each, because an idle session's spinning threads slow the next one; ONNX Runtime's spinning is switched off
 for the same reason (``session.intra_op.allow_spinning`` = 0), and OpenVINO's latency hint is used. The two maps are
 piecewise smooth blobs, as networks give, and noise, the worst case. The ratio is each contender's median over that of
-edgeseg's ``auto`` (numba where installed), with a 95 % bootstrap interval over the blocks' medians.
+edgeseg's ``auto`` (compiled where it is here), with a 95 % bootstrap interval over the blocks' medians.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def machine(threads: int) -> dict[str, Any]:
     }
     found["load_average"] = os.getloadavg() if hasattr(os, "getloadavg") else None
     versions = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__}
-    for name in ("numba", "onnxruntime", "openvino", "torch"):
+    for name in ("onnxruntime", "openvino", "torch"):
         try:
             versions[name] = __import__(name).__version__
         except ImportError:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edgeseg._quiet import telemetry
 from edgeseg.bench.machine import describe_machine
-from edgeseg.errors import EdgesegError, TargetUnavailableError
-from edgeseg.postprocess.compiled import keeps_code
+from edgeseg.errors import EdgesegError
+from edgeseg.postprocess.compiled import why_not
 from edgeseg.runtimes.engine import Probe
 from edgeseg.runtimes.registry import engines, refused_engines
 from edgeseg.runtimes.tensorrt import cuda
@@ -100,7 +100,7 @@ def probe_machine(root: Path = Path("/")) -> MachineInfo:
         memory_total=total,
         memory_available=available,
         python=machine.python,
-        postprocess=_postprocess(machine.numba),
+        postprocess=_postprocess(),
         gpus=gpus,
         cuda=driver,
         jetpack=_jetpack(root),
@@ -109,15 +109,9 @@ def probe_machine(root: Path = Path("/")) -> MachineInfo:
     )
 
 
-def _postprocess(numba: str | None) -> str:
-    if not numba:
-        return "numpy; pip install 'edgeseg[numba]' makes it two to four times as fast"
-    try:
-        kept = keeps_code()
-    except TargetUnavailableError as error:
-        return f"numpy; {error}"
-    again = "compiled anew in every process, which takes seconds; set NUMBA_CACHE_DIR to a folder that can be written"
-    return f"numba {numba}" + ("" if kept else f", {again}")
+def _postprocess() -> str:
+    reason = why_not()
+    return f"numpy, at a half to a quarter of the speed: {reason}" if reason else "compiled"
 
 
 def probe_targets() -> dict[str, Probe]:

@@ -24,6 +24,8 @@ loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, f'import edgeseg loaded {{loaded}}'
 from edgeseg import EdgesegError, Predictor
 assert 'site-packages' in edgeseg.__file__, edgeseg.__file__
+from edgeseg.postprocess.compiled import why_not
+assert not why_not(), why_not()
 predictor = Predictor(sys.argv[1], 'ort')
 outcome = predictor.self_test()
 assert outcome.differing == 0, outcome
@@ -52,7 +54,14 @@ def check_content(wheel: Path) -> None:
     if extra:
         raise SystemExit(f"the wheel has {sorted(extra)} at its top; expected edgeseg alone")
     profile = "edgeseg/data/profiles/x86-avx512.json"
-    for needed in ("edgeseg/py.typed", "edgeseg/data/astronaut.png", profile, "edgeseg/models/families/espnet.py"):
+    library = "edgeseg/postprocess/_labels.so"
+    for needed in (
+        "edgeseg/py.typed",
+        "edgeseg/data/astronaut.png",
+        profile,
+        "edgeseg/models/families/espnet.py",
+        library,
+    ):
         if names.count(needed) != 1:
             raise SystemExit(f"the wheel holds {needed} {names.count(needed)} times; expected once")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -390,79 +389,34 @@ def test_an_unknown_method_is_refused() -> None:
 
 
 @pytest.fixture
-def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A machine whose numba can be hidden or broken; what was loaded before is forgotten, and again afterwards."""
-    for cached in (compiled.load, compiled._usable):
+def forgotten() -> Iterator[None]:
+    """What was loaded of the compiled postprocessing is forgotten, before and afterwards."""
+    for cached in (compiled.load, compiled.why_not):
         cached.cache_clear()
-    yield monkeypatch
-    for cached in (compiled.load, compiled._usable):
+    yield
+    for cached in (compiled.load, compiled.why_not):
         cached.cache_clear()
 
 
-def test_without_numba_numpy_runs_the_tail_and_compiled_is_refused(no_numba: pytest.MonkeyPatch) -> None:
-    no_numba.setitem(sys.modules, "numba", None)
-    no_numba.setattr(compiled, "is_installed", lambda module: False)
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "is not in this installation"), (b"\x7fELF of another machine", "does not load here")],
+    ids=["missing", "broken"],
+)
+def test_where_it_is_not_compiled_numpy_runs_it_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    library = tmp_path / "_labels.so"
+    if content is not None:
+        library.write_bytes(content)
+    monkeypatch.setattr(compiled, "LIBRARY", library)
     logits = make(np.random.default_rng(1), 5, (8, 8), "noise")
     assert warm_up() == "numpy"
+    assert words in compiled.why_not()
     assert labels_from_logits(logits, (32, 32), postprocess=PostprocessSpec()).shape == (32, 32)
-    with pytest.raises(TargetUnavailableError, match=r"numba.*edgeseg\[numba\]"):
+    with pytest.raises(TargetUnavailableError, match=f"{words}.*install a C\\+\\+ compiler"):
         labels_from_logits(logits, (32, 32), postprocess=PostprocessSpec(), method="compiled")
-
-
-def test_a_numba_that_does_not_import_is_reported_once(no_numba: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise TargetUnavailableError("numba needs NumPy 2.3 or less")
-
-    no_numba.setattr(compiled, "is_installed", lambda module: True)
-    no_numba.setattr(compiled, "require", broken)
-    with pytest.warns(UserWarning, match="needs NumPy 2.3 or less.*runs in numpy"):
-        assert warm_up() == "numpy"
-    assert warm_up() == "numpy"
-
-
-def test_the_cache_may_be_read_only(no_numba: pytest.MonkeyPatch) -> None:
-    numba = pytest.importorskip("numba")
-    asked: list[bool] = []
-
-    def njit(signatures: object, *, cache: bool = False, **options: object) -> Any:
-        asked.append(cache)
-        if cache:
-            raise RuntimeError("cannot cache function '_fill_labels': no locator available")
-        return lambda function: function
-
-    no_numba.setattr(numba, "njit", njit)
-    assert warm_up() == "numba"
-    assert asked == [True, False]
-
-
-def test_whether_compiled_code_is_kept_is_known(no_numba: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    numba = pytest.importorskip("numba")
-    no_numba.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    assert compiled.keeps_code()
-
-    def refuse(**options: object) -> Any:
-        raise RuntimeError("cannot cache function '_fill_labels': no locator available")
-
-    no_numba.setattr(numba, "njit", refuse)
-    assert not compiled.keeps_code()
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    classes=st.integers(1, 9),
-    logit_size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
-    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    kind=st.sampled_from(("noise", "ties")),
-)
-def test_the_compiled_functions_are_right_as_plain_python(
-    seed: int, classes: int, logit_size: Size, size: Size, kind: str
-) -> None:
-    logits = make(np.random.default_rng(seed), classes, logit_size, kind)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "load", lambda: compiled._fill_labels)
-        labels = labels_from_logits(logits, size, postprocess=PostprocessSpec(threshold=0.25), method="compiled")
-    check(labels, resized(logits, size, False), float(np.abs(logits).max()), 0.25)
 
 
 def test_more_open_cells_than_are_gathered_at_once_and_many_classes() -> None:

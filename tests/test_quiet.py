@@ -71,11 +71,10 @@ class Place:
 
     @property
     def files(self) -> list[str]:
-        """Files and empty folders left behind, but for numba's compiled code."""
+        """Files and empty folders left behind."""
         paths = (path for folder in FOLDERS.values() for path in (self.root / folder).rglob("*"))
         left = (path for path in paths if not path.is_dir() or not any(path.iterdir()))
-        expected = (".nbi", ".nbc")
-        return sorted(path.relative_to(self.root).as_posix() for path in left if not path.name.endswith(expected))
+        return sorted(path.relative_to(self.root).as_posix() for path in left)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgeseg._optional import package_version
 from edgeseg.bench.gpus import Gpu, GpuState, cuda_version, describe_gpus, gpu_states
+from edgeseg.postprocess import warm_up
 from edgeseg.runtimes.tensorrt.packages import TRT_PACKAGES
 
 __all__ = ["DeviceState", "Machine", "describe_machine", "device_state"]
@@ -55,7 +56,7 @@ class Machine:
         gpu_details: The GPUs with their clocks and power limits, as far as something here tells.
         python: Version of Python.
         numpy: Version of numpy.
-        numba: Version of numba, which compiles the postprocessing; None where numpy runs it.
+        postprocess: What runs the postprocessing: ``compiled`` or ``numpy``; None in files of before, which have numba.
         opencv: Version of OpenCV.
         opencv_threads: Threads OpenCV uses.
     """
@@ -80,9 +81,9 @@ class Machine:
     gpu_driver: str | None
     python: str
     numpy: str
-    numba: str | None
     opencv: str
     opencv_threads: int
+    postprocess: str | None = None
     cuda: str | None = None
     tensorrt: str | None = None
     gpu_details: tuple[Gpu, ...] = ()
@@ -104,7 +105,7 @@ class Machine:
         "gpu_details",
         "python",
         "numpy",
-        "numba",
+        "postprocess",
         "opencv",
         "opencv_threads",
     )
@@ -203,7 +204,7 @@ def describe_machine(root: Path = Path("/")) -> Machine:
         gpu_driver=_gpu_driver(root),
         python=platform.python_version(),
         numpy=np.__version__,
-        numba=package_version("numba") or None,
+        postprocess=warm_up(),
         opencv=cv2.__version__,
         opencv_threads=cv2.getNumThreads(),
         cuda=cuda_version() if here else None,

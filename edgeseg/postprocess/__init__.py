@@ -9,8 +9,8 @@ float32. There are two methods:
 the classes labels.
 - sparse: argmax at the logits' own resolution. Bilinear weights are convex, so a class that wins at all four corners of
 a cell wins everywhere in it. Only cells whose corners disagree are interpolated, and there only the classes that no
-corner's winner beats at all four corners. It runs in numpy, or compiled by numba where that is installed (``pip install
-'edgeseg[numba]'``), which is the fastest for every map.
+corner's winner beats at all four corners. It runs in numpy, or in C++ where edgeseg was
+  installed with a compiler at hand (`edgeseg.postprocess.compiled`), which is the fastest for every map.
 
 All differ from exact arithmetic by float32 rounding alone. Every buffer belongs to its call, so calls may run side by
 side. A call uses one thread. In numpy, pieces small enough for the cache are calls so short that a second thread waits
@@ -26,7 +26,7 @@ import numpy as np
 
 from edgeseg.errors import UsageError
 from edgeseg.labels import LabelMap
-from edgeseg.postprocess.axes import F32, Band, Region, interpolation_bands, prepare
+from edgeseg.postprocess.axes import F32, Band, Region, check_place, checked, interpolation_bands, prepare
 from edgeseg.postprocess.compiled import compiled_labels, is_usable
 from edgeseg.postprocess.dense import interpolate_all
 from edgeseg.postprocess.sparse import Cells, coarse_argmax, interpolate_cells, repeat_labels
@@ -63,26 +63,27 @@ def labels_from_logits(
         postprocess: The recorded postprocessing of the network.
         region: Part of the network's input to cut out: output row y lies at network row ``top + (y + 0.5) * height / H
             - 0.5``, which is then looked up in the logits.
-        method: ``auto`` takes the fastest method for these logits: ``compiled`` where numba is installed.
+        method: ``auto`` takes the fastest method for these logits: ``compiled`` where it is here.
 
     Returns:
         uint8 (H, W), uint16 above 255 classes: class index per pixel; equal logits go to the lowest index.
 
     Raises:
         UsageError: Wrong shape, type, number of classes or size; NaN or infinity among the logits.
-        TargetUnavailableError: ``compiled`` was asked for and numba is missing or does not import.
+        TargetUnavailableError: ``compiled`` was asked for and is not here, or does not load.
 
     Example:
         >>> logits = np.array([[[1.0, 0.0]], [[0.0, 1.0]]], np.float32)
         >>> labels_from_logits(logits, (1, 4), postprocess=PostprocessSpec(), method="dense").tolist()
         [[0, 0, 1, 1]]
     """
-    field, rows, columns = prepare(logits, size, postprocess, region)
     if method not in _METHODS:
         raise UsageError(f"postprocess method '{method}' is none of {', '.join(_METHODS)}")
+    if method == "compiled" or (method == "auto" and is_usable()):
+        check_place(size, region)
+        return compiled_labels(checked(logits, postprocess), size, postprocess, region)
+    field, rows, columns = prepare(logits, size, postprocess, region)
     same_size = rows.exact and columns.exact
-    if method == "compiled" or (method == "auto" and not same_size and is_usable()):
-        return compiled_labels(field, rows, columns, postprocess)
     coarse = None if method == "dense" and not same_size else coarse_argmax(field, postprocess)
     if coarse is not None and same_size:
         return repeat_labels(coarse, rows, columns)
@@ -127,9 +128,9 @@ def scores_from_logits(
 
 
 def warm_up() -> str:
-    """Let numba compile or read its cache, so that the first picture takes no longer than the next.
+    """Load the compiled postprocessing, so that the first picture takes no longer than the next.
 
     Returns:
-        What `labels_from_logits` will use: ``numba`` or ``numpy``. Warns where numba is installed and broken.
+        What `labels_from_logits` will use: ``compiled`` or ``numpy``.
     """
-    return "numba" if is_usable() else "numpy"
+    return "compiled" if is_usable() else "numpy"

@@ -79,10 +79,43 @@ def prepare(logits: F32, size: Size, postprocess: PostprocessSpec, region: Regio
     Raises:
         UsageError: As `edgeseg.postprocess.labels_from_logits`.
     """
-    field = _checked(logits)
-    postprocess.check_channels(len(field))
+    field = checked(logits, postprocess)
+    if not (np.isfinite(field.min()) and np.isfinite(field.max())):
+        raise UsageError(NOT_FINITE)
     rows, columns = _axes(field.shape[1:], size, postprocess, region)
     return _used(field, rows, columns)
+
+
+def checked(logits: Any, postprocess: PostprocessSpec) -> F32:
+    """Check the type, shape and classes of logits; whether they are finite is not looked at.
+
+    Returns:
+        The logits, float32 (C, h, w), C-contiguous.
+
+    Raises:
+        UsageError: As `edgeseg.postprocess.labels_from_logits`.
+    """
+    if not isinstance(logits, np.ndarray) or logits.ndim != 3 or 0 in logits.shape:
+        got = f"shape {logits.shape}" if isinstance(logits, np.ndarray) else type(logits).__name__
+        raise UsageError(f"logits must be a numpy array of shape (classes, height, width), got {got}")
+    if logits.dtype not in (np.float32, np.float16):
+        raise UsageError(f"logits must be float32, got {logits.dtype}; convert them with .astype(numpy.float32)")
+    if logits.shape[0] > MOST_CLASSES:
+        raise UsageError(f"labels are uint16, so at most {MOST_CLASSES} classes fit; the logits have {logits.shape[0]}")
+    postprocess.check_channels(len(logits))
+    return np.ascontiguousarray(logits, np.float32)
+
+
+def check_place(size: Size, region: Region | None) -> None:
+    """Refuse a size or a region that is empty.
+
+    Raises:
+        UsageError: It is.
+    """
+    if min(size) < 1:
+        raise UsageError(f"labels of {size[0]}x{size[1]} were asked for; height and width must be at least 1")
+    if region is not None and (min(region.height, region.width) <= 0 or min(region.net_size) < 1):
+        raise UsageError(f"the region {region} is empty; its height and width must be above 0")
 
 
 def places(shape: Size, size: Size, postprocess: PostprocessSpec, region: Region | None) -> tuple[Axis, Axis]:
@@ -100,37 +133,19 @@ def places(shape: Size, size: Size, postprocess: PostprocessSpec, region: Region
     Raises:
         UsageError: As there.
     """
-    rows, columns = _axes(shape, size, postprocess, region)
-    return _with_used_neighbours(rows, shape[0]), _with_used_neighbours(columns, shape[1])
+    return _axes(shape, size, postprocess, region)
 
 
 def _axes(shape: tuple[int, ...], size: Size, postprocess: PostprocessSpec, region: Region | None) -> tuple[Axis, Axis]:
-    if min(size) < 1:
-        raise UsageError(f"labels of {size[0]}x{size[1]} were asked for; height and width must be at least 1")
+    check_place(size, region)
     h, w = shape
     spans: tuple[tuple[int, float, float] | None, ...] = (None, None)
     if region is not None:
-        if min(region.height, region.width) <= 0 or min(region.net_size) < 1:
-            raise UsageError(f"the region {region} is empty; its height and width must be above 0")
         net = region.net_size
         spans = (net[0], region.top, region.height), (net[1], region.left, region.width)
     rows = _axis(_positions(h, size[0], postprocess.align_corners, spans[0]), h)
     columns = _axis(_positions(w, size[1], postprocess.align_corners, spans[1]), w)
     return rows, columns
-
-
-def _checked(logits: Any) -> F32:
-    if not isinstance(logits, np.ndarray) or logits.ndim != 3 or 0 in logits.shape:
-        got = f"shape {logits.shape}" if isinstance(logits, np.ndarray) else type(logits).__name__
-        raise UsageError(f"logits must be a numpy array of shape (classes, height, width), got {got}")
-    if logits.dtype not in (np.float32, np.float16):
-        raise UsageError(f"logits must be float32, got {logits.dtype}; convert them with .astype(numpy.float32)")
-    if logits.shape[0] > MOST_CLASSES:
-        raise UsageError(f"labels are uint16, so at most {MOST_CLASSES} classes fit; the logits have {logits.shape[0]}")
-    field = np.ascontiguousarray(logits, np.float32)
-    if not (np.isfinite(field.min()) and np.isfinite(field.max())):
-        raise UsageError(NOT_FINITE)
-    return field
 
 
 def _positions(n: int, out: int, align_corners: bool, span: tuple[int, float, float] | None) -> NDArray[np.float64]:
@@ -150,7 +165,7 @@ def _axis(positions: NDArray[np.float64], n: int) -> Axis:
     low = np.clip(whole, 0, n - 1).astype(np.intp)
     high = np.clip(whole + 1, 0, n - 1).astype(np.intp)
     t = np.where(low == high, 0.0, positions - whole).astype(np.float32)
-    return Axis(low, high, t)
+    return Axis(low, np.where(t != 0, high, low), t)  # a neighbour of weight zero decides nothing
 
 
 def _used(field: F32, rows: Axis, columns: Axis) -> tuple[F32, Axis, Axis]:
@@ -169,22 +184,14 @@ def _compact(axis: Axis, n: int) -> tuple[Axis, Index | None]:
     if seen.all():
         return axis, None
     place = np.cumsum(seen) - 1
-    high = np.where(axis.t != 0, axis.high, axis.low)
-    return Axis(place[axis.low], place[high], axis.t), np.flatnonzero(seen)
-
-
-def _with_used_neighbours(axis: Axis, n: int) -> Axis:
-    """The axis without neighbours of weight zero where `_compact` would drop some."""
-    if _seen(axis, n).all():
-        return axis
-    return Axis(axis.low, np.where(axis.t != 0, axis.high, axis.low), axis.t)
+    return Axis(place[axis.low], place[axis.high], axis.t), np.flatnonzero(seen)
 
 
 def _seen(axis: Axis, n: int) -> NDArray[np.bool_]:
     """Which of `n` inputs an output depends on."""
     seen = np.zeros(n, bool)
     seen[axis.low] = True
-    seen[axis.high[axis.t != 0]] = True
+    seen[axis.high] = True
     return seen
 
 

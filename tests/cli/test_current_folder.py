@@ -14,7 +14,7 @@ from tests.runtimes.bundles import make_tiny_bundle
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = (
     *("numpy", "cv2", "typer", "rich", "json", "difflib", "onnxruntime", "openvino", "psutil", "pynvml", "statistics"),
-    *("edgeseg_plugin", "numba", "secrets", "runpy", "simplejpeg", "PIL", "sitecustomize", "usercustomize", "torch"),
+    *("edgeseg_plugin", "secrets", "runpy", "simplejpeg", "PIL", "sitecustomize", "usercustomize", "torch"),
 )
 LINES = {
     "version": ("--version",),
