@@ -11,6 +11,7 @@ from edgeseg.cli.doctor import doctor
 from edgeseg.cli.eval import evaluate
 from edgeseg.cli.export import export
 from edgeseg.cli.export_numbers import NumbersCommand
+from edgeseg.cli.gpu_check import gpu_check
 from edgeseg.cli.inspect import inspect
 from edgeseg.cli.models import models
 from edgeseg.cli.predict import predict
@@ -54,3 +55,4 @@ app.command("sign")(sign)
 app.command("eval")(evaluate)
 app.add_typer(benchmark_app, name="benchmark")
 app.command("doctor")(doctor)
+app.command("gpu-check")(gpu_check)

@@ -1,7 +1,7 @@
-"""Fixtures of the harness's tests: the stand-in for a CUDA driver."""
+"""Fixtures of the harness's tests: the stand-ins for a CUDA driver and for TensorRT."""
 
 from __future__ import annotations
 
-from tests.runtimes.conftest import fake_driver_library, fake_gpu, no_gpu
+from tests.runtimes.conftest import fake_driver_library, fake_gpu, no_gpu, tensorrt
 
-__all__ = ["fake_driver_library", "fake_gpu", "no_gpu"]
+__all__ = ["fake_driver_library", "fake_gpu", "no_gpu", "tensorrt"]

@@ -101,6 +101,13 @@ static int within(const void *p, size_t n, int kind)
 static void *host(dptr p) { return (void *)(size_t)(p & ~ALIAS); }
 /* Whether the GPU may use n bytes at p. */
 static int reaches(dptr p, size_t n) { return within(host(p), n, p & ALIAS ? MAPPED : DEVICE); }
+static size_t room(void)
+{
+    size_t used = 0;
+    for (int i = 0; i < MOST; i++)
+        if (blocks[i].at && blocks[i].kind == DEVICE) used += blocks[i].size;
+    return used < limit ? limit - used : 0;
+}
 static int drop(void *p, int kind)
 {
     block *b = found(p, kind);
@@ -317,13 +324,13 @@ int cuCtxPopCurrent_v2(void **c)
     *c = (void *)(size_t)stack[--depth];
     return s;
 }
-int cuMemGetInfo_v2(size_t *f, size_t *t) { IN_CONTEXT; *f = limit; *t = limit; return 0; }
+int cuMemGetInfo_v2(size_t *f, size_t *t) { IN_CONTEXT; *f = room(); *t = limit; return 0; }
 int cuMemAlloc_v2(dptr *p, size_t n)
 {
     UNCAPTURED;
     void *at = 0;
     if (n == 0) return INVALID_VALUE;
-    if (n > limit) return OUT_OF_MEMORY;
+    if (n > room()) return OUT_OF_MEMORY;
     int s = take(&at, n, DEVICE);
     *p = (dptr)(size_t)at;
     return s;

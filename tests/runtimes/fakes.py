@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -20,7 +21,8 @@ import onnxruntime
 
 __all__ = ["FakeTensorRT", "fake_tensorrt"]
 
-PLAN = b"FAKEPLAN"
+PLAN, DETAILED = b"FAKEPLAN", b"DETAILED"
+"""How a plan begins, and one that tells of its layers."""
 
 TIMINGS, KERNELS = b"TIMINGS", b"KERNELS"
 
@@ -52,6 +54,14 @@ class MemoryPoolType(enum.IntEnum):
     WORKSPACE = 0
 
 
+class ProfilingVerbosity(enum.IntEnum):
+    LAYER_NAMES_ONLY, NONE, DETAILED = range(3)
+
+
+class LayerInformationFormat(enum.IntEnum):
+    ONELINE, JSON = range(2)
+
+
 class Flags10(enum.IntEnum):
     EXPLICIT_BATCH, STRONGLY_TYPED = 0, 1
 
@@ -72,6 +82,14 @@ class ComputeCapability(enum.IntEnum):
 class EngineInvalidityDiagnostics(enum.IntEnum):
     VERSION_MISMATCH, UNSUPPORTED_CC, OLD_CUDA_DRIVER, OLD_CUDA_RUNTIME = 1, 2, 4, 8
     INSUFFICIENT_GPU_MEMORY, MALFORMED_ENGINE, CUDA_ERROR = 16, 32, 64
+
+
+class IProfiler:
+    """Base of the profilers."""
+
+
+class EngineInspector:
+    """What the inspector is asked for; the package's own class is only looked for."""
 
 
 class ILogger:
@@ -158,6 +176,8 @@ def fake_tensorrt(
     module.__version__, module.__file__ = version, __file__
     module.ILogger, module.DataType, module.MemoryPoolType = ILogger, DataType, MemoryPoolType
     rtx, newest = "rtx" in name, version.startswith("11")
+    module.ProfilingVerbosity, module.LayerInformationFormat = ProfilingVerbosity, LayerInformationFormat
+    module.IProfiler, module.EngineInspector = IProfiler, EngineInspector
     module.BuilderFlag = BuilderFlag11 if rtx or newest else BuilderFlag
     module.NetworkDefinitionCreationFlag = FlagsRtx if rtx else Flags11 if newest else Flags10
     module.Builder = lambda logger: _Builder(record, logger)
@@ -179,6 +199,8 @@ class _Network:
 
 
 class _Config:
+    profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
+
     def __init__(self, record: FakeTensorRT) -> None:
         self.record = record
         record.flags = {"TF32"}
@@ -239,7 +261,8 @@ class _Builder:
 
     def build_serialized_network(self, network: _Network, config: _Config) -> bytes | None:
         self.record.levels.append(config.builder_optimization_level)
-        return PLAN + network.model if self.record.note("build") else None
+        detailed = config.profiling_verbosity is ProfilingVerbosity.DETAILED
+        return (DETAILED if detailed else PLAN) + network.model if self.record.note("build") else None
 
 
 class _ParserError:
@@ -277,7 +300,8 @@ class _Runtime:
 
     def deserialize_cuda_engine(self, plan: bytes) -> _Engine | None:
         good = self.record.note("deserialize") and self.record.needs_context("deserialize")
-        return _Engine(self.record, plan[len(PLAN) :]) if good and plan.startswith(PLAN) else None
+        good = good and plan.startswith((PLAN, DETAILED))
+        return _Engine(self.record, plan[len(PLAN) :], plan.startswith(DETAILED)) if good else None
 
 
 class CudaGraphStrategy(enum.IntEnum):
@@ -330,9 +354,28 @@ _TYPES = {
 }
 
 
+LAYERS = (("cast", "kMYELIN", "Half", 0.25), ("conv", "CaskConvolution", "Row major linear FP32", 1.25))
+"""Name, kind, type and milliseconds of the fake's layers."""
+
+
+class _Inspector:
+    def __init__(self, detailed: bool) -> None:
+        self.detailed = detailed
+
+    def get_engine_information(self, kind: LayerInformationFormat) -> str:
+        assert kind is LayerInformationFormat.JSON
+        full = [
+            {"Name": name, "LayerType": kind, "Outputs": [{"Name": "x", "Dimensions": [1], "Format/Datatype": type_}]}
+            for name, kind, type_, _ in LAYERS
+        ]
+        return json.dumps({"Layers": full if self.detailed else [name for name, *_ in LAYERS], "Bindings": []})
+
+
 class _Engine:
-    def __init__(self, record: FakeTensorRT, model: bytes) -> None:
-        self.record = record
+    device_memory_size_v2 = 12345
+
+    def __init__(self, record: FakeTensorRT, model: bytes, detailed: bool = False) -> None:
+        self.record, self.detailed = record, detailed
         self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         self.nodes = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.num_io_tensors = len(self.nodes)
@@ -358,6 +401,9 @@ class _Engine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [(1, 8, 8, 3), (1, 32, 48, 3), (1, 64, 96, 3)]
 
+    def create_engine_inspector(self) -> _Inspector:
+        return _Inspector(self.detailed)
+
     def create_execution_context(self) -> _Context | None:
         good = self.record.note("create_execution_context") and self.record.needs_context("create_execution_context")
         return _Context(self.record, self) if good else None
@@ -377,6 +423,8 @@ class _RtxEngine(_Engine):
 
 
 class _Context:
+    profiler: Any = None
+
     def __init__(self, record: FakeTensorRT, engine: _Engine) -> None:
         self.record, self.engine = record, engine
         self.shape: tuple[int, ...] = ()
@@ -456,6 +504,8 @@ class _Context:
                 array.flat[0] = self.record.poison
             data = array.tobytes()
             ctypes.memmove(self._host(name), data, len(data))
+        for name, _, _, ms in LAYERS if self.profiler else ():
+            self.profiler.report_layer_time(name, ms)
 
     def _host(self, name: str) -> int:
         """Where the fake has the memory of a tensor."""

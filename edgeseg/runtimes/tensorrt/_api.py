@@ -66,6 +66,7 @@ class BuilderConfig(Protocol):
 
     builder_optimization_level: int
     num_compute_capabilities: int
+    profiling_verbosity: Any
 
     def create_timing_cache(self, data: bytes, /) -> TimingCache | None: ...
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool, /) -> bool: ...

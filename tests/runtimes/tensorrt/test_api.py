@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from edgeseg.bench import gpu
 from edgeseg.runtimes.tensorrt import _api
 from edgeseg.runtimes.tensorrt.environment import _DIAGNOSTICS
 from tests.make_tensorrt_names import FOLDER, names_of
 from tests.runtimes import fakes
 from tests.runtimes.fakes import fake_tensorrt
 
-PACKAGE = Path(_api.__file__).parent
-TREES = {file.name: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
+FOLDERS = Path(_api.__file__).parent, Path(gpu.__file__).parent
+FILES = [file for folder in FOLDERS for file in sorted(folder.rglob("*.py"))]
+TREES = [ast.parse(file.read_text(encoding="utf-8")) for file in FILES]
 
 CLASSES = {
     "Network": "INetworkDefinition",
@@ -32,6 +34,7 @@ CLASSES = {
     "Parser": "OnnxParser",
     "RtxRuntime": "Runtime",
     "RtxEngine": "ICudaEngine",
+    "Inspector": "EngineInspector",
 }
 """Protocol of `_api`, or class of the fake, -> class of the package, where that is neither NAME nor INAME."""
 
@@ -71,7 +74,7 @@ def _guarded(tree: ast.AST) -> set[str]:
     return {str(word.value) for word in asked if isinstance(word, ast.Constant)}
 
 
-GUARDED = set().union(*map(_guarded, TREES.values()))
+GUARDED = set().union(*map(_guarded, TREES))
 
 
 def _chain(node: ast.expr) -> list[str]:
@@ -96,7 +99,7 @@ def _taken(tree: ast.AST) -> Iterator[tuple[str, str]]:
             yield path[-2], path[-1]
 
 
-TAKEN = {each for tree in TREES.values() for each in _taken(tree) if not each[1].startswith("__")}
+TAKEN = {each for tree in TREES for each in _taken(tree) if not each[1].startswith("__")}
 
 
 def _members(kind: type) -> set[str]:
