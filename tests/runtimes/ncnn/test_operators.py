@@ -44,6 +44,7 @@ def unpooled(x: Tensor) -> Tensor:
 CASES: dict[str, tuple[Forward, str]] = {
     "rows": (lambda x: x[:, :, 1::2], "aten.slice.Tensor"),
     "columns": (lambda x: x[..., 0:-1:3], "aten.slice.Tensor"),
+    "narrow": (lambda x: x.narrow(2, 1, 3), "aten.narrow.default"),
     "unpooling": (unpooled, "aten.to.dtype"),
     "normalise": (lambda x: F.normalize(x, dim=1), "aten.clamp_min.default"),
     "alias": (lambda x: torch.ops.aten.alias.default(x) + 1, "aten.alias.default"),

@@ -74,6 +74,12 @@ def _slice(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return _call(graph, _aten.max_pool2d.default, cut, [1, 1], [step, 1] if axis == 2 else [1, step])
 
 
+def _narrow(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    given: tuple[Any, ...] = node.args
+    source, axis, start, length = given
+    return _call(graph, _aten.slice.Tensor, source, axis, start, start + length)
+
+
 def _cast(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     """1.0 where a comparison holds and 0.0 where not, in arithmetic: ncnn has neither comparisons nor casts."""
     asked = node.args[0]
@@ -123,6 +129,7 @@ def _matmul(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
 
 _REWRITES: dict[Any, Callable[[fx.Graph, fx.Node], fx.Node | None]] = {
     _aten.slice.Tensor: _slice,
+    _aten.narrow.default: _narrow,
     _aten.to.dtype: _cast,
     _aten.clamp_min.default: _clamp_min,
     _aten.alias.default: _alias,
