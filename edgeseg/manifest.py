@@ -29,7 +29,7 @@ PRECISIONS = ("fp32", "fp16", "int8", "bf16")
 _SHA256 = "[0-9a-f]{64}"
 _PRECISION = "|".join(PRECISIONS)
 _COUNT = 2**53  # whole numbers that every JSON reader keeps
-_NOT_IN_GRAPHS = ("files", "sizes", "parity", "versions", "facts")
+_NOT_IN_GRAPHS = ("files", "sample_input", "sizes", "parity", "versions", "facts")
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ class Manifest:
         targets: Canonical names exported for; at least one.
         parity: One entry per verified target.
         versions: Tool -> version at export.
+        sample_input: SHA-256 of the network's input that the self test's picture became at export
+            (`edgeseg.images.input_digest`); empty where the bundle holds no such picture.
         files: Relative path -> SHA-256.
         sizes: Relative path -> bytes, of the same files; `edgeseg.bundle.write_manifest` fills it in.
         facts: Free facts for people (paper, licence, parameters, MACs), and what was measured of a low precision.
@@ -135,6 +137,7 @@ class Manifest:
     precisions: dict[str, str] = field(default_factory=dict)
     parity: tuple[Parity, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
+    sample_input: str = ""
     files: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -245,6 +248,7 @@ def _manifest_from(fields: Fields) -> Manifest:
         precisions=fields.words("precisions", pattern=_PRECISION),
         parity=tuple(Parity.from_fields(Fields(entry, "parity")) for entry in fields.items("parity", 0, 100)),
         versions=fields.words("versions"),
+        sample_input=fields.text("sample_input", pattern=f"({_SHA256})?"),
         files=files,
         sizes={path: fields.section("sizes").integer(path, 0, _COUNT) for path in fields.section("sizes")},
         facts=_facts(fields),

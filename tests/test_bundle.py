@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeseg.bundle import SCHEMA_VERSION, Bundle, Manifest, Parity, open_bundle, write_manifest
-from edgeseg.errors import BundleError
+from edgeseg.errors import BundleError, ParityError
 from edgeseg.files import sha256_of
 from edgeseg.predictor import Predictor
 from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule
@@ -202,6 +202,9 @@ _WRONG_FIELDS: list[tuple[str, Any]] = [
     ("files", {"c:x": "0" * 64}),
     ("files", {"a\0b": "0" * 64}),
     ("files", {"x" * 241: "0" * 64}),
+    ("sample_input", None),
+    ("sample_input", "0" * 63),
+    ("sample_input", "G" * 64),
     ("facts", []),
     ("facts", {"precision": {"self_test": -1}}),
     ("facts", {"precision": {"self_test": 1.5}}),
@@ -311,17 +314,25 @@ def test_a_graph_without_metadata_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"resize": ResizeRule("letterbox")},
-        {"resize": ResizeRule("stretch", "nearest")},
-        {"postprocess": PostprocessSpec(align_corners=True)},
-    ],
-    ids=["letterbox", "nearest", "align_corners"],
+    "rule", [ResizeRule("letterbox"), ResizeRule("stretch", "nearest")], ids=["letterbox", "nearest"]
 )
-def test_the_self_test_sees_a_bundle_written_anew_with_another_rule(tmp_path: Path, change: dict[str, Any]) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["input told", "input not told"])
+def test_the_self_test_sees_a_bundle_written_anew_with_another_resize(
+    tmp_path: Path, rule: ResizeRule, told: bool
+) -> None:
     """Every hash and every graph's metadata made to fit: what is left is the sample, of another size than the graph."""
-    bundle = changed(make_tiny_bundle(tmp_path), **change)
+    others: dict[str, Any] = {} if told else {"sample_input": ""}
+    bundle = changed(make_tiny_bundle(tmp_path), resize=rule, **others)
+    with Predictor(bundle.path) as predictor:
+        if told:
+            with pytest.raises(ParityError, match="another network input here than at export"):
+                predictor.self_test()
+        else:
+            assert predictor.self_test().agreement < 0.999
+
+
+def test_the_self_test_sees_a_bundle_written_anew_with_another_postprocessing(tmp_path: Path) -> None:
+    bundle = changed(make_tiny_bundle(tmp_path), postprocess=PostprocessSpec(align_corners=True))
     with Predictor(bundle.path) as predictor:
         outcome = predictor.self_test()
     assert outcome.agreement < 0.999

@@ -23,6 +23,7 @@ from edgeseg.export.steps import step
 from edgeseg.export.target_graphs import TargetGraphs
 from edgeseg.files import sha256_of, storage_errors
 from edgeseg.graph.run import run_graph
+from edgeseg.images import fit_image, input_digest
 from edgeseg.runtimes import engine, engines
 from edgeseg.specs import Size
 
@@ -51,8 +52,8 @@ def write_files(folder: Path, job: ExportJob, graphs: TargetGraphs, precisions: 
     if job.config.output == "labels":
         with step("ending graphs in labels"):
             _write_label_graphs(folder, job, graphs, manifest)
-    _write_sample(folder, job, manifest.logit_size)
-    return replace(manifest, files=hashed(folder))
+    sample_input = _write_sample(folder, job, manifest.logit_size)
+    return replace(manifest, sample_input=sample_input, files=hashed(folder))
 
 
 def hashed(folder: Path) -> dict[str, str]:
@@ -102,8 +103,12 @@ def _described(model: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
     return model
 
 
-def _write_sample(folder: Path, job: ExportJob, logit_size: Size) -> None:
-    """Write the self test: a picture, and the labels that fp32 PyTorch gives it at its own size."""
+def _write_sample(folder: Path, job: ExportJob, logit_size: Size) -> str:
+    """Write the self test: a picture, and the labels that fp32 PyTorch gives it at its own size.
+
+    Returns:
+        What the picture becomes as the network's input, by `input_digest`.
+    """
     spec, file = job.spec, job.pictures[0]
     picture, labels = self_test_pair(
         job.reference, job.size, spec.resize, spec.postprocess, file, logit_size=logit_size
@@ -111,6 +116,7 @@ def _write_sample(folder: Path, job: ExportJob, logit_size: Size) -> None:
     with storage_errors(folder):
         (folder / layout.sample_name(picture.shape[2])).write_bytes(_encoded(picture))
         (folder / layout.SAMPLE_LABELS).write_bytes(cv2.imencode(".png", labels)[1].tobytes())
+    return input_digest(fit_image(picture, job.size, spec.resize)[0])
 
 
 def _encoded(picture: NDArray[np.uint8]) -> bytes:

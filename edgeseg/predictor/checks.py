@@ -1,18 +1,22 @@
-"""Refusals of a graph or a sample that contradicts the bundle's manifest."""
+"""Refusals of a graph, a sample or a machine that contradicts the bundle's manifest."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import cv2
+import numpy as np
 from numpy.typing import NDArray
 
+from edgeseg._optional import package_version
 from edgeseg.bundle import SAMPLE_LABELS, Bundle
 from edgeseg.decoding import decode
-from edgeseg.errors import BundleError, InputError
+from edgeseg.errors import BundleError, InputError, ParityError
+from edgeseg.images import input_digest
 from edgeseg.runtimes import Session
 from edgeseg.text import one_line
 
-__all__ = ["check_graph", "read_sample_labels"]
+__all__ = ["check_graph", "check_sample_input", "read_sample_labels"]
 
 Shape = tuple[int | None, ...]
 
@@ -49,6 +53,31 @@ def _agree(got: Shape | None, expected: Shape) -> bool:
 
 def _words(shape: Shape | None) -> str:
     return " x ".join("?" if n is None else str(n) for n in shape or ())
+
+
+def check_sample_input(bundle: Bundle, fitted: NDArray[np.uint8]) -> None:
+    """Compare what the bundle's sample became here, as the network's input, with what it became at export.
+
+    Raises:
+        ParityError: They differ: this machine decodes or resizes otherwise, and so for every picture.
+    """
+    expected, found = bundle.manifest.sample_input, input_digest(fitted)
+    if expected not in ("", found):
+        raise ParityError(
+            f"the sample of bundle '{one_line(bundle.path)}' becomes another network input here than at export "
+            f"(SHA-256 {found[:12]} instead of {expected[:12]}): this machine decodes or resizes pictures otherwise, "
+            f"so that its masks differ whatever the engine; use OpenCV and edgeseg as at export ({_versions(bundle)})"
+        )
+
+
+def _versions(bundle: Bundle) -> str:
+    """OpenCV and edgeseg, at export and here."""
+    at_export = bundle.manifest.versions
+    opencv = next((version for name, version in at_export.items() if name.startswith("opencv")), "unknown")
+    return one_line(
+        f"there OpenCV {opencv} and edgeseg {at_export.get('edgeseg', 'unknown')}, here OpenCV {cv2.__version__} and "
+        f"edgeseg {package_version('edgeseg') or 'unknown'}"
+    )
 
 
 def read_sample_labels(bundle: Bundle) -> NDArray[Any]:

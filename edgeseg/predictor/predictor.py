@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgeseg.bundle import SAMPLE_LABELS, Bundle, Manifest, Parity, open_bundle
 from edgeseg.errors import BundleError, EdgesegError, InputError, UsageError
 from edgeseg.postprocess import warm_up
-from edgeseg.predictor.checks import check_graph, read_sample_labels
+from edgeseg.predictor.checks import check_graph, check_sample_input, read_sample_labels
 from edgeseg.predictor.config import Output, PredictorConfig, PredictorKeywords, check_output
 from edgeseg.predictor.finish import finish
 from edgeseg.predictor.jobs import Failure, Job, Started, group_jobs, take_results
@@ -209,6 +209,7 @@ class Predictor:
 
         Raises:
             BundleError: The bundle holds no sample, or its labels have another size.
+            ParityError: The sample becomes another network input on this machine than it became at export.
 
         Example:
             >>> with Predictor(bundle) as predictor:
@@ -221,7 +222,9 @@ class Predictor:
         size = self.manifest.input_size
         config = dataclasses.replace(self._config, output="source", keep_image=False, input_size=size)
         preparer = Preparer(self.manifest, config)
-        (job,) = self._run([preparer.prepare(image, sample.name, 0.0)])
+        job = preparer.prepare(image, sample.name, 0.0)
+        check_sample_input(self._bundle, job.input)
+        self._run([job])
         labels = self._result(job).labels
         if expected.shape != labels.shape:
             raise BundleError(

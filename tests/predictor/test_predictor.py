@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import (
     BundleError,
     InputError,
+    ParityError,
     SizeError,
     TargetUnavailableError,
     UnknownNameError,
@@ -21,6 +23,7 @@ from edgeseg.errors import (
 from edgeseg.images import fit_image
 from edgeseg.predictor import Failure, Predictor
 from edgeseg.predictor import predictor as predictor_module
+from edgeseg.resizing import resize
 from edgeseg.results import Result
 from edgeseg.runtimes import RuntimeOptions
 from edgeseg.specs import ResizeRule
@@ -210,6 +213,28 @@ def test_self_test_counts_what_differs(tiny: Bundle) -> None:
         Predictor(changed(tiny)) as predictor,
         pytest.raises(BundleError, match=r"sample_labels\.png .*export it again"),
     ):
+        predictor.self_test()
+
+
+@pytest.mark.parametrize("what", ["resize", "decode"])
+def test_self_test_fails_where_pictures_are_fitted_otherwise(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """On a processor whose OpenCV resizes or decodes to other last bits, and whose labels happen to be the same."""
+
+    def one_more(function: Callable[..., Any]) -> Callable[..., Any]:
+        def changed_by_one(*arguments: Any, **options: Any) -> Any:
+            array = np.array(function(*arguments, **options))
+            array.reshape(-1)[0] ^= 1
+            return array
+
+        return changed_by_one
+
+    if what == "resize":
+        monkeypatch.setattr("edgeseg.images.resize", one_more(resize))
+    else:
+        monkeypatch.setattr(cv2, "imdecode", one_more(cv2.imdecode))
+    with Predictor(tiny) as predictor, pytest.raises(ParityError, match=r"decodes or resizes .* OpenCV \d"):
         predictor.self_test()
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg import bundle as bundles
 from edgeseg.files import sha256_of
-from edgeseg.images import fit_image
+from edgeseg.images import fit_image, input_digest
 from edgeseg.postprocess import labels_from_logits
 from edgeseg.runtimes import BuildRequest, engine
 from edgeseg.runtimes.openvino import OPENVINO_MODEL
@@ -170,8 +170,8 @@ def make_tiny_bundle(
             _write_torch(path, num_classes, seed)
         elif target != "trt-rtx":  # which takes seconds, and whose tests build it
             _build(target, path, manifest, seed)
-    _write_sample(path, graph, manifest)
-    bundles.write_manifest(path, replace(manifest, files=_hashes(path)))
+    sample_input = _write_sample(path, graph, manifest)
+    bundles.write_manifest(path, replace(manifest, sample_input=sample_input, files=_hashes(path)))
     return bundles.open_bundle(path)
 
 
@@ -228,7 +228,7 @@ def _write_torch(path: Path, num_classes: int, seed: int) -> None:
     save_file(tiny_weights(num_classes, seed), file)
 
 
-def _write_sample(path: Path, graph: onnx.ModelProto, manifest: bundles.Manifest) -> None:
+def _write_sample(path: Path, graph: onnx.ModelProto, manifest: bundles.Manifest) -> str:
     import onnxruntime
 
     size = manifest.input_size if manifest.resize.mode == "none" else SAMPLE_SIZE
@@ -240,3 +240,4 @@ def _write_sample(path: Path, graph: onnx.ModelProto, manifest: bundles.Manifest
     labels = labels_from_logits(logits[0], size, postprocess=manifest.postprocess, region=region)
     cv2.imwrite(str(path / bundles.SAMPLE), image[..., ::-1])
     cv2.imwrite(str(path / bundles.SAMPLE_LABELS), labels)
+    return input_digest(fitted)
