@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from edgeseg.errors import UnknownNameError, UsageError
@@ -11,7 +11,7 @@ from edgeseg.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from edgeseg.runtimes import RuntimeOptions
 
-__all__ = ["runtime_options"]
+__all__ = ["options_of_each", "runtime_options"]
 
 _TRUTHS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
@@ -63,3 +63,35 @@ def _read(name: str, text: str, kinds: tuple[Any, ...]) -> Any:
         except ValueError:
             raise UsageError(f"the engine option {name} is '{text}'; it must be a whole number") from None
     return text
+
+
+def options_of_each(targets: Sequence[str], given: RuntimeOptions) -> dict[str, RuntimeOptions]:
+    """Give each of several engines the options that it takes; one alone gets all, and refuses what it has no use for.
+
+    Args:
+        targets: Canonical target names.
+        given: As `runtime_options` read them.
+
+    Raises:
+        UsageError: A device for several engines, which name devices differently, or an option that none takes.
+    """
+    from edgeseg.runtimes import engines
+
+    if len(targets) == 1:
+        return {targets[0]: given}
+    if given.device is not None:
+        raise UsageError(
+            f"--device {given.device} is a word of one engine, and {len(targets)} are to run ({', '.join(targets)}); "
+            "name that one with --target"
+        )
+    plain, records = type(given)(), {record.name: record.options for record in engines()}
+    unset = {field.name: getattr(plain, field.name) for field in fields(plain)}
+    for name in (name for name, value in unset.items() if getattr(given, name) != value):
+        if not any(name in records.get(target, {}) for target in targets):
+            raise UsageError(
+                f"none of {', '.join(targets)} has a use for {name}={getattr(given, name)!r}; leave it out"
+            )
+    return {
+        target: replace(given, **{name: value for name, value in unset.items() if name not in records.get(target, {})})
+        for target in targets
+    }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeseg.cli._shared import console, errors, percent, print_json, split_targets, table
-from edgeseg.cli.options import BundleFolder, Json
+from edgeseg.cli.engine_options import options_of_each, runtime_options
+from edgeseg.cli.options import BundleFolder, Device, EngineOption, Json, Network, Threads
 from edgeseg.text import one_line
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class _Row:
     differing: int = 0
     engine: str = ""
     reason: str = ""
+    device: str = ""
 
 
 _Targets = Annotated[
@@ -44,10 +46,6 @@ _MinAgreement = Annotated[
     float | None,
     typer.Option(min=0.0, max=1.0, help="Share of labels that must agree; default 0.999, or what export measured."),
 ]
-_Network = Annotated[
-    str | None,
-    typer.Option(help="package.module:factory of your own network, for the torch target; a bundle's word is not run."),
-]
 _Keys = Annotated[
     list[Path] | None,
     typer.Option("--key", "-k", help="PEM file of a public key that must have signed it; may be given again."),
@@ -59,22 +57,24 @@ def verify(
     target: _Targets = None,
     images: _Images = None,
     min_agreement: _MinAgreement = None,
-    network: _Network = None,
+    threads: Threads = None,
+    device: Device = None,
+    network: Network = None,
+    engine_option: EngineOption = None,
     key: _Keys = None,
     as_json: Json = False,
 ) -> None:
     """Check every file, run the self test on every runtime that is here, and compare with fp32 PyTorch's labels."""
     from edgeseg.bundle import open_bundle
     from edgeseg.errors import PartialFailureError
-    from edgeseg.runtimes import RuntimeOptions, engines
 
     opened = open_bundle(bundle, trusted_keys=key or ())
     named = split_targets(target or [])
     names = named or list(opened.manifest.targets)
     minimum = opened.manifest.self_test if min_agreement is None else min_agreement
     failures: list[EdgesegError] = []
-    known = {record.name: record.options for record in engines()}
-    options = {name: RuntimeOptions(network=network if "network" in known.get(name, {}) else None) for name in names}
+    given = runtime_options(engine_option, threads=threads, device=device, network=network)
+    options = options_of_each(names, given)
     rows = [_self_test(opened, name, options[name], minimum, failures) for name in names]
     unread: list[str] = []
     if images is not None:
@@ -94,11 +94,15 @@ def _raise_failures(rows: list[_Row], *, all_required: bool) -> None:
 
     differing = [row for row in rows if row.status == "differs"]
     if differing:
-        words = ", ".join(f"{row.target} ({row.differing} of {row.pixels} labels)" for row in differing)
+        words = ", ".join(f"{_where(row)} ({row.differing} of {row.pixels} labels)" for row in differing)
         raise ParityError(f"the masks of this machine are not those of PyTorch: {words}")
     absent = [row for row in rows if row.status == "absent"]
     if absent and (all_required or len(absent) == len(rows)):
         raise TargetUnavailableError(absent[0].reason)
+
+
+def _where(row: _Row) -> str:
+    return f"{row.target} on {row.device}" if row.device else row.target
 
 
 def _self_test(
@@ -112,7 +116,8 @@ def _self_test(
         with Predictor(bundle, target, options=options) as predictor:
             outcome = predictor.self_test()
             status = "ok" if outcome.agreement >= minimum else "differs"
-            return _Row(target, status, outcome.pixels, outcome.differing, predictor.info.engine)
+            info = predictor.info
+            return _Row(target, status, outcome.pixels, outcome.differing, info.engine, device=info.device)
     except TargetUnavailableError as error:
         return _Row(target, "absent", reason=str(error))
     except EdgesegError as error:
@@ -202,7 +207,8 @@ def _print_rows(bundle: Bundle, rows: list[_Row], as_json: bool, signed: str) ->
         before = "not run" if parity is None or not parity.ran else percent(parity.agreement)
         share = percent(1 - row.differing / row.pixels) if row.pixels else "-"
         counts = f"{row.differing} of {row.pixels}" if row.pixels else "-"
-        listed.add_row(row.target, row.status, share, counts, before, row.engine or row.reason)
+        ran = ", ".join(filter(None, (row.engine, row.device))) or row.reason
+        listed.add_row(row.target, row.status, share, counts, before, ran)
     console().print(
         f"{one_line(bundle.manifest.name)}: {len(bundle.manifest.files)} files, every SHA-256 as exported; {signed}"
     )

@@ -22,6 +22,7 @@ from edgeseg.predictor.config import Output, PredictorConfig, PredictorKeywords,
 from edgeseg.predictor.finish import finish
 from edgeseg.predictor.jobs import Failure, Job, Started, group_jobs, take_results
 from edgeseg.predictor.prepare import Color, Preparer
+from edgeseg.predictor.proof import KeptProof
 from edgeseg.predictor.recipe import Recipe
 from edgeseg.results import Result
 from edgeseg.runtimes import SessionInfo, device_labelling, open_session, resolve_target
@@ -81,6 +82,7 @@ class Predictor:
         config.check_input_size(bundle.manifest)
         self._session = open_session(bundle, self._target, config.runtime_options())
         check_graph(bundle, self._session)
+        self._proof = KeptProof.of(self._session.info, bundle)
         self._labelling = None if config.scores else device_labelling(self._session)  # scores are made on the host
         self._pipelined = pipelined(self._session)
         self._preparer = Preparer(bundle.manifest, config)
@@ -89,8 +91,8 @@ class Predictor:
 
     @property
     def info(self) -> SessionInfo:
-        """What runs, as the engine reports it."""
-        return self._session.info
+        """What runs, as the engine reports it, and what the proof of this device said where one is kept."""
+        return self._proof.added_to(self._session.info)
 
     @property
     def manifest(self) -> Manifest:
@@ -216,22 +218,31 @@ class Predictor:
             ...     predictor.self_test().agreement
             1.0
         """
-        expected = read_sample_labels(self._bundle)
-        sample = self._bundle.file(self._bundle.sample)
-        image = load_picture(sample, self.manifest.input.image_channels).image
-        size = self.manifest.input_size
-        config = dataclasses.replace(self._config, output="source", keep_image=False, input_size=size)
-        preparer = Preparer(self.manifest, config)
-        job = preparer.prepare(image, sample.name, 0.0)
+        expected, job = read_sample_labels(self._bundle), self._sample_job()
         check_sample_input(self._bundle, job.input)
         self._run([job])
         labels = self._result(job).labels
         if expected.shape != labels.shape:
             raise BundleError(
-                f"{SAMPLE_LABELS} in '{self._bundle.path}' does not fit {sample.name}; export the bundle again"
+                f"{SAMPLE_LABELS} in '{self._bundle.path}' does not fit {job.source}; export the bundle again"
             )
         differing = int(np.count_nonzero(labels != expected))
         return Parity(self._target, labels.size, differing, images=1, engine=self.info.engine)
+
+    def sample_logits(self) -> NDArray[np.float32]:
+        """Logits (classes, h, w) of the bundle's sample picture, by this engine.
+
+        Raises:
+            BundleError: The bundle holds no sample.
+        """
+        images = self._batched([self._sample_job()])
+        return np.asarray(self._session.run(images, ("logits",))["logits"][0], np.float32)
+
+    def _sample_job(self) -> Job:
+        sample, manifest = self._bundle.file(self._bundle.sample), self.manifest
+        image = load_picture(sample, manifest.input.image_channels).image
+        config = dataclasses.replace(self._config, output="source", keep_image=False, input_size=manifest.input_size)
+        return Preparer(manifest, config).prepare(image, sample.name, 0.0)
 
     def engine_times(self, frame: PictureFile | NDArray[Any], *, repeat: int = 50) -> EngineTimes | None:
         """Time the engine alone on a picture, without copies; None where the engine does not time itself (GPUs do).

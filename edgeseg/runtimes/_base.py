@@ -129,6 +129,7 @@ class SessionInfo:
         threads: Threads in use, None where the engine decides and does not tell.
         notes: Sentences the user must see (a plan was rebuilt, a cache was not usable).
         mode: What else was chosen of how frames run, in words, such as ``"CUDA graph"`` and ``"zero copy"``.
+        proof: What ``edgeseg doctor --verify`` found of the bundle on this device; a Predictor fills it in.
     """
 
     target: str
@@ -138,6 +139,7 @@ class SessionInfo:
     threads: int | None = None
     notes: tuple[str, ...] = ()
     mode: tuple[str, ...] = ()
+    proof: str = ""
 
 
 class Session(Protocol):

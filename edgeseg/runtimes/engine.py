@@ -43,6 +43,7 @@ class Probe:
         devices: Providers or devices it could run on.
         reason: Why it is not usable, in a sentence; empty where it is.
         advice: What to do about it; empty where there is nothing to do.
+        device_words: What the option ``device`` takes for each of `devices`; empty where it takes their names.
     """
 
     usable: bool
@@ -50,6 +51,7 @@ class Probe:
     devices: tuple[str, ...] = ()
     reason: str = ""
     advice: str = ""
+    device_words: tuple[str, ...] = ()
 
     @classmethod
     def of_error(cls, error: EdgesegError, engine: str = "") -> Probe:

@@ -34,7 +34,7 @@ def test_one_line_on_telemetry(edgeseg: Edgeseg) -> None:
 
 def test_json_is_json(edgeseg: Edgeseg) -> None:
     found = json.loads(edgeseg("doctor", "--json").out)
-    assert set(found) == {"machine", "targets", "bundles"}
+    assert set(found) == {"machine", "targets", "bundles", "proofs"}
     assert [target["target"] for target in found["targets"]][: len(BUILT_IN)] == [record.name for record in BUILT_IN]
     assert found["machine"]["python"] == sys.version.split()[0]
 

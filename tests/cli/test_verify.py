@@ -161,7 +161,10 @@ def test_masks_that_differ(bundle: Bundle, edgeseg: Edgeseg, monkeypatch: pytest
     monkeypatch.setattr("edgeseg.predictor.Predictor.self_test", lambda self: Parity("x", 100, 5))
     done = edgeseg("verify", bundle.path, "--target", "ort")
     assert done.code == 4
-    assert done.sentence == "the masks of this machine are not those of PyTorch: ort (5 of 100 labels)"
+    assert (
+        done.sentence
+        == "the masks of this machine are not those of PyTorch: ort on CPUExecutionProvider (5 of 100 labels)"
+    )
     assert edgeseg("verify", bundle.path, "--target", "ort", "--min-agreement", "0.95").code == 0
 
 

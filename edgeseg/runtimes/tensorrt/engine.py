@@ -68,7 +68,8 @@ def _with_gpu(engine: str) -> Probe:
         return Probe.of_error(error, engine)
     if not gpus:
         return Probe(False, engine, reason="the NVIDIA driver finds no GPU")
-    return Probe(True, engine, tuple(map(str, gpus)))
+    numbers = tuple(str(number) for number in range(len(gpus)))
+    return Probe(True, engine, tuple(map(str, gpus)), device_words=numbers)
 
 
 def _require_rtx() -> None:
