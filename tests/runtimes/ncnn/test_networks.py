@@ -17,6 +17,7 @@ GAPS = {
     "mmseg_isanet_r18_d8": r"ncnn has no layer for .*Tensor\.reshape",
     "mmseg_pointrend_r18": r"ncnn has no layer for aten::scatter",
     "rtformer_slim": r"ncnn has no layer for torch\.index_select",
+    "shufflenet_v2_0_5x": r"ncnn has no layer for Tensor\.slice",
 }
 """What cannot be converted -> why."""
 
