@@ -13,13 +13,14 @@ from edgeseg.export.job import ExportJob
 from edgeseg.export.passes import engine_passes
 from edgeseg.export.precision.acceptance import budget_words, holds
 from edgeseg.export.precision.calibration import Picture, held_out_within, load_pictures
-from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
+from edgeseg.export.precision.fp16 import measure_nodes
 from edgeseg.export.precision.int8 import RECIPES, Recipe, quantise
 from edgeseg.export.precision.report import KeptFloat, PrecisionReport
 from edgeseg.export.precision.scoring import Score, Scorer
 from edgeseg.export.precision.sensitivity import Found, own_noise, rank, search
 from edgeseg.export.reference import ParitySet
 from edgeseg.export.steps import step
+from edgeseg.graph.half import halvable_nodes, to_half
 from edgeseg.graph.passes._base import apply_passes
 from edgeseg.graph.qdq import as_int8, named, quantised_nodes, without_quantisers
 from edgeseg.graph.roles import MOVES

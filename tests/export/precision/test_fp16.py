@@ -6,45 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from edgeseg.errors import ExportError
-from edgeseg.export.precision.fp16 import halvable_nodes, measure_nodes, to_half
-from edgeseg.export.to_onnx import check_limits
+from edgeseg.export.precision.fp16 import measure_nodes
+from edgeseg.graph.half import halvable_nodes, to_half
 from edgeseg.graph.qdq import named
 from edgeseg.graph.run import run_graph
 from tests.export.graphs import parse
-from tests.export.precision.pictures import images, smooth, tiny_graph, write_pictures
-
-
-def _kinds(model: onnx.ModelProto) -> dict[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    return {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
-
-
-def test_a_network_in_half() -> None:
-    model, _ = tiny_graph()
-    half = to_half(model, ())
-    check_limits(half)
-    onnx.checker.check_model(half, full_check=True)
-    assert _kinds(half)["logits"] == TensorProto.FLOAT
-    assert TensorProto.FLOAT16 in _kinds(half).values()
-    assert half.ByteSize() < model.ByteSize() + 500
-    feed = {"image": smooth(5)[None]}
-    wanted, got = run_graph(model, feed)[0], run_graph(half, feed)[0]
-    assert 0 < np.abs(wanted - got).max() <= 2e-3 * np.ptp(wanted)
-
-
-def test_all_kept_is_the_same_graph() -> None:
-    model, _ = tiny_graph()
-    same = to_half(model, halvable_nodes(model))
-    feed = {"image": smooth(5)[None]}
-    assert np.array_equal(run_graph(model, feed)[0], run_graph(same, feed)[0])
-    assert TensorProto.FLOAT16 not in _kinds(same).values()
-
+from tests.export.precision.pictures import images, tiny_graph, write_pictures
 
 _OVERFLOWS = """
 g (uint8[1,4,4,3] image) => (float[1,3,4,4] logits)
@@ -98,15 +68,3 @@ def test_measured_on_pictures(tmp_path: Path) -> None:
     assert set(measured) == set(halvable_nodes(model))
     assert all(0 < entry.largest < 1000 for entry in measured.values())
     assert not any(entry.reason for entry in measured.values())
-
-
-def test_control_flow_is_refused() -> None:
-    model = parse(
-        """g (bool c, float[2] x) => (float[2] y) {
-          y = If (c) <
-            then_branch = a () => (float[2] p) { p = Relu (x) }, else_branch = b () => (float[2] q) { q = Neg (x) }
-          >
-        }"""
-    )
-    with pytest.raises(ExportError, match="control flow"):
-        to_half(model, ())

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeseg.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import QuantisedDraft, QuantisedGraph, Weight
+from edgeseg.graph.quantised import QuantisedDraft, QuantisedGraph, Weight
 
 __all__ = ["ClassifiersAsProducts"]
 

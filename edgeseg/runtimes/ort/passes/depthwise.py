@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from edgeseg.graph.editor import GraphEditor, attribute_int
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import Grid, QuantisedDraft, QuantisedGraph, Weight
+from edgeseg.graph.quantised import Grid, QuantisedDraft, QuantisedGraph, Weight
+from edgeseg.runtimes.ort.passes.kernels import runs_in_int8
 
 __all__ = ["FullForGrouped", "RepeatForDepthwise"]
 
@@ -87,7 +88,7 @@ class FullForGrouped(GraphPass):
 def _is_worth_filling(graph: QuantisedGraph, node: ir.Node, weight: Weight) -> bool:
     group = attribute_int(node, "group", 1)
     most = _FEW if weight.numbers.shape[1] == 1 else _GROUPS
-    return 1 < group <= most and graph.runs_in_int8(node)
+    return 1 < group <= most and runs_in_int8(graph, node)
 
 
 def _fill(graph: QuantisedGraph, node: ir.Node, weight: Weight) -> None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgeseg.graph.editor import GraphEditor
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import QuantisedGraph
+from edgeseg.graph.quantised import QuantisedGraph
 
 __all__ = ["QuantiseGrids"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeseg.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import ALLOWED_DROP, QUANTISE, Grid, QuantisedDraft, QuantisedGraph
+from edgeseg.graph.quantised import ALLOWED_DROP, QUANTISE, Grid, QuantisedDraft, QuantisedGraph
 
 __all__ = ["PoolsAsConvolutions"]
 

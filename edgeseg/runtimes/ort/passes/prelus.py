@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgeseg.graph.editor import GraphEditor, attribute_int
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import ALLOWED_DROP, QUANTISE, Grid, QuantisedDraft, QuantisedGraph
+from edgeseg.graph.quantised import ALLOWED_DROP, QUANTISE, Grid, QuantisedDraft, QuantisedGraph
 from edgeseg.runtimes.ort.passes.sources import Source, source_of
 
 __all__ = ["SplitPRelus"]

@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from edgeseg.graph.editor import GraphEditor
 from edgeseg.graph.passes._base import GraphPass
+from edgeseg.graph.quantised import QuantisedGraph
 from edgeseg.graph.roles import NORMALISING
-from edgeseg.runtimes.ort.passes.quantised import QuantisedGraph
 
 __all__ = ["WidenShifts"]
 

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeseg.graph.editor import attribute_float, attribute_int
-from edgeseg.runtimes.ort.passes.quantised import Grid, QuantisedDraft, QuantisedGraph
+from edgeseg.graph.quantised import Grid, QuantisedDraft, QuantisedGraph
 
 __all__ = ["Source", "source_of"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeseg.graph.editor import GraphEditor, attribute_int, attribute_ints, attribute_string
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import (
+from edgeseg.graph.quantised import (
     ALLOWED_DROP,
     DEQUANTISE,
     QUANTISE,

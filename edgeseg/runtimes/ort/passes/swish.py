@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgeseg.graph.editor import GraphEditor
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import ALLOWED_DROP, QUANTISE, QuantisedGraph
+from edgeseg.graph.quantised import ALLOWED_DROP, QUANTISE, QuantisedGraph
 from edgeseg.runtimes.ort.passes.sources import source_of
 
 __all__ = ["MultiplySwishes"]

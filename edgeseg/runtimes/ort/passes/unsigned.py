@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeseg.graph.editor import GraphEditor
 from edgeseg.graph.passes._base import GraphPass
-from edgeseg.runtimes.ort.passes.quantised import DEQUANTISE, QUANTISE, QuantisedGraph
+from edgeseg.graph.quantised import DEQUANTISE, QUANTISE, QuantisedGraph
 
 __all__ = ["UnsignedActivations"]
 
