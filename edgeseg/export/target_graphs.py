@@ -72,6 +72,11 @@ class TargetGraphs:
         keys = dict.fromkeys(_key(target, manifest.precision_of(target)) for target in manifest.targets)
         return tuple(report for key in keys for report in self._reports.get(key, ()))
 
+    def reports_of(self, target: str, precision: str) -> tuple[PassReport, ...]:
+        """One report per pass that wrote a target's graph in a precision, for it alone."""
+        self.of(target, precision)
+        return self._reports[_key(target, precision)]
+
     def _formed(self, target: str, precision: str) -> tuple[onnx.ModelProto, tuple[PassReport, ...]]:
         plain, record, config = self.plain(precision), engine(target), self._job.config
         if precision == "int8" and record.signed_int8:

@@ -101,10 +101,10 @@ def _in_onnxruntime(file: Path) -> Runner:
 def _graph_alone(target: str, bundle: Bundle, expected: ParitySet) -> Parity:
     own = engine(target).graph
     model = onnx.load(bundle.path / (own if bundle.has(own) else layout.MODEL))
-    names = [output.name for output in model.graph.output]
 
     def run(image: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        return dict(zip(names, run_graph(model, {"image": image}), strict=True))
+        (logits,) = run_graph(model, {"image": image})
+        return {"logits": logits.astype(np.float32, copy=False)}  # as a session hands out what is half
 
     ran = "graph run in onnxruntime; the engine needs a GPU and was not run"
     postprocess, batch = bundle.manifest.postprocess, bundle.manifest.batch

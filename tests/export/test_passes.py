@@ -13,6 +13,7 @@ from edgeseg.export.passes import PassEntry, default_passes, engine_passes, list
 from edgeseg.runtimes.openvino.engine import OPENVINO
 from edgeseg.runtimes.ort.engine import ORT
 from edgeseg.runtimes.ort.passes import FLOAT_PASSES, INT8_PASSES
+from edgeseg.runtimes.tensorrt.engine import TRT, TRT_RTX
 
 ENTRIES = list_passes()
 
@@ -38,13 +39,23 @@ def test_a_pass_for_all_engines_is_listed_as_such() -> None:
     engines = {entry.name: entry.engine for entry in ENTRIES}
     assert engines["FlushTiny"] == engines["PushLinear"] == ""
     assert engines["SplitNorms"] == engines["AlignChannels"] == "ort"
+    assert engines["HalfLogits"] == engines["FuseResiduals"] == "trt"
+
+
+def test_both_engines_of_nvidia_have_the_same_passes_and_none_in_fp32() -> None:
+    for precision in ("fp32", "fp16", "int8"):
+        names = [[step.name for step in engine_passes(record, precision)] for record in (TRT, TRT_RTX)]
+        assert names[0] == names[1]
+        assert bool(names[0]) == (precision != "fp32")
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_every_pass_can_be_left_out(entry: PassEntry) -> None:
     skip = [entry.name]
-    chosen = [*default_passes(skip=skip), *engine_passes(ORT, "fp32", skip=skip)]
-    chosen += engine_passes(ORT, "int8", skip=skip)
+    chosen = list(default_passes(skip=skip))
+    for record in (ORT, TRT):
+        for precision in ("fp32", "fp16", "int8"):
+            chosen += engine_passes(record, precision, skip=skip)
     names = [step.name for step in chosen]
     assert {*names, entry.name} == {*pass_names()}
     assert entry.name not in names

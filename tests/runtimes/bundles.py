@@ -25,7 +25,16 @@ from edgeseg.specs import InputSpec, PostprocessSpec, ResizeRule, Size
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["SAMPLE_SIZE", "changed", "make_tiny_bundle", "picture", "tiny_graph", "tiny_network", "tiny_weights"]
+__all__ = [
+    "SAMPLE_SIZE",
+    "changed",
+    "make_tiny_bundle",
+    "picture",
+    "tiny_graph",
+    "tiny_network",
+    "tiny_weights",
+    "with_graph",
+]
 
 STRIDE = 8
 SAMPLE_SIZE = (44, 52)
@@ -190,6 +199,17 @@ def changed(bundle: bundles.Bundle, *, graphs: bool = True, **changes: Any) -> b
     manifest = replace(manifest, files=files, sizes=sizes)
     bundles.write_manifest(bundle.path, manifest)
     return bundles.Bundle(bundle.path, manifest)
+
+
+def with_graph(bundle: bundles.Bundle, file: str, graph: onnx.ModelProto) -> bundles.Bundle:
+    """The bundle with one more graph, opened again."""
+    path = bundle.path / file
+    path.parent.mkdir(exist_ok=True)
+    _save(graph, path, bundle.manifest)
+    files = {**bundle.manifest.files, file: sha256_of(path)}
+    sizes = {**bundle.manifest.sizes, file: path.stat().st_size}
+    bundles.write_manifest(bundle.path, replace(bundle.manifest, files=files, sizes=sizes))
+    return bundles.open_bundle(bundle.path)
 
 
 def _save(graph: onnx.ModelProto, file: Path, manifest: bundles.Manifest) -> None:

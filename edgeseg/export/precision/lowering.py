@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from edgeseg.errors import ParityError
 from edgeseg.export.job import ExportJob
@@ -20,7 +22,7 @@ from edgeseg.export.precision.scoring import Score, Scorer
 from edgeseg.export.precision.sensitivity import Found, own_noise, rank, search
 from edgeseg.export.reference import ParitySet
 from edgeseg.export.steps import step
-from edgeseg.graph.half import halvable_nodes, to_half
+from edgeseg.graph.half import halvable_nodes, marked, to_half
 from edgeseg.graph.passes._base import apply_passes
 from edgeseg.graph.qdq import as_int8, named, quantised_nodes, without_quantisers
 from edgeseg.graph.roles import MOVES
@@ -33,6 +35,11 @@ _RANGE_PICTURES = _RECIPE_PICTURES = 4
 """Pictures that are enough to see ranges, and to choose between recipes."""
 
 _FP16_NOTE = "fp16 was scored in ONNX Runtime on the CPU, which computes in fp32 between casts; verify it on the GPU"
+_INT8_NOTE = (
+    "int8 is not always faster than fp16 on a GPU, and an export without one cannot weigh them; export both and "
+    "compare them on the device (edgeseg benchmark)"
+)
+_RTX_NOTE = "int8 is unproven for trt-rtx, whose support matrix names int8 for weights of products alone; prefer fp16"
 
 Rebuild = Callable[[Collection[str]], onnx.ModelProto]
 
@@ -134,16 +141,36 @@ def _int8(model: onnx.ModelProto, job: ExportJob, scorer: Scorer) -> tuple[onnx.
     rebuild = partial(without_quantisers, made, model)
     start = Found(made, (), scorer.graph(made), False)
     found = _searched(start, quantised_nodes(made), model, rebuild, job, scorer)
-    lowered = len(quantised_nodes(found.model))
-    return found.model, PrecisionReport(precision="int8", recipe=recipe.name, lowered=lowered, kept=_kept(found, model))
+    report = PrecisionReport(
+        precision="int8", recipe=recipe.name, lowered=len(quantised_nodes(found.model)), kept=_kept(found, model)
+    )
+    if not any("fp16" in engine(target).lowers_to for target in job.config.all_targets):
+        return found.model, report
+    floats = _fp32_nodes(model, images, job)  # beside int8 a GPU computes in half
+    return marked(found.model, floats), replace(report, notes=_gpu_notes(job, floats))
+
+
+def _gpu_notes(job: ExportJob, floats: Mapping[str, str]) -> tuple[str, ...]:
+    """What is to be known of int8 for GPUs."""
+    notes = [_INT8_NOTE]
+    if floats:
+        notes.append(f"on GPUs {len(floats)} operators stay fp32, all others beside int8 are half")
+    if "trt-rtx" in job.config.all_targets:
+        notes.append(_RTX_NOTE)
+    return tuple(notes)
+
+
+def _fp32_nodes(model: onnx.ModelProto, images: Sequence[NDArray[np.uint8]], job: ExportJob) -> dict[str, str]:
+    """Operators that half arithmetic would spoil -> why, by what they did on pictures."""
+    with step("measuring ranges"):
+        measured = measure_nodes(model, images[:_RANGE_PICTURES], batch=job.batch)
+    return {name: entry.reason for name, entry in measured.items() if entry.reason}
 
 
 def _fp16(model: onnx.ModelProto, job: ExportJob, scorer: Scorer) -> tuple[onnx.ModelProto, PrecisionReport]:
     calibration = job.calibration.pictures if job.calibration else scorer.pictures
     images = [picture.image for picture in calibration[:_RANGE_PICTURES]]
-    with step("measuring ranges"):
-        measured = measure_nodes(model, images, batch=job.batch)
-    floats = {name: entry.reason for name, entry in measured.items() if entry.reason}
+    floats = _fp32_nodes(model, images, job)
     candidates = [name for name in halvable_nodes(model) if name not in floats]
 
     def rebuild(keep: Collection[str]) -> onnx.ModelProto:
@@ -152,14 +179,15 @@ def _fp16(model: onnx.ModelProto, job: ExportJob, scorer: Scorer) -> tuple[onnx.
     made = rebuild(())
     found = _searched(Found(made, (), scorer.graph(made), False), candidates, model, rebuild, job, scorer)
     ops = {node.name: node.op_type for node in model.graph.node}
+    kept = tuple(KeptFloat(name, ops[name], why) for name, why in floats.items()) + _kept(found, model)
     report = PrecisionReport(
         precision="fp16",
         recipe=f"casts in the graph; ranges of {len(images)} pictures",
         lowered=len(candidates) - len(found.kept),
-        kept=tuple(KeptFloat(name, ops[name], why) for name, why in floats.items()) + _kept(found, model),
+        kept=kept,
         notes=(_FP16_NOTE,),
     )
-    return found.model, report
+    return marked(found.model, {entry.node: entry.why for entry in kept}), report
 
 
 def _bf16(model: onnx.ModelProto, job: ExportJob, scorer: Scorer) -> tuple[onnx.ModelProto, PrecisionReport]:

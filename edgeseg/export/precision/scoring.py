@@ -165,7 +165,7 @@ def open_graph(model: onnx.ModelProto, *, batch: int = 1) -> Logits:
 
     def run(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         (logits,) = session.run(["logits"], {"image": np.stack([image] * batch)})
-        first: NDArray[np.float32] = np.asarray(logits)[0]
+        first: NDArray[np.float32] = np.asarray(logits)[0].astype(np.float32, copy=False)
         return first
 
     return run

@@ -58,6 +58,9 @@ class AppendLabels(GraphPass):
         logits = next(value for value in editor.graph.outputs if value.name == "logits")
         batch, classes, height, width = editor.shape(logits) or (0, 0, 0, 0)
         ending = _Ending(editor, classes, self.postprocess.threshold, through_float=self.form == "resize")
+        given = logits
+        if logits.dtype == ir.DataType.FLOAT16:  # resized in half, logits that are close would tie
+            logits = ending.add("Cast", [logits], "logits_float", name="logits_float", to=int(ir.DataType.FLOAT))
         if (height, width) == self.size:
             labels = ending.choose(logits, "labels")
         elif self.form == "resize":
@@ -65,7 +68,7 @@ class AppendLabels(GraphPass):
         else:
             labels = self._in_bands(ending, logits, (height, width))
         labels.name, labels.shape, labels.dtype = "labels", ir.Shape((batch, *self.size)), ending.kind
-        editor.graph.outputs[editor.graph.outputs.index(logits)] = labels
+        editor.graph.outputs[editor.graph.outputs.index(given)] = labels
         editor.changes += 1
 
     def _resized(self, ending: _Ending, logits: ir.Value, target: tuple[int, int, int, int]) -> ir.Value:

@@ -12,6 +12,7 @@ from edgeseg.runtimes.tensorrt.packages import GRAPH, TRT_PACKAGES, check_versio
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
+    from edgeseg.graph.passes import Pass
     from edgeseg.runtimes.tensorrt.session import EngineSession
 
 __all__ = ["TRT", "TRT_RTX"]
@@ -44,6 +45,12 @@ def _open_rtx(bundle: Bundle, options: RuntimeOptions) -> EngineSession:
     from edgeseg.runtimes.tensorrt.rtx import open_session
 
     return open_session(bundle, options)
+
+
+def _passes(precision: str) -> tuple[type[Pass], ...]:
+    from edgeseg.runtimes.tensorrt.passes import HALF_PASSES, INT8_PASSES
+
+    return {"int8": INT8_PASSES, "fp16": HALF_PASSES}.get(precision, ())
 
 
 def _probe_trt() -> Probe:
@@ -94,6 +101,7 @@ TRT = Engine(
     needs_gpu=True,
     lowers_to=("int8", "fp16"),
     signed_int8=True,
+    passes=_passes,
     open=_open_trt,
     probe=_probe_trt,
 )
@@ -111,6 +119,7 @@ TRT_RTX = Engine(
     needs_gpu=True,
     lowers_to=("int8", "fp16"),
     signed_int8=True,
+    passes=_passes,
     open=_open_rtx,
     probe=_probe_rtx,
     requires=_require_rtx,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from torch import nn
 
 import edgeseg
@@ -19,6 +20,7 @@ from edgeseg.export import pipeline
 from edgeseg.export.precision import Latency, figures, lowering
 from edgeseg.export.precision.report import TargetFigures
 from edgeseg.export.report import ExportReport
+from edgeseg.graph.half import kept_in_fp32
 from edgeseg.graph.qdq import check_symmetric
 from edgeseg.labelled import LabelledPictures
 from edgeseg.runtimes import RuntimeOptions, Session
@@ -64,6 +66,10 @@ def test_int8(calib: Path, tmp_path: Path) -> None:
     signed = onnx.load(report.path / "tensorrt" / "model.onnx")
     assert onnx.TensorProto.UINT8 not in {tensor.data_type for tensor in signed.graph.initializer}
     assert [output.name for output in signed.graph.output] == ["logits"]
+    assert signed.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    assert signed.opset_import[0].version == 19  # scales in half
+    assert any("cannot weigh them" in note for note in found.notes)
+    assert any("unproven for trt-rtx" in note for note in found.notes) == HAS_RTX
 
 
 def test_int8_runs_and_says_so(calib: Path, tmp_path: Path) -> None:
@@ -166,6 +172,51 @@ def test_fp16(tmp_path: Path) -> None:
     graph = onnx.load(report.path / "model.onnx").graph
     assert onnx.TensorProto.FLOAT16 in {tensor.data_type for tensor in graph.initializer}
     assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_fp16_for_gpus_is_half_from_the_picture_to_the_logits(tmp_path: Path) -> None:
+    report = _export(tmp_path, "fp16", min_agreement=0.99, targets=["ort", "trt"])
+    graph = onnx.load(report.path / "tensorrt" / "model.onnx").graph
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    assert [(node.input[0], node.attribute[0].i) for node in casts] == [("image", onnx.TensorProto.FLOAT16)]
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    assert {tensor.data_type for tensor in graph.initializer} <= {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64}
+    assert {"HalfPixels", "HalfLogits"} <= {entry.name for entry in report.passes if entry.modified}
+    skipped = _export(tmp_path / "s", "fp16", min_agreement=0.99, targets=["trt"], skip_passes=("HalfLogits",))
+    kept = onnx.load(skipped.path / "tensorrt" / "model.onnx").graph.output[0]
+    assert kept.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+class _Large(nn.Module):
+    """A network with numbers that half does not hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.conv(image)
+        return torch.sqrt((3000 * made) ** 2 + 1) / 3000
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_what_half_does_not_hold_is_marked_in_the_graph(precision: str, calib: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    report = edgeseg.export_model(
+        _Large(), name="large", size=SIZE, targets=["trt"], precision=precision, calib=calib, out=tmp_path, force=True
+    )
+    assert report.precision is not None
+    gpu = onnx.load(report.path / "tensorrt" / "model.onnx")
+    marks = kept_in_fp32(gpu)
+    assert any("near the end of half's range" in reason for reason in marks.values())
+    inferred = onnx.shape_inference.infer_shapes(gpu).graph.value_info
+    types = {tensor.name: tensor.type.tensor_type.elem_type for tensor in inferred}
+    given = {node.name: node.output[0] for node in gpu.graph.node}
+    assert {types.get(given[name], onnx.TensorProto.FLOAT) for name in marks} == {onnx.TensorProto.FLOAT}
+    if precision == "fp16":
+        assert {entry.node: entry.why for entry in report.precision.kept} == marks
+    else:
+        assert any(f"on GPUs {len(marks)} operators stay fp32" in note for note in report.precision.notes)
 
 
 def test_bf16_is_openvinos_arithmetic(tmp_path: Path) -> None:

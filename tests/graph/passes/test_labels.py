@@ -38,6 +38,21 @@ def test_labels_graph_equals_resize_and_argmax(
     assert np.mean(labels != expected.numpy()) <= 1 / labels.size  # one pixel may lie on a boundary
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_logits_in_half_are_resized_in_float(channels: int) -> None:
+    body = f"g (float[1,{channels},4,6] x) => (float16[1,{channels},4,6] logits) {{ logits = Cast <to = 10> (x) }}"
+    feed = {"x": np.random.default_rng(1).normal(size=(1, channels, 4, 6)).astype(np.float32)}
+    half = parse(body)
+    ends = "h = Cast <to = 10> (x) logits = Cast <to = 1> (h)"
+    single = parse(body.replace("float16", "float").replace("logits = Cast <to = 10> (x)", ends))
+    forms: tuple[Literal["resize", "bands"], ...] = ("resize", "bands")
+    for form in forms:
+        made = [AppendLabels((70, 17), PostprocessSpec(False, 0.1), form=form)(graph).model for graph in (half, single)]
+        onnx.checker.check_model(made[0], full_check=True)
+        labels, wanted = (run_graph(graph, feed)[0] for graph in made)
+        assert np.mean(labels != wanted) <= 1 / labels.size
+
+
 def test_both_forms_label_a_batch_alike() -> None:
     model = parse("g (float[2,3,4,6] x) => (float[2,3,4,6] logits) { logits = Tanh(x) }")
     feed = np.random.default_rng(1).normal(size=(2, 3, 4, 6)).astype(np.float32)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeseg.bench import benchmark
@@ -24,9 +25,17 @@ from edgeseg.errors import (
     UnknownNameError,
     UsageError,
 )
+from edgeseg.graph.half import to_half
+from edgeseg.graph.passes._base import apply_passes
+from edgeseg.graph.qdq import named
+from edgeseg.graph.run import run_graph
+from edgeseg.postprocess import labels_from_logits
+from edgeseg.predictor import Predictor
 from edgeseg.runtimes import RuntimeOptions, engine, open_session
+from edgeseg.runtimes.tensorrt.packages import GRAPH
+from edgeseg.runtimes.tensorrt.passes.half import HalfLogits
 from edgeseg.runtimes.tensorrt.session import EngineSession, graph_file
-from tests.runtimes.bundles import make_tiny_bundle, picture
+from tests.runtimes.bundles import make_tiny_bundle, picture, with_graph
 from tests.runtimes.fakes import RUN_MS, FakeTensorRT, fake_tensorrt
 
 
@@ -50,6 +59,27 @@ def test_outputs_are_those_of_onnx_runtime(tmp_path: Path, tensorrt: FakeTensorR
     assert [tensor.name for tensor in session.outputs] == ["logits"]
     session.close()
     session.close()
+    assert fake_gpu.fake_live() == 0
+
+
+def test_logits_in_half_are_handed_out_as_float32_and_labelled_as_they_are(
+    tmp_path: Path, tensorrt: FakeTensorRT, fake_gpu: ctypes.CDLL
+) -> None:
+    plain = make_tiny_bundle(tmp_path, targets=("trt",))
+    half = apply_passes(to_half(named(onnx.load(plain.path / "model.onnx")), ()), [HalfLogits()])
+    bundle = with_graph(plain, GRAPH, half)
+    session = open_session(bundle, "trt", RuntimeOptions(cache_dir=str(tmp_path / "plans")))
+    image = picture()[None]
+    (wanted,) = run_graph(half, {"image": image})
+    assert wanted.dtype == np.float16
+    logits = session.run(image)["logits"]
+    assert [(tensor.name, tensor.dtype) for tensor in session.outputs] == [("logits", "float32")]
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, wanted.astype(np.float32), rtol=1e-3, atol=1e-3)
+    session.close()
+    with Predictor(bundle, "trt", options=RuntimeOptions(cache_dir=str(tmp_path / "plans"))) as predictor:
+        labels = predictor(picture(), output="network").labels
+    assert np.array_equal(labels, labels_from_logits(logits[0], (32, 48), postprocess=bundle.manifest.postprocess))
     assert fake_gpu.fake_live() == 0
 
 
