@@ -157,8 +157,8 @@ def cell_of(parity: Parity) -> Row:
     }
 
 
-def write_table(rows: Sequence[Row]) -> str:
-    """docs/matrix.md."""
+def write_table(rows: Sequence[Row], more: str = "") -> str:
+    """docs/matrix.md, with what `benchmarks/gpu_precisions.py` adds."""
     good = sum(all(cell["ok"] for cell in row["cells"].values()) for row in rows)
     lines = [
         "# Every network on every target",
@@ -175,7 +175,7 @@ def write_table(rows: Sequence[Row]) -> str:
     for row in rows:
         told = [_words(row["cells"].get(target)) for target in TARGETS]
         lines.append(f"| {row['name']} | {row['system']} | {row['size'][0]}x{row['size'][1]} | {' | '.join(told)} |")
-    return "\n".join(lines + _told_of_rounding(rows)) + "\n"
+    return "\n".join(lines + _told_of_rounding(rows)) + "\n" + more
 
 
 def _told_of_rounding(rows: Sequence[Row]) -> list[str]:

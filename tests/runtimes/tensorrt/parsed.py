@@ -29,6 +29,7 @@ class Layer:
         inputs: Names of the tensors it reads.
         outputs: Names of the tensors it gives.
         types: ``DataType`` of those, in order.
+        shapes: Of those, in order.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Layer:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     types: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,14 @@ class Parsed:
     Attributes:
         layers: In order.
         types: Tensor -> ``DataType``.
-        inputs: Of the network.
+        inputs: Of the network, and their shapes.
         outputs: Of the network.
         kept: Operators that are marked to stay fp32.
     """
 
     layers: tuple[Layer, ...]
     types: Mapping[str, str]
-    inputs: tuple[str, ...]
+    inputs: Mapping[str, tuple[int, ...]]
     outputs: tuple[str, ...]
     kept: Collection[str] = ()
 
@@ -91,7 +93,7 @@ def parsed(module: ModuleType, model: onnx.ModelProto, kept: Collection[str] = (
     ]
     types = {name: kind for layer in layers for name, kind in zip(layer.outputs, layer.types, strict=True)}
     types |= {tensor.name: tensor.dtype.name for tensor in ends[0]}
-    inputs, outputs = (tuple(tensor.name for tensor in tensors) for tensors in ends)
+    inputs, outputs = {tensor.name: tuple(tensor.shape) for tensor in ends[0]}, tuple(tensor.name for tensor in ends[1])
     return Parsed(layers, types, inputs, outputs, kept)
 
 
@@ -104,6 +106,7 @@ def _layer(layer: Any) -> Layer:
         tuple(tensor.name for tensor in given if tensor is not None),
         tuple(tensor.name for tensor in made),
         tuple(tensor.dtype.name for tensor in made),
+        tuple(tuple(tensor.shape) for tensor in made),
     )
 
 
@@ -165,14 +168,16 @@ def _serves(network: Parsed, tensor: str) -> bool:
 
 
 def ends_in_logits(network: Parsed, precision: str) -> list[str]:
-    """No labels are made in the graph: it ends in no choice, no resize and no integers."""
+    """No labels are made in the graph: it ends in no choice, no resize to the picture's size and no integers."""
     broken = []
+    sizes = {shape[1:3] for shape in network.inputs.values()}
     for name in network.outputs:
         layer = network.producer(name)
         while layer is not None and layer.kind in ("CAST", "IDENTITY", "SHUFFLE"):
             layer = network.producer(layer.inputs[0])
         kind = "nothing" if layer is None else layer.kind
-        if kind in ("TOPK", "RESIZE", "nothing") or network.types[name] not in ("FLOAT", "HALF"):
+        whole = layer is not None and kind == "RESIZE" and layer.shapes[0][2:] in sizes
+        if whole or kind in ("TOPK", "nothing") or network.types[name] not in ("FLOAT", "HALF"):
             broken.append(f"the output {name} is {network.types[name]} of {kind}")
     return broken
 
