@@ -163,7 +163,7 @@ def section(rows: Sequence[Row]) -> str:
         "filled by rule; nothing was run.",
         "",
         f"{sum(map(holds, rows))} of {len(rows)} networks ({len({row['system'] for row in rows})} systems) build and "
-        "keep every rule in all three precisions.",
+        f"keep every rule in all three precisions. The other {len(list_models()) - len(rows)} networks were not run.",
         "",
         "| network | system | at | fp32 | fp16 | int8 |",
         "|---|---|---|---|---|---|",
