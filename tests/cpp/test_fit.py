@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeseg.images import fit_image
+from edgeseg.manifest import SCHEMA_VERSION
 from edgeseg.specs import ResizeMode, ResizeRule, Size
-from tests.cpp.compilers import compile_library, json_headers
+from tests.cpp.compilers import CPP, compile_library, json_headers
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,8 @@ def test_a_rule_that_it_does_not_know_is_said(library: ctypes.CDLL) -> None:
         cpp_fit(library, image, (4, 4), ResizeRule("stretch", "area"))
     with pytest.raises(ValueError, match="pictures of its own size only"):
         cpp_fit(library, image, (4, 4), ResizeRule("none"))
+
+
+def test_the_manifest_s_version_is_today_s() -> None:
+    header = (CPP / "include" / "edgeseg" / "manifest.hpp").read_text(encoding="utf-8")
+    assert f"schema_version = {SCHEMA_VERSION};" in header

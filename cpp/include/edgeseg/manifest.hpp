@@ -23,7 +23,7 @@ struct ResizeRule {
 
 /// The fields of a manifest that running a bundle needs; edgeseg/manifest.py describes every one.
 struct Manifest {
-    static constexpr int schema_version = 3;
+    static constexpr int schema_version = 4;
 
     std::string name, precision;
     std::vector<std::string> labels;
