@@ -134,14 +134,14 @@ def host_id() -> str:
     return hashlib.sha256(f"edgeseg {name or platform.node()}".encode()).hexdigest()[:16]
 
 
-def proof_places(bundle: Bundle) -> tuple[Path, Path]:
-    """Where proofs of a bundle may lie: beside it, and in the user's state folder."""
+def proof_places(bundle: Bundle) -> tuple[Path, ...]:
+    """Where proofs of a bundle may lie: beside it, and in the user's state folder, where the user has one."""
     folder = Path(os.path.abspath(bundle.path))
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return (
-        folder.parent / f"{folder.name}.proofs.json",
-        state / "edgeseg" / "proofs" / f"{manifest_digest(bundle)}.json",
-    )
+    beside = folder.parent / f"{folder.name}.proofs.json"
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    if not os.path.isabs(state):  # a user of a container, without HOME and an entry in the list of users
+        return (beside,)
+    return beside, Path(state, "edgeseg", "proofs", f"{manifest_digest(bundle)}.json")
 
 
 def read_proofs(bundle: Bundle) -> tuple[DeviceProof, ...]:
@@ -166,10 +166,13 @@ def keep_proofs(bundle: Bundle, proofs: Iterable[DeviceProof]) -> Path:
         StorageError: Neither place can be written.
     """
     new = {proof._place: proof for proof in proofs}
-    beside, state = proof_places(bundle)
+    beside, *elsewhere = proof_places(bundle)
     try:
         _write(beside, new)
     except StorageError:
+        if not elsewhere:
+            raise
+        (state,) = elsewhere
         with storage_errors(state):
             state.parent.mkdir(parents=True, exist_ok=True)
         _write(state, new)

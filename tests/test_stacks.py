@@ -13,6 +13,7 @@ from PIL import Image
 
 from edgeseg.errors import InputError, UsageError
 from edgeseg.images import fit_image
+from edgeseg.resizing import resize
 from edgeseg.sources import list_images, open_iterable, open_source, pictures_at
 from edgeseg.specs import ResizeRule
 from edgeseg.stacks import as_picture, load_picture, name_of, viewable
@@ -226,12 +227,7 @@ def test_every_filter_resizes_each_channel_as_it_does_grey(channels: int, kind: 
         resized, _ = fit_image(image, size, ResizeRule("stretch", kind))
         for k in range(channels):
             plane = np.ascontiguousarray(image[..., k])
-            if kind == "pillow_bilinear":
-                wanted = np.array(Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BILINEAR))
-            else:
-                code = {"linear": 1, "area": 3, "cubic": 2, "nearest": 0}[kind]
-                wanted = np.asarray(cv2.resize(plane, (size[1], size[0]), interpolation=code))
-            np.testing.assert_array_equal(resized[..., k], wanted)
+            np.testing.assert_array_equal(resized[..., k], resize(plane, size, kind))
 
 
 @pytest.mark.parametrize(("pad", "wanted"), [(9, [9] * 5), ((1, 2, 3, 4, 5), [1, 2, 3, 4, 5]), ((7, 7, 7), [7] * 5)])

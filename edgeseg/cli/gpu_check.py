@@ -49,7 +49,7 @@ def gpu_check(
 
     folders = bundles or []
     if driver_only == bool(folders):
-        raise UsageError("name the bundles to check, or --driver-only without any")
+        raise UsageError("name the bundles to check, or --driver-only without any; see edgeseg gpu-check --help")
     if resolve_target(target) not in TARGETS:
         raise UsageError(f"target '{target}' runs on no NVIDIA GPU through TensorRT; use trt or trt-rtx")
     if (min_agreement is None) != (max_logit_error is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.graph.passes import Pass
 from edgeseg.graph.passes._base import apply_passes
+from edgeseg.graph.run import run_graph
 from edgeseg.runtimes.ort.passes import INT8_PASSES
 from tests.graph.passes.tools import build, kinds
 
@@ -24,6 +26,7 @@ __all__ = [
     "formed",
     "kernels",
     "numbers",
+    "overflows",
     "quantised",
     "rewritten_by",
     "weights_of",
@@ -129,3 +132,15 @@ def weights_of(model: onnx.ModelProto) -> list[tuple[int, ...]]:
     held = {tensor.name: numpy_helper.to_array(tensor).shape for tensor in model.graph.initializer}
     made = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     return [held[made.get(node.input[1], node.input[1])] for node in model.graph.node if node.op_type == "Conv"]
+
+
+@functools.cache
+def overflows() -> bool:
+    """Whether ONNX Runtime's products of integers overflow here, as on x86 processors without VNNI."""
+    node = helper.make_node("MatMulInteger", ["a", "b"], ["y"])
+    a = helper.make_tensor_value_info("a", TensorProto.UINT8, (1, 64))
+    b = numpy_helper.from_array(np.full((64, 1), 127, np.int8), "b")
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, (1, 1))
+    graph = helper.make_graph([node], "product", [a], [y], [b])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return int(run_graph(model, {"a": np.full((1, 64), 255, np.uint8)})[0].item()) != 255 * 127 * 64
