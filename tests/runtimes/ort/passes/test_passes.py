@@ -67,11 +67,10 @@ def test_every_pass_changes_the_graph_and_only_rounding_ones_its_numbers() -> No
         result = step()(model)
         assert result.modified, step.__name__
         onnx.checker.check_model(result.model, full_check=True)
-        if overflows() and "MatMulInteger" in kinds(result.model):
-            break
-        before, after = run_graph(model, PICTURE)[0], run_graph(result.model, PICTURE)[0]
-        moved = np.abs(after - before).max() / np.ptp(before)
-        assert moved <= (1e-5 if step.kind == "exact" else 0.1), step.__name__
+        if not overflows() or "MatMulInteger" not in kinds(result.model):
+            before, after = run_graph(model, PICTURE)[0], run_graph(result.model, PICTURE)[0]
+            moved = np.abs(after - before).max() / np.ptp(before)
+            assert moved <= (1e-5 if step.kind == "exact" else 0.1), step.__name__
         model = result.model
 
 
