@@ -14,26 +14,8 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import UsageError
 from edgeseg.runtimes import RuntimeOptions, open_session
 from edgeseg.runtimes.tensorrt import kept_file
-from edgeseg.runtimes.tensorrt import rtx as trt_rtx
-from edgeseg.runtimes.tensorrt.build import logger_of
 from tests.runtimes.bundles import make_tiny_bundle, picture
-from tests.runtimes.fakes import KERNELS, TIMINGS, CudaGraphStrategy, FakeTensorRT, fake_tensorrt
-
-
-@pytest.fixture
-def rtx_module(monkeypatch: pytest.MonkeyPatch, fake_gpu: ctypes.CDLL) -> Any:
-    """A fake TensorRT-RTX 1.7.1 on a fake GPU."""
-    module, record = fake_tensorrt(version="1.7.1", name="tensorrt_rtx_bindings", driver=fake_gpu)
-    module.record = record
-    monkeypatch.setattr(trt_rtx, "rtx_module", lambda: module)
-    yield module
-    logger_of.cache_clear()
-
-
-@pytest.fixture
-def rtx(rtx_module: Any) -> FakeTensorRT:
-    record: FakeTensorRT = rtx_module.record
-    return record
+from tests.runtimes.fakes import KERNELS, TIMINGS, CudaGraphStrategy, FakeTensorRT
 
 
 @pytest.fixture
@@ -60,22 +42,22 @@ def kernels(bundle: Bundle) -> Path:
     return file
 
 
-def test_kernels_are_kept_between_runs(bundle: Bundle, rtx: FakeTensorRT) -> None:
+def test_kernels_are_kept_between_runs(bundle: Bundle, fake_rtx: FakeTensorRT) -> None:
     assert run_once(bundle)[0] == ()
     assert kernels(bundle).read_bytes() == KERNELS
     assert kernels(bundle).stat().st_mode & 0o077 == 0
     written = kernels(bundle).stat().st_mtime_ns
     os.utime(kernels(bundle), ns=(1, 1))
     assert run_once(bundle)[0] == ()
-    assert rtx.kernels == [b"", KERNELS]
+    assert fake_rtx.kernels == [b"", KERNELS]
     assert kernels(bundle).stat().st_mtime_ns >= written  # used now, so not the next to go
 
 
-def test_another_driver_makes_its_own_kernels(bundle: Bundle, rtx: FakeTensorRT, fake_gpu: ctypes.CDLL) -> None:
+def test_another_driver_makes_its_own_kernels(bundle: Bundle, fake_rtx: FakeTensorRT, fake_gpu: ctypes.CDLL) -> None:
     run_once(bundle)
     fake_gpu.fake_driver(13000)
     run_once(bundle)
-    assert rtx.kernels == [b"", b""]
+    assert fake_rtx.kernels == [b"", b""]
     assert len(list((bundle.path.parent / "plans").glob("*.kernels"))) == 2
 
 
@@ -89,7 +71,7 @@ def test_another_driver_makes_its_own_kernels(bundle: Bundle, rtx: FakeTensorRT,
     ],
 )
 def test_kernels_that_cannot_be_used_are_made_again_and_that_is_said(
-    bundle: Bundle, rtx: FakeTensorRT, harm: str, said: str
+    bundle: Bundle, fake_rtx: FakeTensorRT, harm: str, said: str
 ) -> None:
     run_once(bundle)
     file = kernels(bundle)
@@ -100,16 +82,16 @@ def test_kernels_that_cannot_be_used_are_made_again_and_that_is_said(
     elif harm == "alone":
         file.with_name(f"{file.name}.json").unlink()
     else:
-        rtx.refuse = {"deserialize_cache"}
+        fake_rtx.refuse = {"deserialize_cache"}
     (note,) = run_once(bundle)[0]
     assert said in note
-    assert rtx.kernels[-1] == b""
-    rtx.refuse = set()
+    assert fake_rtx.kernels[-1] == b""
+    fake_rtx.refuse = set()
     assert run_once(bundle)[0] == ()
-    assert rtx.kernels[-1] == KERNELS
+    assert fake_rtx.kernels[-1] == KERNELS
 
 
-def test_a_folder_that_others_write_into_holds_no_kernels(bundle: Bundle, rtx: FakeTensorRT) -> None:
+def test_a_folder_that_others_write_into_holds_no_kernels(bundle: Bundle, fake_rtx: FakeTensorRT) -> None:
     run_once(bundle)
     kernels(bundle).unlink()
     (bundle.path.parent / "plans").chmod(0o777)
@@ -119,7 +101,7 @@ def test_a_folder_that_others_write_into_holds_no_kernels(bundle: Bundle, rtx: F
 
 
 def test_kernels_that_cannot_be_written_are_logged(
-    bundle: Bundle, rtx: FakeTensorRT, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bundle: Bundle, fake_rtx: FakeTensorRT, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from edgeseg.errors import StorageError
 
@@ -133,28 +115,28 @@ def test_kernels_that_cannot_be_written_are_logged(
     assert "the kernels of the engine are made again by the next run: the disk is full" in caplog.text
 
 
-def test_rtx_makes_its_own_graphs(bundle: Bundle, rtx: FakeTensorRT) -> None:
+def test_rtx_makes_its_own_graphs(bundle: Bundle, fake_rtx: FakeTensorRT) -> None:
     """A frame around them is not captured: TensorRT-RTX allocates while it starts an engine."""
     _, mode = run_once(bundle)
     assert "CUDA graph of the engine" in mode
     assert "CUDA graph" not in mode
-    assert rtx.strategies == [CudaGraphStrategy.WHOLE_GRAPH_CAPTURE]
-    assert rtx.calls.count("execute") == 3
+    assert fake_rtx.strategies == [CudaGraphStrategy.WHOLE_GRAPH_CAPTURE]
+    assert fake_rtx.calls.count("execute") == 3
     _, mode = run_once(bundle, cuda_graph=False)
     assert "CUDA graph of the engine" not in mode
-    assert rtx.strategies[-1] == CudaGraphStrategy.DISABLED
+    assert fake_rtx.strategies[-1] == CudaGraphStrategy.DISABLED
 
 
-def test_a_second_place_has_the_same_kernels(bundle: Bundle, rtx: FakeTensorRT) -> None:
+def test_a_second_place_has_the_same_kernels(bundle: Bundle, fake_rtx: FakeTensorRT) -> None:
     session = opened(bundle, "trt-rtx")
     frames = [session.start(picture()[None]) for _ in range(2)]
     assert all(frame.result()["logits"].size for frame in frames)
-    assert rtx.kernels == [b"", KERNELS]
+    assert fake_rtx.kernels == [b"", KERNELS]
     session.close()
 
 
-def test_an_older_rtx_without_graphs_says_so(bundle: Bundle, rtx_module: Any) -> None:
-    del rtx_module.CudaGraphStrategy
+def test_an_older_rtx_without_graphs_says_so(bundle: Bundle, fake_rtx_module: Any) -> None:
+    del fake_rtx_module.CudaGraphStrategy
     notes, mode = run_once(bundle)
     assert notes == ("this TensorRT-RTX makes no CUDA graphs, so that each part of a frame is started by itself",)
     assert not [word for word in mode if "graph" in word]
@@ -193,9 +175,9 @@ def test_times_that_do_not_fit_are_taken_anew_and_that_is_logged(
     assert timings(bundle) == TIMINGS + b"1"
 
 
-def test_rtx_builds_without_timings(bundle: Bundle, rtx: FakeTensorRT) -> None:
+def test_rtx_builds_without_timings(bundle: Bundle, fake_rtx: FakeTensorRT) -> None:
     run_once(bundle)
-    assert "create_timing_cache" not in rtx.calls
+    assert "create_timing_cache" not in fake_rtx.calls
     assert not list((bundle.path.parent / "plans").glob("*.timings"))
 
 

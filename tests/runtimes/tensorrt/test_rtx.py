@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from edgeseg.runtimes.tensorrt.build import Profile, logger_of
 from edgeseg.runtimes.tensorrt.session import EngineSession
 from tests.export.networks import tiny
 from tests.runtimes.bundles import make_tiny_bundle, picture
-from tests.runtimes.fakes import PLAN, FakeTensorRT, fake_tensorrt
+from tests.runtimes.fakes import PLAN, FakeTensorRT
 
 
 @pytest.fixture
@@ -109,22 +108,6 @@ def test_without_the_package_one_sentence(tmp_path: Path, monkeypatch: pytest.Mo
 def test_options_it_has_no_use_for_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="trt-rtx target has no use for hint='latency'"):
         open_session(make_tiny_bundle(tmp_path, targets=("trt-rtx",)), "trt-rtx", RuntimeOptions(hint="latency"))
-
-
-@pytest.fixture
-def fake_rtx_module(monkeypatch: pytest.MonkeyPatch, fake_gpu: ctypes.CDLL) -> Any:
-    """A fake TensorRT-RTX 1.7.1 on a fake GPU."""
-    module, record = fake_tensorrt(version="1.7.1", name="tensorrt_rtx_bindings", driver=fake_gpu)
-    module.record = record
-    monkeypatch.setattr(trt_rtx, "rtx_module", lambda: module)
-    yield module
-    logger_of.cache_clear()
-
-
-@pytest.fixture
-def fake_rtx(fake_rtx_module: Any) -> Any:
-    """What the fake TensorRT-RTX was asked."""
-    return fake_rtx_module.record
 
 
 def fake_engine(bundle: Bundle, version: str) -> Bundle:
